@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+/* call.h -- the calls of the API, as the CALL rows of the class tables declare them.
+ *
+ * CALL(VM, snapshot, REF, VM, ...) becomes
+ *
+ *     struct VM_snapshot { const char *vm; const char *new_name; struct list ignore_vdis;
+ *                          const char *result; };
+ *     int VM_snapshot(struct task *, struct VM_snapshot *);
+ *     extern const struct call call_VM_snapshot;
+ *
+ * Front ends do not run the functions themselves but call(t, VM_snapshot, &args): it gives the call a row
+ * of class task, with progress, cancel and result, and undoes what a failing call has begun. */
+#pragma once
+
+#include "model/model.h"
+
+struct task;
+
+struct call {
+	const char *name;        /* "VM.snapshot" */
+	enum kind result;
+	int (*run)(struct task *, void *args);
+};
+
+#define call(t, name, args) api_call((t), &call_##name, (args))
+
+/* Runs the call on t, whose session is set.  On failure all that the call did is undone. */
+int api_call(struct task *t, const struct call *, void *args);
+
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/session.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/task.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/VM.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/VBD.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/VDI.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/VIF.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/SR.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/PBD.def"
+#define FIELD(...)
+#define LINK(...)
+#define COMPUTED(...)
+#define PRIVATE(...)
+#define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	struct class##_##name {                                                                    \
+		__VA_ARGS__                                                                        \
+		CTYPE_##kind(of) result;                                                           \
+	};                                                                                         \
+	int class##_##name(struct task *, struct class##_##name *);                                \
+	extern const struct call call_##class##_##name;
+#include "model/message.def"

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/task.h"
+
+static size_t escape(char *to, size_t room, const char *from)
+{
+	size_t n = 0;
+	for (; *from && n + 5 < room; from++) {
+		unsigned char c = (unsigned char)*from;
+		if (c < 32 || c == 127)
+			n += (size_t)snprintf(to + n, room - n, "\\x%02x", c);
+		else
+			to[n++] = (char)c;
+	}
+	return n;
+}
+
+void log_line(const struct task *t, const char *fmt, ...)
+{
+	char text[3500], line[4096];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+
+	struct timespec ts;
+	struct tm tm;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	gmtime_r(&ts.tv_sec, &tm);
+	size_t n = strftime(line, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	n += (size_t)snprintf(line + n, 160, ".%03ldZ %.60s%s%.60s ", ts.tv_nsec / 1000000,
+			      t ? t->name : "-", t && *t->ref ? " " : "", t ? t->ref : "");
+	n += escape(line + n, sizeof line - n - 1, text);
+	line[n++] = '\n';
+	if (write(STDERR_FILENO, line, n) < 0)
+		return; /* nowhere left to say so */
+}

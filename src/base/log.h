@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+/* log.h -- lines for the operator: one event a line, past tense, key=value. */
+#pragma once
+
+struct task;
+
+/* Writes "<UTC time> <task name>[ <task ref>] <text>" to standard error in one write.
+ * Control characters are shown as \xNN, so that no name can forge a line.  t may be NULL. */
+void log_line(const struct task *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/* run.h -- outside programs, by argument vector, never by shell, each with a deadline. */
+#pragma once
+
+struct task;
+
+struct run {
+	const char *const *argv;  /* NULL ended; argv[0] is looked up in PATH */
+	int in, out;              /* descriptors for standard input and output; -1: /dev/null, and
+	                             output is kept in ret_out */
+	int timeout_ms;           /* then it is killed and the run fails */
+	const char *ret_out;      /* what it printed, at most 1 MiB, on t */
+	const char *ret_err;      /* what it complained, at most 1 MiB, on t */
+	int ret_status;           /* exit status; 128 + signal when it was killed */
+};
+
+/* Runs to the end.  Fails (and has killed the program) when it cannot be started, its time is
+ * over or the task is cancelled.  A status other than 0 is no failure here.  The program dies
+ * with this process, so that none goes on writing behind a recovery's back. */
+int run(struct task *, struct run *);
+
+/* The same, failing with INTERNAL_ERROR [program: what it complained] on a status other than 0. */
+int run_ok(struct task *, struct run *);
+
+#define RUN_ARGV(...) ((const char *const[]){ __VA_ARGS__, NULL })

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+
+#include "base/json.h"
+#include "base/task.h"
+
+/* ---- the tables as data ---- */
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct session_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct session_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_session[] = {
+#include "model/session.def"
+	{ 0 },
+};
+const struct class class_session = { "session", sizeof(struct session_row), fields_session };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct task_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct task_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_task[] = {
+#include "model/task.def"
+	{ 0 },
+};
+const struct class class_task = { "task", sizeof(struct task_row), fields_task };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct pool_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct pool_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_pool[] = {
+#include "model/pool.def"
+	{ 0 },
+};
+const struct class class_pool = { "pool", sizeof(struct pool_row), fields_pool };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct host_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct host_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_host[] = {
+#include "model/host.def"
+	{ 0 },
+};
+const struct class class_host = { "host", sizeof(struct host_row), fields_host };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct VM_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_VM[] = {
+#include "model/VM.def"
+	{ 0 },
+};
+const struct class class_VM = { "VM", sizeof(struct VM_row), fields_VM };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct VM_metrics_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_metrics_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_VM_metrics[] = {
+#include "model/VM_metrics.def"
+	{ 0 },
+};
+const struct class class_VM_metrics = { "VM_metrics", sizeof(struct VM_metrics_row), fields_VM_metrics };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct VBD_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VBD_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_VBD[] = {
+#include "model/VBD.def"
+	{ 0 },
+};
+const struct class class_VBD = { "VBD", sizeof(struct VBD_row), fields_VBD };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct VDI_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VDI_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_VDI[] = {
+#include "model/VDI.def"
+	{ 0 },
+};
+const struct class class_VDI = { "VDI", sizeof(struct VDI_row), fields_VDI };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct VIF_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VIF_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_VIF[] = {
+#include "model/VIF.def"
+	{ 0 },
+};
+const struct class class_VIF = { "VIF", sizeof(struct VIF_row), fields_VIF };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct network_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct network_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_network[] = {
+#include "model/network.def"
+	{ 0 },
+};
+const struct class class_network = { "network", sizeof(struct network_row), fields_network };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct SR_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct SR_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_SR[] = {
+#include "model/SR.def"
+	{ 0 },
+};
+const struct class class_SR = { "SR", sizeof(struct SR_row), fields_SR };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct PBD_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct PBD_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_PBD[] = {
+#include "model/PBD.def"
+	{ 0 },
+};
+const struct class class_PBD = { "PBD", sizeof(struct PBD_row), fields_PBD };
+
+#define FIELD(name, kind, of, access, def, doc)                                                   \
+	{ #name, kind, #of, access, def, doc, offsetof(struct message_row, name), NULL },
+#define PRIVATE(name, kind, of, def, doc)                                                         \
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct message_row, name), NULL },
+#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
+#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
+#define CALL(class, name, kind, of, doc, ...)
+static const struct field fields_message[] = {
+#include "model/message.def"
+	{ 0 },
+};
+const struct class class_message = { "message", sizeof(struct message_row), fields_message };
+
+const struct class *const classes[] = {
+#define CLASS(name) &class_##name,
+#include "model/classes.def"
+	NULL,
+};
+
+static const struct enum_row {
+	const char *name, *value;
+} enum_rows[] = {
+#define ENUM(name)
+#define VALUE(name, value) { #name, #value },
+#define END(name)
+#include "model/enums.def"
+};
+
+/* ---- looking up ---- */
+
+const struct class *model_class(const char *name)
+{
+	for (size_t i = 0; classes[i]; i++)
+		if (strcasecmp(classes[i]->name, name) == 0)
+			return classes[i];
+	return NULL;
+}
+
+const struct field *model_field(const struct class *c, const char *name)
+{
+	for (const struct field *f = c->fields; f->name; f++)
+		if (streq(f->name, name))
+			return f;
+	return NULL;
+}
+
+bool field_is_stored(const struct field *f)
+{
+	return f->access != LINKED && f->access != WORKED_OUT;
+}
+
+bool field_is_set(const struct field *f)
+{
+	return f->kind >= STRING_SET && f->kind <= REF_SET;
+}
+
+bool field_is_map(const struct field *f)
+{
+	return f->kind >= STRING_MAP;
+}
+
+/* The rows of one enumeration stand together. */
+const char *enum_text(const char *name, int value)
+{
+	for (size_t i = 0; i < COUNT(enum_rows); i++)
+		if (streq(enum_rows[i].name, name))
+			return enum_rows[i + (size_t)value].value;
+	return "";
+}
+
+int enum_value(const char *name, const char *text)
+{
+	int value = 0;
+	for (size_t i = 0; i < COUNT(enum_rows); i++) {
+		if (!streq(enum_rows[i].name, name))
+			continue;
+		if (strcasecmp(enum_rows[i].value, text) == 0)
+			return value;
+		value++;
+	}
+	return -1;
+}
+
+/* ---- rows ---- */
+
+static void *member(const struct row *r, const struct field *f)
+{
+	return (char *)(uintptr_t)r + f->offset;
+}
+
+struct list *field_list(const struct row *r, const struct field *f)
+{
+	return member(r, f);
+}
+
+struct map *field_map(const struct row *r, const struct field *f)
+{
+	return member(r, f);
+}
+
+const char *row_uuid(const struct row *r)
+{
+	return *(const char **)member(r, model_field(r->class, "uuid"));
+}
+
+static void set_identity(struct row *r)
+{
+	r->ref = ref_new(r);
+	r->gen = 0;
+	*(const char **)member(r, model_field(r->class, "uuid")) = uuid_new(r);
+}
+
+struct row *model_new(const void *ctx, const struct class *c)
+{
+	struct row *r = talloc_zero_size(ctx, c->size);
+	struct task *t = task_new(r, "default");
+	r->class = c;
+	for (const struct field *f = c->fields; f->name; f++)
+		if (field_is_stored(f) && field_parse(t, r, f, f->def) < 0)
+			abort(); /* the table is wrong: a unit test makes every class */
+	talloc_free(t);
+	set_identity(r);
+	return r;
+}
+
+struct row *model_copy(const void *ctx, const struct row *from)
+{
+	struct row *r = model_new(ctx, from->class);
+	struct task *t = task_new(r, "copy");
+	for (const struct field *f = r->class->fields; f->name; f++)
+		if (field_is_stored(f) && field_parse(t, r, f, field_text(t, from, f)) < 0)
+			abort(); /* what was read from a row is good for a row */
+	talloc_free(t);
+	set_identity(r);
+	return r;
+}
+
+const char *field_text(const void *ctx, const struct row *r, const struct field *f)
+{
+	void *at = member(r, f);
+	switch (f->kind) {
+	case STRING:
+	case DATETIME:
+	case REF:
+		return *(const char **)at;
+	case INT:
+		return str(ctx, "%lld", (long long)*(int64_t *)at);
+	case FLOAT:
+		return str(ctx, "%.16g", *(double *)at);
+	case BOOL:
+		return *(bool *)at ? "true" : "false";
+	case ENUM:
+		return enum_text(f->of, *(int *)at);
+	default:
+		return field_is_set(f) ? list_to_json(ctx, at) : map_to_json(ctx, at);
+	}
+}
+
+static int bad(struct task *t, const struct field *f, const char *text)
+{
+	return fail(t, INVALID_VALUE, f->name, text);
+}
+
+static int parse_list(struct task *t, struct row *r, const struct field *f, const char *text)
+{
+	struct list l;
+	if (!list_from_json(r, text, &l))
+		return fail(t, FIELD_TYPE_ERROR, f->name);
+	for (size_t i = 0; i < l.n; i++) {
+		int64_t n;
+		if (f->kind == ENUM_SET && enum_value(f->of, l.v[i]) < 0)
+			return bad(t, f, l.v[i]);
+		if (f->kind == INT_SET && !text_int(l.v[i], &n))
+			return bad(t, f, l.v[i]);
+	}
+	*field_list(r, f) = l;
+	return 0;
+}
+
+static int parse_map(struct task *t, struct row *r, const struct field *f, const char *text)
+{
+	struct map m;
+	if (!map_from_json(r, text, &m))
+		return fail(t, FIELD_TYPE_ERROR, f->name);
+	for (size_t i = 0; i < m.n; i++) {
+		if (f->kind == ENUM_MAP && enum_value(f->of, m.v[i].value) < 0)
+			return bad(t, f, m.v[i].value);
+		if (f->kind == KEYED_MAP && enum_value(f->of, m.v[i].key) < 0)
+			return bad(t, f, m.v[i].key);
+	}
+	*field_map(r, f) = m;
+	return 0;
+}
+
+static int parse_float(const char *text, double *ret)
+{
+	char *end;
+	double v = strtod(text, &end);
+	if (end == text || *end)
+		return -1;
+	*ret = v;
+	return 0;
+}
+
+int field_parse(struct task *t, struct row *r, const struct field *f, const char *text)
+{
+	void *at = member(r, f);
+	if (!text_is_utf8(text))
+		return fail(t, INVALID_VALUE, f->name, "(not UTF-8)");
+	switch (f->kind) {
+	case STRING:
+	case REF:
+		*(const char **)at = talloc_strdup(r, text);
+		return 0;
+	case DATETIME:
+		if (!text_is_time(text))
+			return bad(t, f, text);
+		*(const char **)at = talloc_strdup(r, text);
+		return 0;
+	case INT:
+		return text_int(text, at) ? 0 : fail(t, FIELD_TYPE_ERROR, f->name);
+	case FLOAT:
+		return parse_float(text, at) == 0 ? 0 : fail(t, FIELD_TYPE_ERROR, f->name);
+	case BOOL:
+		return text_bool(text, at) ? 0 : fail(t, FIELD_TYPE_ERROR, f->name);
+	case ENUM: {
+		int v = enum_value(f->of, text);
+		if (v < 0)
+			return bad(t, f, text);
+		*(int *)at = v;
+		return 0;
+	}
+	default:
+		return field_is_set(f) ? parse_list(t, r, f, text) : parse_map(t, r, f, text);
+	}
+}

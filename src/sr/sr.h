@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sr.h -- the contract of storage: what a driver must do, and what its users may ask.
+ *
+ * A storage repository is an *attach* (makes a directory or a block device appear) times a
+ * *layout* (keeps volumes in it).  Drivers know neither the database nor QEMU's processes.
+ *
+ * A volume has an id of its own: 24 hex digits, made by volume_id_new(), never a VDI's uuid.
+ * Volumes form a tree; only leaves are ever written:
+ *
+ *     base <-- snapshot's volume <-- the volume that the guest writes
+ *                               <-- a clone's volume
+ *
+ * All functions block, heed the task's cancel where they can be long, and return 0 or -1 with
+ * the error recorded.  What "durable" says: file and folder were fsynced before the return. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+struct task;
+
+struct sr {
+	const char *uuid;
+	const char *path;            /* the directory (or device) that the attach made appear */
+	bool direct;                 /* disks are opened past the page cache */
+	const struct layout *layout;
+};
+
+struct volume {
+	const char *id;
+	const char *parent;          /* id of the volume below, "" for none */
+	uint64_t virtual_size;       /* bytes the guest sees, a multiple of 512 */
+	uint64_t physical_size;      /* bytes it takes on the storage */
+};
+
+struct volumes {
+	size_t n;
+	struct volume *v;
+};
+
+/* How an SR's place comes into being. */
+struct attach {
+	/* Required.  Makes sr->path and sr->direct true.  config is the PBD's device_config.
+	 * create: the SR is new: the place must not hold another one, and is marked with sr->uuid;
+	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47). */
+	int (*attach)(struct task *, struct sr *, const struct map *config, bool create);
+	/* Required.  The place is no longer an SR: removes the mark, refuses when volumes are left. */
+	int (*destroy)(struct task *, struct sr *);
+};
+
+/* How volumes live in that place. */
+struct layout {
+	/* Required.  All volumes there are, in no order.  A file that is no sound volume of ours is
+	 * logged and left out. */
+	int (*scan)(struct task *, const struct sr *, struct volumes *ret);
+	/* Required.  One volume; VDI_MISSING [sr uuid, id] when it is not there. */
+	int (*stat)(struct task *, const struct sr *, const char *id, struct volume *ret);
+	/* Required.  Bytes in all and bytes free for us. */
+	int (*space)(struct task *, const struct sr *, uint64_t *ret_total, uint64_t *ret_free);
+	/* Required.  A new volume of size bytes: empty (parent "") or a layer over parent, which
+	 * must not be written from the moment the layer is.  Durable.  On failure nothing is left.
+	 * An id that exists already is refused. */
+	int (*create)(struct task *, const struct sr *, const char *id, const char *parent,
+		      uint64_t size);
+	/* Required.  Durable.  A volume that is not there is no error. */
+	int (*remove)(struct task *, const struct sr *, const char *id);
+	/* Required.  How QEMU opens the volume: an array of blockdev-add descriptions, the lowest
+	 * layer first, each a format node with "node-name" (volume_node) and its protocol node inline under "file",
+	 * "read-only" true for all but the top (for the top too unless writable), never with an
+	 * implicit backing: the lowest has "backing": null; the others name the node below in "backing".
+	 * On t. */
+	int (*blockdev)(struct task *, const struct sr *, const char *id, bool writable,
+			json_t **ret);
+	/* Optional.  Pushes what QEMU has written to the volume's file out to the disk, from this
+	 * process, so that nothing is left to flush inside a snapshot's pause. */
+	int (*sync)(struct task *, const struct sr *, const char *id);
+};
+
+/* A row per SR type; SR_UNKNOWN_DRIVER for others. */
+struct sr_type {
+	const char *name;
+	const char *config;          /* names of the device_config keys it needs, for messages */
+	const struct attach *attach;
+	const struct layout *layout;
+};
+extern const struct sr_type sr_types[]; /* ended by one without a name */
+
+/* The SR of the type at the place, on t.  See struct attach for create. */
+struct sr *sr_open(struct task *, const char *type, const char *uuid, const struct map *config,
+		   bool create);
+int sr_destroy(struct task *, const char *type, struct sr *);
+
+/* 24 hex digits. */
+char *volume_id_new(const void *ctx);
+bool volume_id_ok(const char *id);
+/* The name of the volume's node in QEMU: "v" and the id. */
+const char *volume_node(const void *ctx, const char *id);
+
+/* The whole content as raw bytes to the descriptor out, or from in (to the end of the stream, or
+ * until `expected` bytes were read; more than the volume holds fails with VDI_TOO_SMALL).  The volume must not be open
+ * for writing elsewhere.  Progress goes to the task.  An import is durable. */
+int sr_export(struct task *, const struct sr *, const char *id, int out);
+int sr_import(struct task *, const struct sr *, const char *id, int in, uint64_t expected);

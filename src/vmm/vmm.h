@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vmm.h -- the contract of running VMs: what a driver does with one.
+ *
+ * Drivers know neither the database nor storage: disks arrive as blockdev-add descriptions.  All
+ * functions block, have deadlines of their own, and may be called from any thread; those on one VM
+ * may overlap.  A VM that ends by itself makes them fail, never hang. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct task;
+struct vmm; /* one running VM, owned by its driver until release */
+
+struct vmm_disk {
+	const char *id;          /* of the device: letters, digits and '-' */
+	const char *serial;      /* given to the guest, which sees the first 20 characters */
+	const json_t *layers;    /* array, lowest first, as sr's blockdev() gives it */
+	bool read_only;
+	int bootindex;           /* 1 is first; 0: none */
+};
+
+struct vmm_nic {
+	const char *id;
+	const char *mac;         /* aa:bb:cc:dd:ee:ff */
+};
+
+struct vmm_config {
+	const char *uuid;
+	const char *name;        /* for people; may hold anything */
+	const char *dir;         /* the VM's own folder, 0700, exists: sockets, logs, pid */
+	uint64_t memory;         /* bytes, a multiple of 1 MiB */
+	unsigned vcpus;
+	const char *accel;       /* "tcg" or "kvm", as vmm_accel() answers */
+	uid_t uid;               /* what the VM's process runs as; the daemon's own when not root */
+	gid_t gid;
+	int kernel, ramdisk;     /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
+	const char *cmdline;     /* kernel arguments of a direct boot */
+	size_t ndisks;
+	const struct vmm_disk *disks;
+	size_t nnics;
+	const struct vmm_nic *nics;
+	bool paused;             /* do not let the guest run yet */
+};
+
+enum vmm_status { VMM_RUNNING, VMM_PAUSED, VMM_IO_ERROR };
+
+/* What a VM tells unasked. */
+enum vmm_event {
+	VMM_EXITED,     /* its process is gone; the last event */
+	VMM_STOPPED,    /* paused by us */
+	VMM_RESUMED,
+	VMM_NOSPACE,    /* paused by itself: the storage of disk `detail` is full */
+	VMM_IOERROR,    /* paused by itself: the storage of disk `detail` failed */
+	VMM_REBOOTED,   /* the guest reset itself */
+	VMM_CRASHED,    /* the guest panicked */
+};
+
+/* Called from the VM's reader thread, one event at a time, never after release() returned.  Must not call the
+ * driver back. */
+struct vmm_listener {
+	void (*event)(void *arg, enum vmm_event, const char *detail);
+	void *arg;
+};
+
+/* One disk's step in a switch: overlay becomes the layer that the guest writes, on top of below. */
+struct vmm_switch {
+	const char *disk;        /* vmm_disk.id */
+	const char *below;       /* node name of the present top */
+	const json_t *overlay;   /* description of the new top; its "backing" is overridden */
+};
+
+struct vmm_driver {
+	const char *name;
+
+	/* Starts the VM; when it returns, the guest runs (or waits, if paused).  On failure no
+	 * process is left.  The process outlives the daemon. */
+	struct vmm *(*start)(struct task *, const struct vmm_config *, struct vmm_listener);
+	/* Finds the VM that an earlier daemon started with this folder.  NULL without an error:
+	 * there is none any more.  NULL with an error: it is there, but does not answer. */
+	struct vmm *(*adopt)(struct task *, const char *uuid, const char *dir, struct vmm_listener);
+	int (*status)(struct task *, struct vmm *, enum vmm_status *ret);
+	int (*pause)(struct task *, struct vmm *);
+	int (*resume)(struct task *, struct vmm *);
+	/* The power button.  The guest may or may not heed it. */
+	int (*shutdown)(struct task *, struct vmm *);
+	/* The reset button. */
+	int (*reset)(struct task *, struct vmm *);
+	/* Pulls the plug.  On success the process is gone; never fails because it was gone before. */
+	int (*stop)(struct task *, struct vmm *);
+
+	/* Opens the overlays in the VM, unused yet, so that nothing slow is left for the instant.
+	 * All or none. */
+	int (*prepare)(struct task *, struct vmm *, size_t n, const struct vmm_switch *);
+	/* The instant: all disks switch to their prepared overlays, or none does.  ret_pause_ms:
+	 * how long the guest's disks stood still. */
+	int (*switch_disks)(struct task *, struct vmm *, size_t n, const struct vmm_switch *,
+			    double *ret_pause_ms);
+	/* Closes a node that no disk uses; one that is not open is no error. */
+	int (*forget)(struct task *, struct vmm *, const char *node);
+	/* The node that the disk's guest writes now, on t. */
+	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
+	/* A connection to the serial port, both ways; the caller closes it. */
+	int (*serial)(struct task *, struct vmm *, int *ret_fd);
+
+	/* Lets go of a VM, running or not; it goes on.  No event comes after the return.  Not to be called
+	 * from the listener. */
+	void (*release)(struct vmm *);
+};
+
+extern const struct vmm_driver vmm_qemu;
+extern const struct vmm_driver vmm_fake; /* no guest: for speed and faults, see fake.c */
+
+/* "kvm" or "tcg" for wish "auto", "kvm" or "tcg".  A /dev/kvm is not trusted: without vmx or svm
+ * among the CPU's flags it is TCG; else a guest of three instructions is run with a 2 s deadline.  The reason is logged. */
+const char *vmm_accel(struct task *, const char *wish);
