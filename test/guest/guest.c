@@ -691,13 +691,21 @@ static int cmd_mark(int argc, char **argv)
 	if (!name_ok(argv[1]))
 		return -1;
 
+	int marked = 0;
 	for (int i = 0; i < ndisks; i++) {
 		struct disk *d = &disks[i];
-		if (d->mounted && !d->readonly && !mark_put(d, argv[1])) {
+		if (!d->mounted)
+			return fail("disk %c: unmountable", d->letter);
+		if (d->readonly)
+			continue;
+		if (!mark_put(d, argv[1])) {
 			d->errors++;
 			return fail("disk %c: %s", d->letter, strerror(errno));
 		}
+		marked++;
 	}
+	if (!marked)
+		return fail("no disk to write to");
 	say("%s", argv[1]);
 	return 0;
 }
@@ -1006,6 +1014,8 @@ static void power_end(int how)
 		disk_close(&disks[i]);
 	round_release(held);
 	sync();
+	/* The kernel's last word has the highest level, and this line is ours. */
+	put_text("/proc/sys/kernel/printk", "0");
 	reboot(how);
 	_exit(1);
 }
