@@ -25,7 +25,7 @@ int db_open(struct task *, const char *path);
 void db_close(void);
 
 /* Transactions nest; the outermost one writes. */
-int db_begin(struct task *);
+void db_begin(struct task *);
 int db_commit(struct task *);
 void db_rollback(struct task *);
 struct db_scope {
@@ -54,7 +54,7 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 	for (struct class##_row **var##_at =                                                       \
 		     (struct class##_row **)db_find((t), &class_##class, (field), (value)),        \
 				*var;                                                              \
-	     (var = *var##_at) != NULL; var##_at++)
+	     ((var) = *var##_at) != NULL; var##_at++)
 #define DB_ALL(t, class, var) DB_EACH (t, class, var, NULL, NULL)
 
 /* Write the row; inside a transaction only. */

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+/* guests.c -- a guest's events come on its reader thread, which must not wait for anything: they are put on a
+ * list, and one thread (the keeper) writes them to the rows. */
+#include "api/guests.h"
+
+#include <assert.h>
+#include <pthread.h>
+
+#include "api/message.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+struct guest {
+	struct guest *next;
+	const char *ref;       /* of the VM */
+	struct vmm *vmm;       /* NULL while it is being started */
+	int users;
+	bool gone;             /* not to be used any more */
+};
+
+struct happening {
+	struct happening *next;
+	struct guest *guest;
+	enum vmm_event event;
+	char detail[64];
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	pthread_t keeper;
+	bool running, closing;
+	struct guest *guests;
+	struct happening *first, **last;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &all.first };
+
+/* ---- the list; lock held ---- */
+
+static struct guest *find(const char *ref)
+{
+	struct guest *g = all.guests;
+	while (g && !streq(g->ref, ref))
+		g = g->next;
+	return g;
+}
+
+static struct guest *add(const char *ref)
+{
+	struct guest *g = talloc_zero(NULL, struct guest);
+	g->ref = talloc_strdup(g, ref);
+	g->next = all.guests;
+	all.guests = g;
+	return g;
+}
+
+static void take_off(struct guest *g)
+{
+	struct guest **at = &all.guests;
+	while (*at != g)
+		at = &(*at)->next;
+	*at = g->next;
+	pthread_cond_broadcast(&all.changed);
+}
+
+/* What the guest still had to say is no longer of interest. */
+static void forget_happenings(struct guest *g)
+{
+	for (struct happening **at = &all.first; *at;) {
+		struct happening *h = *at;
+		if (h->guest == g) {
+			*at = h->next;
+			talloc_free(h);
+		} else {
+			at = &h->next;
+		}
+	}
+	all.last = &all.first;
+	while (*all.last)
+		all.last = &(*all.last)->next;
+}
+
+/* ---- letting go ---- */
+
+/* Nobody may use the guest from now on; waits for those who do. */
+static void retire(struct guest *g)
+{
+	pthread_mutex_lock(&all.lock);
+	g->gone = true;
+	while (g->users)
+		pthread_cond_wait(&all.changed, &all.lock);
+	pthread_mutex_unlock(&all.lock);
+	if (g->vmm)
+		settings.vmm->release(g->vmm);
+	pthread_mutex_lock(&all.lock);
+	take_off(g);
+	forget_happenings(g);
+	pthread_mutex_unlock(&all.lock);
+	talloc_free(g);
+}
+
+/* ---- events ---- */
+
+static void on_event(void *arg, enum vmm_event event, const char *detail)
+{
+	struct happening *h = talloc_zero(NULL, struct happening);
+	h->guest = arg;
+	h->event = event;
+	snprintf(h->detail, sizeof h->detail, "%s", detail ? detail : "");
+	pthread_mutex_lock(&all.lock);
+	*all.last = h;
+	all.last = &h->next;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+}
+
+int guest_mark_halted(struct task *t, struct VM_row *vm)
+{
+	vm->power_state = vm_power_state_Halted;
+	vm->resident_on = NULL_REF;
+	vm->domid = -1;
+	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+		if (!vbd->currently_attached)
+			continue;
+		vbd->currently_attached = false;
+		if (db_put(t, &vbd->row) < 0)
+			return -1;
+	}
+	DB_EACH(t, VIF, vif, "VM", vm->row.ref) {
+		if (!vif->currently_attached)
+			continue;
+		vif->currently_attached = false;
+		if (db_put(t, &vif->row) < 0)
+			return -1;
+	}
+	return db_put(t, &vm->row);
+}
+
+static int write_state(struct task *t, const char *ref, enum vm_power_state state)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm || vm->power_state == state || vm->power_state == vm_power_state_Suspended)
+		return 0;
+	vm->power_state = state;
+	int written = state == vm_power_state_Halted ? guest_mark_halted(t, vm)
+						     : db_put(t, &vm->row);
+	return written < 0 ? -1 : db_commit(t);
+}
+
+/* The guest has stopped by itself because of its storage: the row says Paused, a message why. */
+static void storage_failed(struct task *t, const char *ref, const char *name, const char *why,
+			   const char *disk)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm)
+		return;
+	write_state(t, ref, vm_power_state_Paused);
+	log_line(t, "guest paused vm=%s disk=%s reason=\"%s\"", vm->uuid, disk, why);
+	message_create(t, name, 3, cls_VM, vm->uuid,
+		       str(t, "VM '%s' (uuid: %s) was paused: %s (disk %s). When that is mended, let it "
+			      "go on with vm-unpause.", vm->name_label, vm->uuid, why, disk));
+}
+
+static void exited(struct task *t, struct guest *g)
+{
+	const char *ref = talloc_strdup(t, g->ref);
+	log_line(t, "guest ended vm=%s", ref);
+	write_state(t, ref, vm_power_state_Halted);
+	retire(g);
+}
+
+static void handle(struct task *t, const struct happening *h)
+{
+	struct guest *g = h->guest;
+	switch (h->event) {
+	case VMM_EXITED:
+		exited(t, g);
+		break;
+	case VMM_STOPPED:
+		write_state(t, g->ref, vm_power_state_Paused);
+		break;
+	case VMM_RESUMED:
+		write_state(t, g->ref, vm_power_state_Running);
+		break;
+	case VMM_NOSPACE:
+		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_FULL", "its storage is full", h->detail);
+		break;
+	case VMM_IOERROR:
+		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_ERROR", "its storage failed", h->detail);
+		break;
+	case VMM_REBOOTED:
+		log_line(t, "guest reset itself vm=%s", g->ref);
+		break;
+	case VMM_CRASHED:
+		log_line(t, "guest crashed vm=%s", g->ref);
+		break;
+	}
+}
+
+/* The next happening of a guest that nobody retires meanwhile; NULL at the end. */
+static struct happening *next_happening(void)
+{
+	struct happening *h = NULL;
+	pthread_mutex_lock(&all.lock);
+	while (!all.closing && !h) {
+		h = all.first;
+		if (!h) {
+			pthread_cond_wait(&all.changed, &all.lock);
+			continue;
+		}
+		all.first = h->next;
+		if (!all.first)
+			all.last = &all.first;
+		if (h->guest->gone) {
+			talloc_free(h);
+			h = NULL;
+		} else if (h->event == VMM_EXITED) {
+			h->guest->gone = true; /* ours to retire */
+		} else {
+			h->guest->users++;
+		}
+	}
+	pthread_mutex_unlock(&all.lock);
+	return h;
+}
+
+static void put(struct guest *g)
+{
+	pthread_mutex_lock(&all.lock);
+	g->users--;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+}
+
+static void *keep(void *arg)
+{
+	(void)arg;
+	for (struct happening *h; (h = next_happening()) != NULL;) {
+		struct task *t = task_new(NULL, "guest");
+		bool ours = h->event != VMM_EXITED;
+		handle(t, h);
+		if (t->code != NO_ERROR)
+			log_line(t, "guest event not recorded error=\"%s\"", task_error(t));
+		if (ours)
+			put(h->guest);
+		talloc_free(h);
+		talloc_free(t);
+	}
+	return NULL;
+}
+
+/* ---- using guests ---- */
+
+struct hold {
+	struct guest *guest;
+};
+
+static int hold_free(struct hold *h)
+{
+	put(h->guest);
+	return 0;
+}
+
+struct vmm *guest_get(struct task *t, const char *ref)
+{
+	struct vmm *vmm = NULL;
+	pthread_mutex_lock(&all.lock);
+	struct guest *g = find(ref);
+	if (g && !g->gone && g->vmm) {
+		struct hold *h = talloc(t, struct hold);
+		h->guest = g;
+		g->users++;
+		vmm = g->vmm;
+		talloc_set_destructor(h, hold_free);
+	}
+	pthread_mutex_unlock(&all.lock);
+	return vmm;
+}
+
+struct vmm *guest_need(struct task *t, const struct VM_row *vm)
+{
+	struct vmm *vmm = guest_get(t, vm->row.ref);
+	if (!vmm)
+		fail(t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused", "halted");
+	return vmm;
+}
+
+/* The former process of the VM may still be on its way out. */
+static struct guest *reserve(struct task *t, const char *ref)
+{
+	pthread_mutex_lock(&all.lock);
+	while (find(ref))
+		pthread_cond_wait(&all.changed, &all.lock);
+	struct guest *g = add(ref);
+	g->users = 1;
+	pthread_mutex_unlock(&all.lock);
+	(void)t;
+	return g;
+}
+
+static void unreserve(struct guest *g, struct vmm *vmm)
+{
+	pthread_mutex_lock(&all.lock);
+	g->vmm = vmm;
+	g->users--;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+}
+
+int guest_start(struct task *t, const char *ref, struct vmm_config *config)
+{
+	struct guest *g = reserve(t, ref);
+	struct vmm *vmm = settings.vmm->start(t, config,
+					      (struct vmm_listener){ .event = on_event, .arg = g });
+	unreserve(g, vmm);
+	if (vmm)
+		return 0;
+	retire(g);
+	return -1;
+}
+
+/* The guest off the list of those that can be used, or NULL. */
+static struct guest *claim(const char *ref)
+{
+	pthread_mutex_lock(&all.lock);
+	struct guest *g = find(ref);
+	if (g && g->gone)
+		g = NULL;
+	if (g)
+		g->gone = true;
+	pthread_mutex_unlock(&all.lock);
+	return g;
+}
+
+int guest_stop(struct task *t, const char *ref)
+{
+	struct guest *g = claim(ref);
+	if (!g)
+		return 0;
+	if (settings.vmm->stop(t, g->vmm) < 0) {
+		pthread_mutex_lock(&all.lock);
+		g->gone = false;
+		pthread_mutex_unlock(&all.lock);
+		return -1;
+	}
+	retire(g);
+	return 0;
+}
+
+const char *guest_dir(struct task *t, const char *uuid)
+{
+	const char *run = str(t, "%s/run", settings.state);
+	const char *dir = str(t, "%s/%s", run, uuid);
+	if (dir_make(t, run, 0711) < 0 || dir_make(t, dir, 0700) < 0)
+		return NULL;
+	return dir;
+}
+
+/* ---- start and end of the daemon ---- */
+
+static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+{
+	enum vmm_status status;
+	if (settings.vmm->status(t, vmm, &status) < 0) {
+		task_forgive(t);
+		return vm_power_state_Running;
+	}
+	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
+}
+
+/* A process may run though the row says Halted: the daemon died while starting it.  It is found
+ * here, and ended when the journal is replayed. */
+static void adopt(struct task *t, const struct VM_row *vm)
+{
+	const char *dir = str(t, "%s/run/%s", settings.state, vm->uuid);
+	bool halted = vm->power_state == vm_power_state_Halted;
+	if (halted && !file_exists(str(t, "%s/pid", dir)))
+		return;
+	struct guest *g = reserve(t, vm->row.ref);
+	struct vmm *vmm = settings.vmm->adopt(t, vm->uuid, dir,
+					      (struct vmm_listener){ .event = on_event, .arg = g });
+	unreserve(g, vmm);
+	if (vmm) {
+		log_line(t, "guest adopted vm=%s", vm->uuid);
+		if (!halted)
+			write_state(t, vm->row.ref, state_of(t, vmm));
+		return;
+	}
+	if (t->code != NO_ERROR)
+		log_line(t, "guest does not answer vm=%s error=\"%s\"", vm->uuid, task_error(t));
+	else
+		write_state(t, vm->row.ref, vm_power_state_Halted);
+	task_forgive(t);
+	retire(g);
+}
+
+int guests_open(struct task *t)
+{
+	all.closing = false;
+	DB_ALL(t, VM, vm) {
+		if (vm->is_a_template)
+			continue;
+		struct task *own = task_new(t, "adopt");
+		adopt(own, vm);
+		talloc_free(own);
+	}
+	int err = pthread_create(&all.keeper, NULL, keep, NULL);
+	if (err)
+		return task_fail_errno(t, err, "thread");
+	all.running = true;
+	return 0;
+}
+
+void guests_close(void)
+{
+	pthread_mutex_lock(&all.lock);
+	all.closing = true;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+	if (all.running)
+		pthread_join(all.keeper, NULL);
+	all.running = false;
+	while (all.guests)
+		retire(all.guests);
+}

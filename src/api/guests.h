@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/* guests.h -- the running VMs: who has which process, and what their events mean for the rows. */
+#pragma once
+
+#include "model/model.h"
+#include "vmm/vmm.h"
+
+struct task;
+
+/* Finds the guests that run already; VMs whose process is gone become Halted. */
+int guests_open(struct task *);
+/* Lets go of all guests; they run on. */
+void guests_close(void);
+
+/* The VM's process, kept from going away while the task lives; NULL when it has none. */
+struct vmm *guest_get(struct task *, const char *vm_ref);
+/* The same with VM_BAD_POWER_STATE when it has none. */
+struct vmm *guest_need(struct task *, const struct VM_row *vm);
+
+/* Starts a process for the VM, which has none.  The row is not touched. */
+int guest_start(struct task *, const char *vm_ref, struct vmm_config *);
+/* Ends it and lets go; no error when there is none.  The row is not touched. */
+int guest_stop(struct task *, const char *vm_ref);
+
+/* The VM's own folder under the state folder, made if need be. */
+const char *guest_dir(struct task *, const char *vm_uuid);
+
+/* In a transaction: the row and its devices as those of a VM without a process. */
+int guest_mark_halted(struct task *, struct VM_row *);

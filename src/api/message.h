@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+/* message.h -- what operators should read: class message. */
+#pragma once
+
+#include "model/model.h"
+
+struct task;
+
+/* priority: 1 worst, 5 for information.  May be called in a transaction. */
+int message_create(struct task *, const char *name, int64_t priority, enum cls, const char *obj_uuid,
+		   const char *body);

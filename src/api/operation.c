@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/operation.h"
+
+#include "api/undo.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/events.h"
+#include "db/journal.h"
+
+/* How long an operation waits for the VM to become free. */
+enum { PATIENCE_MS = 20000 };
+
+/* Operations of one group may run beside each other; NONE excludes all, ALWAYS none. */
+enum group { NONE, TAKING, READING, ALWAYS };
+
+static const struct op_row {
+	enum vm_operations op;
+	const char *states; /* "Halted Paused ", in the order of the error */
+	enum group group;
+	bool template, snapshot;
+} op_rows[] = {
+#define S(state) #state " "
+#define OP(op, states, group, template, snapshot)                                                  \
+	{ vm_operations_##op, states, group, template, snapshot },
+#include "api/operations.def"
+};
+
+static const struct op_row *op_row(enum vm_operations op)
+{
+	for (size_t i = 0; i < COUNT(op_rows); i++)
+		if (op_rows[i].op == op)
+			return &op_rows[i];
+	return NULL;
+}
+
+static const char *op_text(enum vm_operations op)
+{
+	return enum_text("vm_operations", (int)op);
+}
+
+/* ---- the checks, in XenAPI's order ---- */
+
+/* XenAPI writes states in lower case in this error. */
+static char *lower(struct task *t, const char *s)
+{
+	char *copy = talloc_strdup(t, s);
+	for (char *p = copy; *p; p++)
+		*p |= 0x20;
+	return copy;
+}
+
+int bad_power_state(struct task *t, const struct VM_row *vm, const char *expected)
+{
+	const char *now = enum_text("vm_power_state", vm->power_state);
+	return fail(t, VM_BAD_POWER_STATE, vm->row.ref, expected, lower(t, now));
+}
+
+static int check_power_state(struct task *t, const struct VM_row *vm, const struct op_row *row)
+{
+	struct list states = list_split(t, row->states, ' ');
+	if (list_has(&states, enum_text("vm_power_state", vm->power_state)))
+		return 0;
+	for (size_t i = 0; i < states.n; i++)
+		states.v[i] = lower(t, states.v[i]);
+	return bad_power_state(t, vm, list_join(t, &states, ", "));
+}
+
+static bool excludes(const struct op_row *mine, const struct map *running)
+{
+	if (mine->group == ALWAYS)
+		return false;
+	for (size_t i = 0; i < running->n; i++) {
+		const struct op_row *other =
+			op_row((enum vm_operations)enum_value("vm_operations", running->v[i].value));
+		if (!other || mine->group == NONE || other->group != mine->group)
+			return true;
+	}
+	return false;
+}
+
+static int in_progress(struct task *t, const struct row *r, const struct map *running)
+{
+	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, running->v[0].value,
+		    running->v[0].key);
+}
+
+static int check_blocked(struct task *t, const struct VM_row *vm, enum vm_operations op)
+{
+	const char *why = map_get(&vm->blocked_operations, op_text(op));
+	return why ? fail(t, OPERATION_BLOCKED, vm->row.ref, why) : 0;
+}
+
+static int check_kind(struct task *t, const struct VM_row *vm, const struct op_row *row)
+{
+	bool shipped = vm->is_default_template && row->op == vm_operations_destroy;
+	if (shipped)
+		return fail(t, VM_CANNOT_DELETE_DEFAULT_TEMPLATE, vm->row.ref);
+	if (vm->is_a_template && !vm->is_a_snapshot && !row->template)
+		return fail(t, VM_IS_TEMPLATE, vm->row.ref, op_text(row->op));
+	if (vm->is_a_snapshot && !row->snapshot)
+		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, op_text(row->op));
+	if (row->op == vm_operations_provision && !vm->is_a_template)
+		return fail(t, PROVISION_ONLY_ALLOWED_ON_TEMPLATE);
+	if (row->op == vm_operations_revert && !vm->is_a_snapshot)
+		return fail(t, REVERT_ONLY_ALLOWED_ON_SNAPSHOT);
+	return 0;
+}
+
+int operation_check(struct task *t, const struct VM_row *vm, enum vm_operations op)
+{
+	const struct op_row *row = op_row(op);
+	if (!row)
+		return fail(t, NOT_IMPLEMENTED, op_text(op));
+	if (check_blocked(t, vm, op) < 0 || check_power_state(t, vm, row) < 0)
+		return -1;
+	if (excludes(row, &vm->current_operations))
+		return in_progress(t, &vm->row, &vm->current_operations);
+	return check_kind(t, vm, row);
+}
+
+/* ---- marking ---- */
+
+/* 1: marked; 0: busy, and the row says with what; -1: failed. */
+static int try_begin(struct task *t, const char *ref, enum vm_operations op, struct VM_row **ret)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	if (operation_check(t, vm, op) < 0) {
+		if (t->code != OTHER_OPERATION_IN_PROGRESS)
+			return -1;
+		task_forgive(t);
+		*ret = vm;
+		return 0;
+	}
+	map_set(vm, &vm->current_operations, t->ref, op_text(op));
+	if (undo_operation_end(t, "VM", ref) < 0 || db_put(t, &vm->row) < 0 || db_commit(t) < 0)
+		return -1;
+	*ret = vm;
+	return 1;
+}
+
+struct VM_row *operation_begin(struct task *t, const char *ref, enum vm_operations op)
+{
+	struct VM_row *vm;
+	int64_t end = clock_ms() + PATIENCE_MS;
+	for (;;) {
+		int64_t generation = db_generation();
+		int marked = try_begin(t, ref, op, &vm);
+		if (marked)
+			return marked > 0 ? vm : NULL;
+		int left = (int)(end - clock_ms());
+		if (left <= 0) {
+			in_progress(t, &vm->row, &vm->current_operations);
+			return NULL;
+		}
+		if (db_wait(t, generation, left) < 0)
+			return NULL;
+	}
+}
+
+struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op)
+{
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi)
+		return NULL;
+	if (vdi->current_operations.n) {
+		in_progress(t, &vdi->row, &vdi->current_operations);
+		return NULL;
+	}
+	map_set(vdi, &vdi->current_operations, t->ref, enum_text("vdi_operations", (int)op));
+	if (undo_operation_end(t, "VDI", ref) < 0 || db_put(t, &vdi->row) < 0 || db_commit(t) < 0)
+		return NULL;
+	return vdi;
+}
+
+void operation_clear(struct task *t, struct row *r)
+{
+	const struct field *f = model_field(r->class, "current_operations");
+	map_remove(field_map(r, f), t->ref);
+}
+
+int operation_end(struct task *t)
+{
+	DB_SCOPE(t);
+	for (struct journal_row *j = journal_rows(t, t->op); j->nr; j++) {
+		if (!streq(j->verb, "OPERATION_END"))
+			continue;
+		struct row *r = db_seek_row(t, model_class(j->args.v[0]), j->args.v[1]);
+		if (!r)
+			continue;
+		operation_clear(t, r);
+		if (db_put(t, r) < 0)
+			return -1;
+	}
+	if (journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- what is allowed ---- */
+
+static struct list allowed_vm(struct task *t, const struct VM_row *vm)
+{
+	struct list l = { 0 };
+	for (size_t i = 0; i < COUNT(op_rows); i++) {
+		if (op_rows[i].op == vm_operations_reverting)
+			continue;
+		if (operation_check(t, vm, op_rows[i].op) == 0)
+			list_add(t, &l, op_text(op_rows[i].op));
+		task_forgive(t);
+	}
+	return l;
+}
+
+static struct list allowed_vdi(struct task *t, const struct VDI_row *vdi)
+{
+	struct list l = { 0 };
+	bool attached = false;
+	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		attached |= vbd->currently_attached;
+	if (!attached && !vdi->current_operations.n && vdi->managed)
+		list_add(t, &l, "destroy");
+	return l;
+}
+
+struct list allowed_operations(struct task *t, const struct row *r)
+{
+	struct list none = { 0 };
+	enum code before = t->code;
+	if (before != NO_ERROR)
+		return none;
+	if (r->class == &class_VM)
+		return allowed_vm(t, (const struct VM_row *)r);
+	if (r->class == &class_VDI)
+		return allowed_vdi(t, (const struct VDI_row *)r);
+	if (r->class == &class_task &&
+	    ((const struct task_row *)r)->status == task_status_type_pending)
+		list_add(t, &none, "cancel");
+	return none;
+}

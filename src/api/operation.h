@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+/* operation.h -- long exclusion, as a row that everybody sees: current_operations.
+ *
+ * Which operation needs which power state and excludes which others is one table
+ * (operations.def), and allowed_operations is computed from the same. */
+#pragma once
+
+#include "model/model.h"
+
+struct task;
+
+/* Checks the operation on the VM, waits a while for others to end, and marks the VM busy with it:
+ * current_operations has task->ref, and the journal a row that takes it out again.  The row as it is
+ * now, or NULL with the error: VM_BAD_POWER_STATE, OTHER_OPERATION_IN_PROGRESS, ... */
+struct VM_row *operation_begin(struct task *, const char *vm, enum vm_operations op);
+/* The same for a disk; no power state is looked at.  verb is for the error text of a disk in use. */
+struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_operations op);
+
+/* Takes the mark off the row, which the caller then puts: in the transaction that writes the result. */
+void operation_clear(struct task *, struct row *);
+/* The same as a transaction of its own, together with dropping the journal's rows. */
+int operation_end(struct task *);
+
+/* What could begin now. */
+struct list allowed_operations(struct task *, const struct row *);
+
+/* Only the checks, without marking or waiting. */
+int operation_check(struct task *, const struct VM_row *vm, enum vm_operations op);
+
+/* Fails with VM_BAD_POWER_STATE. */
+int bad_power_state(struct task *, const struct VM_row *vm, const char *expected);

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/* settings.h -- what the command line and the configuration file decided; set once, before
+ * anything else runs, and only read after. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/list.h"
+
+struct vmm_driver;
+
+struct settings {
+	const char *state;            /* the state folder, absolute */
+	const struct vmm_driver *vmm;
+	const char *accel;            /* "tcg" or "kvm" */
+	struct list boot_dirs;        /* where PV-kernel and PV-ramdisk may lie; absolute */
+	uid_t qemu_uid;
+	gid_t qemu_gid;
+	const char *version;
+};
+extern struct settings settings;
+
+/* The one host and the one pool. */
+const char *this_host(void);
+void set_this_host(const char *ref);

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/storage.h"
+
+#include <pthread.h>
+
+#include "api/settings.h"
+#include "api/undo.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+/* The attached SRs.  An entry lives until the daemon ends: a detached one is only taken off the
+ * list, since an operation may still hold it. */
+static struct {
+	pthread_mutex_t lock;
+	void *memory;
+	size_t n;
+	const struct sr **v;
+} attached = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static const struct sr *attached_find(const char *uuid, bool take_off)
+{
+	const struct sr *found = NULL;
+	pthread_mutex_lock(&attached.lock);
+	for (size_t i = 0; i < attached.n && !found; i++)
+		if (streq(attached.v[i]->uuid, uuid)) {
+			found = attached.v[i];
+			if (take_off)
+				attached.v[i] = attached.v[--attached.n];
+		}
+	pthread_mutex_unlock(&attached.lock);
+	return found;
+}
+
+const struct sr *storage_sr(struct task *t, const char *sr_ref)
+{
+	struct SR_row *row = db_get(t, SR, sr_ref);
+	if (!row)
+		return NULL;
+	const struct sr *sr = attached_find(row->uuid, false);
+	if (!sr && !*db_find(t, &class_PBD, "SR", sr_ref))
+		return fail_ptr(t, SR_HAS_NO_PBDS, sr_ref);
+	return sr ? sr : fail_ptr(t, SR_NOT_ATTACHED, sr_ref);
+}
+
+int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
+{
+	struct sr *sr = sr_open(t, row->type, row->uuid, config, create);
+	if (!sr)
+		return -1;
+	storage_detach(row->uuid);
+	pthread_mutex_lock(&attached.lock);
+	if (!attached.memory)
+		attached.memory = talloc_new(NULL);
+	attached.v = talloc_realloc(attached.memory, attached.v, const struct sr *, attached.n + 1);
+	attached.v[attached.n++] = talloc_steal(attached.memory, sr);
+	pthread_mutex_unlock(&attached.lock);
+	return 0;
+}
+
+void storage_detach(const char *uuid)
+{
+	attached_find(uuid, true);
+}
+
+static int unplug_row(struct task *t, const char *ref)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = db_get(t, PBD, ref);
+	if (!pbd)
+		return -1;
+	pbd->currently_attached = false;
+	if (db_put(t, &pbd->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+void storage_open(struct task *t)
+{
+	DB_ALL(t, PBD, pbd) {
+		struct SR_row *sr = db_seek(t, SR, pbd->SR);
+		if (!sr || !pbd->currently_attached)
+			continue;
+		if (storage_attach(t, sr, &pbd->device_config, false) == 0)
+			continue;
+		log_line(t, "sr not attached sr=%s error=\"%s\"", sr->uuid, task_error(t));
+		task_forgive(t);
+		unplug_row(t, pbd->row.ref);
+	}
+}
+
+void storage_close(void)
+{
+	TALLOC_FREE(attached.memory);
+	attached.v = NULL;
+	attached.n = 0;
+}
+
+/* ---- whose is a volume ---- */
+
+struct VDI_row *storage_owner(struct task *t, const char *volume)
+{
+	return *(struct VDI_row **)db_find(t, &class_VDI, "location", volume);
+}
+
+bool storage_has_layers(struct task *t, const char *volume)
+{
+	return *db_find(t, &class_VDI, "parent_location", volume) != NULL;
+}
+
+int storage_hide(struct task *t, const struct VDI_row *from, const char *volume, const char *parent)
+{
+	struct VDI_row *base = row_new(t, VDI);
+	base->name_label = "base copy";
+	base->SR = from->SR;
+	base->location = volume;
+	base->parent_location = parent;
+	base->virtual_size = from->virtual_size;
+	base->physical_utilisation = from->physical_utilisation;
+	base->managed = false;
+	base->read_only = true;
+	map_set(base, &base->sm_config, "vdi_type", "qcow2");
+	return db_insert(t, &base->row);
+}
+
+int storage_release(struct task *t, const struct VDI_row *from, const char *volume,
+		    const char *parent)
+{
+	if (storage_has_layers(t, volume))
+		return storage_hide(t, from, volume, parent);
+	const char *op = undo_later(t);
+	int written = undo_vol_delete(t, from->SR, volume, "");
+	undo_now(t, op);
+	if (written < 0)
+		return -1;
+	struct VDI_row *below = *parent ? storage_owner(t, parent) : NULL;
+	if (!below || below->managed || storage_has_layers(t, parent))
+		return 0;
+	if (db_delete(t, &below->row) < 0)
+		return -1;
+	return storage_release(t, below, below->location, below->parent_location);
+}
+
+/* ---- sizes ---- */
+
+static int write_size(struct task *t, const char *ref, const struct volume *v)
+{
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_seek(t, VDI, ref);
+	if (!vdi || !streq(vdi->location, v->id) ||
+	    vdi->physical_utilisation == (int64_t)v->physical_size)
+		return 0;
+	vdi->physical_utilisation = (int64_t)v->physical_size;
+	if (db_put(t, &vdi->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int write_sums(struct task *t, const char *sr_ref, uint64_t total)
+{
+	DB_SCOPE(t);
+	struct SR_row *row = db_seek(t, SR, sr_ref);
+	if (!row)
+		return 0;
+	row->physical_size = (int64_t)total;
+	row->virtual_allocation = row->physical_utilisation = 0;
+	DB_EACH(t, VDI, vdi, "SR", sr_ref) {
+		row->virtual_allocation += vdi->virtual_size;
+		row->physical_utilisation += vdi->physical_utilisation;
+	}
+	if (db_put(t, &row->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+void storage_refresh(struct task *t, const char *sr_ref, const char *const *vdis)
+{
+	struct task *own = task_new(t, t->name);
+	const struct sr *sr = storage_sr(own, sr_ref);
+	uint64_t total, free_bytes;
+	for (; sr && *vdis; vdis++) {
+		struct VDI_row *vdi = db_seek(own, VDI, *vdis);
+		struct volume v;
+		if (vdi && sr->layout->stat(own, sr, vdi->location, &v) == 0)
+			write_size(own, *vdis, &v);
+	}
+	if (sr && sr->layout->space(own, sr, &total, &free_bytes) == 0)
+		write_sums(own, sr_ref, total);
+	talloc_free(own);
+}

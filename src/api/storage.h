@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+/* storage.h -- from rows to storage: which SR a row means, and whose a volume is.
+ *
+ * Each volume has exactly one VDI row, whose location is its id.  A volume whose disk or snapshot was
+ * deleted while others are layers over it keeps its data, hidden: its row is a "base copy" with
+ * managed=false.  It goes when the last layer over it does. */
+#pragma once
+
+#include "model/model.h"
+#include "sr/sr.h"
+
+struct task;
+
+/* The plugged SR of the row; SR_NOT_ATTACHED, SR_HAS_NO_PBDS. */
+const struct sr *storage_sr(struct task *, const char *sr_ref);
+/* Attaches (create: makes it), keeps it for storage_sr(). */
+int storage_attach(struct task *, const struct SR_row *, const struct map *config, bool create);
+void storage_detach(const char *sr_uuid);
+/* At the start: attaches what was plugged; what cannot be is logged and unplugged. */
+void storage_open(struct task *);
+void storage_close(void);
+
+/* The record that owns the volume now, or NULL. */
+struct VDI_row *storage_owner(struct task *, const char *volume);
+/* Is any volume a layer over this one? */
+bool storage_has_layers(struct task *, const char *volume);
+
+/* In a transaction: the volume has lost its record.  Deletes it later (undo_after), with all
+ * hidden layers below that nothing needs any more; or, when others are layers over it, hides it.
+ * from: the row it belonged to, for size and SR. */
+int storage_release(struct task *, const struct VDI_row *from, const char *volume,
+		    const char *parent);
+
+/* In a transaction: a hidden row for the volume below. */
+int storage_hide(struct task *, const struct VDI_row *from, const char *volume,
+		 const char *parent);
+
+/* Asks the storage how large the volumes are, and writes the sums to the SR's row; no error is
+ * raised when it cannot be asked.  vdis: refs, NULL ended. */
+void storage_refresh(struct task *, const char *sr_ref, const char *const *vdis);

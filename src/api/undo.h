@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+/* undo.h -- the verbs of the journal and their replay.
+ *
+ * Each undo_<verb>() writes the row, before the deed.  Replaying a verb looks at the world first,
+ * since the deed may or may not have happened, and may be done twice.
+ *
+ * An overlay that a guest could have written is never dropped: it becomes the top. */
+#pragma once
+
+struct task;
+
+/* Takes task->op out of the object's current_operations. */
+int undo_operation_end(struct task *, const char *class, const char *ref);
+
+/* Deletes a volume, unless a disk's record names it by now; first closes it in the running VM
+ * (ref, or "") that may have it open, unused.  As a deed to come (undo_later) it deletes what no record
+ * names any more. */
+int undo_vol_delete(struct task *, const char *sr, const char *volume, const char *vm);
+
+/* The disk (id in the VMM) of the VM is about to switch from volume below to overlay.  If
+ * the running VM still writes below, nothing has happened.  Else, or when there is no VM left to ask, the overlay
+ * becomes the disk's volume, and below a hidden layer under it. */
+int undo_overlay_keep(struct task *, const char *vm, const char *vdi, const char *disk,
+		      const char *below, const char *overlay);
+
+/* Ends the VM's process. */
+int undo_guest_kill(struct task *, const char *vm);
+
+/* Deletes a row and what hangs on it. */
+int undo_record_delete(struct task *, const char *class, const char *ref);
+
+/* Lets go of an SR that was being made. */
+int undo_sr_detach(struct task *, const char *sr);
+
+/* Between these two calls rows are no undo but deeds to come: they stay when the operation's
+ * own rows are dropped with its result, and undo_after() does them. */
+const char *undo_later(struct task *);
+void undo_now(struct task *, const char *op);
+void undo_after(struct task *);
+
+/* Undoes what task->op has in the journal, newest first.  A verb that fails is logged and its row
+ * stays, for the next start. */
+void undo_run(struct task *);
+/* All of the journal, at the start after a crash. */
+void undo_all(struct task *);

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+/* crash.h -- places where a test ends the process with SIGKILL.
+ *
+ * With STILLFRAME_CRASH_AT=N in the environment the N-th place passed is the last.  Without it a
+ * place costs one comparison. */
+#pragma once
+
+void crash_point(void);

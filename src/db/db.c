@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "db/db.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/crash.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/sql.h"
+
+struct database db;
+
+/* ---- statements ---- */
+
+static void die(const char *what)
+{
+	log_line(NULL, "database unusable what=\"%s\" error=\"%s\"", what, sqlite3_errmsg(db.sqlite));
+	abort();
+}
+
+sqlite3_stmt *sql_prepare(const char *sql, ...)
+{
+	sqlite3_stmt *s;
+	if (sqlite3_prepare_v2(db.sqlite, sql, -1, &s, NULL) != SQLITE_OK)
+		die(sql);
+	va_list ap;
+	va_start(ap, sql);
+	const char *text;
+	for (int i = 1; (text = va_arg(ap, const char *)); i++)
+		sqlite3_bind_text(s, i, text, -1, SQLITE_TRANSIENT);
+	va_end(ap);
+	return s;
+}
+
+int sql_step(sqlite3_stmt *s)
+{
+	int rc = sqlite3_step(s);
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+		die(sqlite3_sql(s));
+	return rc;
+}
+
+static int failed(struct task *t)
+{
+	int rc = sqlite3_errcode(db.sqlite);
+	const char *text = sqlite3_errmsg(db.sqlite);
+	if (rc == SQLITE_FULL)
+		return fail(t, SR_BACKEND_FAILURE_44, "",
+			    "There is insufficient space for the server's own database", "");
+	return fail(t, INTERNAL_ERROR, str(t, "database: %s", text));
+}
+
+int sql_write(struct task *t, sqlite3_stmt *s)
+{
+	int rc = sqlite3_step(s);
+	int result = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : failed(t);
+	sqlite3_finalize(s);
+	return result;
+}
+
+const char *sql_text(sqlite3_stmt *s, int column)
+{
+	const char *text = (const char *)sqlite3_column_text(s, column);
+	return text ? text : "";
+}
+
+static int execute(struct task *t, const char *sql)
+{
+	if (sqlite3_exec(db.sqlite, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return failed(t);
+	return 0;
+}
+
+/* ---- tables made from the model ---- */
+
+static const char *column_type(const struct field *f)
+{
+	return f->kind == INT ? "INTEGER" : f->kind == FLOAT ? "REAL" : "TEXT";
+}
+
+/* Found by often: identity, names, and whatever a link goes by. */
+static bool is_indexed(const struct class *c, const struct field *f)
+{
+	if (streq(f->name, "uuid") || streq(f->name, "name_label"))
+		return true;
+	for (size_t i = 0; classes[i]; i++)
+		for (const struct field *l = classes[i]->fields; l->name; l++)
+			if (l->access == LINKED && streq(l->of, c->name) && streq(l->via, f->name))
+				return true;
+	return f->access == HIDDEN;
+}
+
+static bool has_column(struct task *t, const struct class *c, const char *name)
+{
+	sqlite3_stmt *s = sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?",
+					  c->name), name, NULL);
+	bool found = sql_step(s) == SQLITE_ROW;
+	sqlite3_finalize(s);
+	return found;
+}
+
+/* A column that an older version did not have gets the field's default in all rows. */
+static int make_column(struct task *t, const struct class *c, const struct field *f)
+{
+	if (!has_column(t, c, f->name)) {
+		char *def = sqlite3_mprintf("%Q", f->def);
+		const char *sql = str(t, "ALTER TABLE \"%s\" ADD COLUMN \"%s\" %s NOT NULL DEFAULT %s",
+				      c->name, f->name, column_type(f), def);
+		sqlite3_free(def);
+		if (execute(t, sql) < 0)
+			return -1;
+	}
+	if (!is_indexed(c, f))
+		return 0;
+	return execute(t, str(t, "CREATE %s INDEX IF NOT EXISTS \"%s_%s\" ON \"%s\" (\"%s\")",
+			      streq(f->name, "uuid") ? "UNIQUE" : "", c->name, f->name, c->name,
+			      f->name));
+}
+
+static int make_table(struct task *t, const struct class *c)
+{
+	if (execute(t, str(t, "CREATE TABLE IF NOT EXISTS \"%s\" (nr INTEGER PRIMARY KEY "
+			      "AUTOINCREMENT, ref TEXT NOT NULL UNIQUE, gen INTEGER NOT NULL)",
+			   c->name)) < 0)
+		return -1;
+	for (const struct field *f = c->fields; f->name; f++)
+		if (field_is_stored(f) && make_column(t, c, f) < 0)
+			return -1;
+	return 0;
+}
+
+static int make_tables(struct task *t)
+{
+	static const char *const own[] = {
+		"CREATE TABLE IF NOT EXISTS generation (value INTEGER NOT NULL)",
+		"INSERT INTO generation SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM generation)",
+		"CREATE TABLE IF NOT EXISTS deleted (gen INTEGER PRIMARY KEY, class TEXT NOT NULL, "
+		"ref TEXT NOT NULL)",
+		"CREATE TABLE IF NOT EXISTS journal (nr INTEGER PRIMARY KEY AUTOINCREMENT, "
+		"op TEXT NOT NULL, verb TEXT NOT NULL, args TEXT NOT NULL)",
+	};
+	for (size_t i = 0; i < COUNT(own); i++)
+		if (execute(t, own[i]) < 0)
+			return -1;
+	for (size_t i = 0; classes[i]; i++)
+		if (make_table(t, classes[i]) < 0)
+			return -1;
+	return 0;
+}
+
+/* Only WAL with FULL keeps every acknowledged commit through a power cut: what SQLite really
+ * uses is asked, not assumed. */
+static int set_durable(struct task *t)
+{
+	if (execute(t, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL") < 0)
+		return -1;
+	sqlite3_stmt *s = sql_prepare("SELECT journal_mode || synchronous FROM pragma_journal_mode, "
+				      "pragma_synchronous", NULL);
+	bool good = sql_step(s) == SQLITE_ROW && streq(sql_text(s, 0), "wal2");
+	sqlite3_finalize(s);
+	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
+}
+
+static void read_generation(void)
+{
+	sqlite3_stmt *s = sql_prepare("SELECT value FROM generation", NULL);
+	sql_step(s);
+	db.generation = db.stored = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+}
+
+int db_open(struct task *t, const char *path)
+{
+	pthread_mutexattr_t recursive;
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&db.lock, &recursive);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&db.committed, &monotonic);
+	if (sqlite3_open_v2(path, &db.sqlite,
+			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
+			    NULL) != SQLITE_OK)
+		return failed(t);
+	sqlite3_busy_timeout(db.sqlite, 10000);
+	if (set_durable(t) < 0)
+		return -1;
+	DB_SCOPE(t);
+	if (make_tables(t) < 0)
+		return -1;
+	read_generation();
+	return db_commit(t);
+}
+
+void db_close(void)
+{
+	sqlite3_close(db.sqlite);
+	db.sqlite = NULL;
+}
+
+/* ---- transactions ---- */
+
+void db_begin(struct task *t)
+{
+	pthread_mutex_lock(&db.lock);
+	if (t->depth++ == 0 && sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+		die("BEGIN");
+}
+
+static int write_generation(struct task *t)
+{
+	if (db.generation == db.stored)
+		return 0;
+	sqlite3_stmt *s = sql_prepare("UPDATE generation SET value = ?", NULL);
+	sqlite3_bind_int64(s, 1, db.generation);
+	return sql_write(t, s);
+}
+
+int db_commit(struct task *t)
+{
+	assert(t->depth > 0);
+	int result = 0;
+	if (t->depth == 1) {
+		result = write_generation(t);
+		if (result == 0)
+			result = execute(t, "COMMIT");
+		if (result < 0) {
+			db_rollback(t);
+			return -1;
+		}
+		db.stored = db.generation;
+		pthread_cond_broadcast(&db.committed);
+	}
+	t->depth--;
+	pthread_mutex_unlock(&db.lock);
+	return result;
+}
+
+/* A rollback in an inner transaction is one of the outer ones too: whoever began them gets to
+ * see the failure, and rolls back in turn. */
+void db_rollback(struct task *t)
+{
+	assert(t->depth > 0);
+	if (--t->depth == 0) {
+		if (!sqlite3_get_autocommit(db.sqlite))
+			sqlite3_exec(db.sqlite, "ROLLBACK", NULL, NULL, NULL);
+		db.generation = db.stored;
+	}
+	pthread_mutex_unlock(&db.lock);
+}
+
+struct db_scope db_scope_begin(struct task *t)
+{
+	struct db_scope s = { .task = t, .depth = t->depth };
+	db_begin(t);
+	return s;
+}
+
+void db_scope_end(struct db_scope *s)
+{
+	if (s->task->depth > s->depth)
+		db_rollback(s->task);
+}
+
+/* ---- reading ---- */
+
+static void read_row(struct task *t, sqlite3_stmt *s, struct row *r)
+{
+	int column = 0;
+	r->ref = talloc_strdup(r, sql_text(s, column++));
+	r->gen = sqlite3_column_int64(s, column++);
+	for (const struct field *f = r->class->fields; f->name; f++)
+		if (field_is_stored(f) && field_parse(t, r, f, sql_text(s, column++)) < 0)
+			die(f->name);
+}
+
+static const char *select_sql(const void *ctx, const struct class *c, const char *where)
+{
+	char *sql = talloc_strdup(ctx, "SELECT ref, gen");
+	for (const struct field *f = c->fields; f->name; f++)
+		if (field_is_stored(f))
+			sql = talloc_asprintf_append(sql, ", \"%s\"", f->name);
+	return talloc_asprintf_append(sql, " FROM \"%s\" %s", c->name, where);
+}
+
+static struct row **select_rows(struct task *t, const struct class *c, const char *where,
+				const char *value)
+{
+	struct row **rows = talloc_zero_array(t, struct row *, 1);
+	size_t n = 0;
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare(select_sql(rows, c, where), value, NULL);
+	while (sql_step(s) == SQLITE_ROW) {
+		rows = talloc_realloc(t, rows, struct row *, n + 2);
+		rows[n] = talloc_zero_size(rows, c->size);
+		rows[n]->class = c;
+		read_row(t, s, rows[n++]);
+		rows[n] = NULL;
+	}
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return rows;
+}
+
+struct row **db_find(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	const char *where = field ? str(t, "WHERE \"%s\" = ? ORDER BY nr", field) : "ORDER BY nr";
+	return select_rows(t, c, where, field ? value : NULL);
+}
+
+struct row *db_seek_row(struct task *t, const struct class *c, const char *ref)
+{
+	return ref_is_null(ref) ? NULL : select_rows(t, c, "WHERE ref = ?", ref)[0];
+}
+
+struct row *db_get_row(struct task *t, const struct class *c, const char *ref)
+{
+	struct row *r = db_seek_row(t, c, ref);
+	return r ? r : fail_ptr(t, HANDLE_INVALID, c->name, ref ? ref : "");
+}
+
+struct row *db_by_uuid_row(struct task *t, const struct class *c, const char *uuid)
+{
+	struct row *r = select_rows(t, c, "WHERE uuid = ?", uuid)[0];
+	return r ? r : fail_ptr(t, UUID_INVALID, c->name, uuid);
+}
+
+/* ---- writing ---- */
+
+/* Columns in the order of insert_sql() and update_sql(): the stored fields, gen, ref. */
+static int write_row(struct task *t, struct row *r, const char *sql)
+{
+	assert(t->depth > 0);
+	int column = 1;
+	sqlite3_stmt *s = sql_prepare(sql, NULL);
+	for (const struct field *f = r->class->fields; f->name; f++)
+		if (field_is_stored(f))
+			sqlite3_bind_text(s, column++, field_text(t, r, f), -1, SQLITE_TRANSIENT);
+	sqlite3_bind_int64(s, column++, ++db.generation);
+	sqlite3_bind_text(s, column, r->ref, -1, SQLITE_TRANSIENT);
+	if (sql_write(t, s) < 0)
+		return -1;
+	r->gen = db.generation;
+	return 0;
+}
+
+static const char *insert_sql(const void *ctx, const struct class *c)
+{
+	char *names = talloc_strdup(ctx, ""), *marks = talloc_strdup(ctx, "");
+	for (const struct field *f = c->fields; f->name; f++)
+		if (field_is_stored(f)) {
+			names = talloc_asprintf_append(names, "\"%s\", ", f->name);
+			marks = talloc_asprintf_append(marks, "?, ");
+		}
+	return str(ctx, "INSERT INTO \"%s\" (%sgen, ref) VALUES (%s?, ?)", c->name, names, marks);
+}
+
+static const char *update_sql(const void *ctx, const struct class *c)
+{
+	char *sets = talloc_strdup(ctx, "");
+	for (const struct field *f = c->fields; f->name; f++)
+		if (field_is_stored(f))
+			sets = talloc_asprintf_append(sets, "\"%s\" = ?, ", f->name);
+	return str(ctx, "UPDATE \"%s\" SET %sgen = ? WHERE ref = ?", c->name, sets);
+}
+
+int db_insert(struct task *t, struct row *r)
+{
+	return write_row(t, r, insert_sql(t, r->class));
+}
+
+int db_put(struct task *t, struct row *r)
+{
+	const struct row *now = db_get_row(t, r->class, r->ref);
+	if (!now)
+		return -1;
+	/* Somebody wrote the row between our reading and this transaction: a bug of the caller,
+	 * which must read inside it. */
+	assert(now->gen == r->gen);
+	return write_row(t, r, update_sql(t, r->class));
+}
+
+int db_delete(struct task *t, const struct row *r)
+{
+	assert(t->depth > 0);
+	sqlite3_stmt *s = sql_prepare("INSERT INTO deleted (class, ref, gen) VALUES (?, ?, ?)",
+				      r->class->name, r->ref, NULL);
+	sqlite3_bind_int64(s, 3, ++db.generation);
+	if (sql_write(t, s) < 0)
+		return -1;
+	return sql_write(t, sql_prepare(str(t, "DELETE FROM \"%s\" WHERE ref = ?", r->class->name),
+					r->ref, NULL));
+}

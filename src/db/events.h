@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/* events.h -- what has changed: every write has a generation, and waiting for the next one
+ * costs nothing. */
+#pragma once
+
+#include <stdint.h>
+
+struct task;
+
+/* Of the last committed write. */
+int64_t db_generation(void);
+/* Waits until the generation is newer than the one given, at most ms (-1: no limit, but cancel
+ * is heeded); returns the present one, -1 when cancelled or past the task's deadline. */
+int64_t db_wait(struct task *, int64_t generation, int ms);
+/* Forgets deletions older than the newest `keep`: readers behind them start afresh. */
+int db_forget_deleted(struct task *, int64_t keep);

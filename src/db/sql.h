@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sql.h -- what the files of this folder share: the connection and statements on it. */
+#pragma once
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdint.h>
+
+struct task;
+
+struct database {
+	sqlite3 *sqlite;
+	pthread_mutex_t lock;     /* recursive; innermost of all locks */
+	pthread_cond_t committed; /* generation has grown */
+	int64_t generation;       /* of the last write */
+	int64_t stored;           /* the same, as the disk has it */
+};
+extern struct database db;
+
+/* A statement with its text parameters (NULL ended), ready to step; ends the process when SQLite does
+ * not know the SQL. */
+sqlite3_stmt *sql_prepare(const char *sql, ...) __attribute__((sentinel));
+/* SQLITE_ROW or SQLITE_DONE; ends the process on a read error.  For writes use sql_write(). */
+int sql_step(sqlite3_stmt *);
+/* Runs a write to its end and finalizes it; fails when the disk is full or broken. */
+int sql_write(struct task *, sqlite3_stmt *);
+const char *sql_text(sqlite3_stmt *, int column);
