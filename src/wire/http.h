@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/* http.h -- the HTTP/1 front: listening sockets, a thread per connection, one request per
+ * connection, and a table of routes.
+ *
+ *     static const struct route routes[] = {
+ *             { "POST", "/jsonrpc", jsonrpc_serve },
+ *             { "GET", "/files/" "*", files_serve },      a path ending in * is a prefix
+ *             { 0 },
+ *     };
+ *     if (http_serve(t, routes, "/var/lib/stillframe/xapi.sock", "127.0.0.1:8080") < 0)
+ *
+ * An exact path goes before a prefix, and a longer prefix before a shorter one.
+ *
+ * Nothing behind the head is ever taken from the socket before the route asks for it: the head
+ * is looked at with MSG_PEEK and then read to its last byte.  So `fd` is the plain stream of
+ * what follows -- a body, or another protocol -- and can be handed to whoever copies it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+struct task;
+
+enum {
+	HTTP_HEAD_LIMIT = 16 << 10,
+	HTTP_FIELD_LIMIT = 100, /* header fields, and query keys */
+	HTTP_FIRST_MS = 10000,  /* until the first byte of the head */
+	HTTP_HEAD_MS = 30000,   /* until its last */
+	HTTP_BODY_MS = 60000,   /* for a body that is read into memory */
+};
+
+struct request {
+	const char *method;  /* as sent: "GET" */
+	const char *path;    /* percent-decoded, begins with '/', without . and .. segments */
+	struct map query;    /* percent-decoded, + is a blank */
+	struct map headers;  /* names in lower case */
+	int minor;           /* of HTTP/1.x */
+	int64_t body_length; /* Content-Length; -1: none announced */
+	bool chunked;        /* the body is in chunks, which http_body() refuses */
+
+	int fd;           /* the connection, behind the head */
+	bool trusted;     /* on the local socket, from root or our own user */
+	const char *peer; /* for logs: "local uid=0 pid=77" or "192.0.2.1:4711" */
+};
+
+/* Where the head in these n bytes ends (behind its empty line): 0 when it has not come yet, -1
+ * when no head can begin so (a bare CR or LF, a control character). */
+long http_head_end(const char *bytes, size_t n);
+
+/* The n bytes of a whole head into the first seven members, on ctx.  0, or the status to refuse it
+ * with: 400, 431, 501 or 505. */
+int http_parse_head(const void *ctx, const char *head, size_t n, struct request *ret);
+
+struct route {
+	const char *method, *path;
+	/* Answers the request.  A task of its own; the connection is closed behind it. */
+	void (*serve)(struct task *, struct request *);
+};
+
+/* Listens on a unix socket (mode 0600) and, unless tcp is NULL, on ADDR:PORT or [ADDR]:PORT, and
+ * serves until http_stop().  The routes are not copied.  SIGPIPE is ignored from here on. */
+int http_serve(struct task *, const struct route *, const char *unix_path, const char *tcp);
+/* Takes no more connections, cancels and disconnects those there are, and returns when all their
+ * threads have ended. */
+void http_stop(void);
+/* The port of the TCP socket, for port 0; -1 without one. */
+int http_port(void);
+
+/* The body, NUL behind it, on t.  Answers 411, 413 or 400 and returns NULL when it has no length,
+ * more than limit bytes, or does not come. */
+char *http_body(struct task *, struct request *, size_t limit, size_t *ret_n);
+
+/* A whole answer.  extra is further header lines, each with its CRLF, or "". */
+void http_answer(struct task *, struct request *, int status, const char *type, const char *extra,
+		 const void *body, size_t n);
+/* The same with a short text. */
+void http_refuse(struct task *, struct request *, int status, const char *text);
+/* The status a recorded error is best told with: 404 for an object that is not there, 401, 500 ... */
+int http_status_of(const struct task *);
