@@ -19,6 +19,7 @@ struct task;
 struct call {
 	const char *name;        /* "VM.snapshot" */
 	enum kind result;
+	size_t result_offset;    /* of the member `result` in the arguments */
 	int (*run)(struct task *, void *args);
 };
 
@@ -27,10 +28,6 @@ struct call {
 /* Runs the call on t, whose session is set.  On failure all that the call did is undone. */
 int api_call(struct task *t, const struct call *, void *args);
 
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
 #define ARG(kind, of, name) CTYPE_##kind(of) name;
 #define CALL(class, name, kind, of, doc, ...)                                                      \
 	struct class##_##name {                                                                    \
@@ -39,108 +36,4 @@ int api_call(struct task *t, const struct call *, void *args);
 	};                                                                                         \
 	int class##_##name(struct task *, struct class##_##name *);                                \
 	extern const struct call call_##class##_##name;
-#include "model/session.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/task.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/VM.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/VBD.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/VDI.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/VIF.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/SR.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/PBD.def"
-#define FIELD(...)
-#define LINK(...)
-#define COMPUTED(...)
-#define PRIVATE(...)
-#define ARG(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
-		__VA_ARGS__                                                                        \
-		CTYPE_##kind(of) result;                                                           \
-	};                                                                                         \
-	int class##_##name(struct task *, struct class##_##name *);                                \
-	extern const struct call call_##class##_##name;
-#include "model/message.def"
+#include "model/calls.def"

@@ -49,8 +49,8 @@ enum frame_kind {
 
 enum frame_tag {
 	/* commands */
-	FRAME_PRINT = 0,         /* text */
-	FRAME_LOAD = 1,          /* file */
+	FRAME_PRINT = 0, /* text */
+	FRAME_LOAD = 1,  /* file */
 	FRAME_PROMPT = 3,
 	FRAME_EXIT = 4,          /* status */
 	FRAME_HTTP_GET = 12,     /* file, path */
@@ -64,7 +64,7 @@ enum frame_tag {
 	FRAME_FAILED = 6,
 	FRAME_WAIT = 18,
 	/* blobs */
-	FRAME_CHUNK = 7,         /* number */
+	FRAME_CHUNK = 7, /* number */
 	FRAME_END = 8,
 };
 
@@ -72,8 +72,8 @@ enum frame_tag {
 struct frame {
 	enum frame_kind kind;
 	enum frame_tag tag;
-	int32_t number;          /* exit status; bytes in the chunk */
-	const char *text;        /* text, file, or error code */
+	int32_t number;   /* exit status; bytes in the chunk */
+	const char *text; /* text, file, or error code */
 	const char *path;
 	struct list params;
 };

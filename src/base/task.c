@@ -93,7 +93,7 @@ const char *task_error(struct task *t)
 	return s;
 }
 
-void task_cancel(struct task *t)
+void task_interrupt(struct task *t)
 {
 	uint64_t one = 1;
 	atomic_store(&t->cancelled, true);

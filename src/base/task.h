@@ -4,7 +4,7 @@
  * wait or allocate.
  *
  * A task is a talloc context: what is allocated on it lives as long as it does.
- * It belongs to one thread; only task_cancel() may be called from another one.
+ * It belongs to one thread; only task_interrupt() may be called from another one.
  *
  *     if (!file)
  *             return fail(t, SR_BACKEND_FAILURE_44, "", "There is ...", "");
@@ -86,7 +86,7 @@ void task_forgive(struct task *);
 const char *task_error(struct task *t);
 
 /* From any thread.  Wakes task_wait(). */
-void task_cancel(struct task *);
+void task_interrupt(struct task *);
 
 /* Fails with TASK_CANCELLED or when the deadline is over; else 0.  Call in long loops. */
 int task_check(struct task *);

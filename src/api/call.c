@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+/* call.c -- runs calls behind rows of class task. */
+#include "api/call.h"
+
+#include <pthread.h>
+
+#include "api/settings.h"
+#include "api/tasks.h"
+#include "api/undo.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+/* Each CALL row as a function of one type, and as a row of data. */
+#define ARG(...)
+#define CALL(class, name, kind, of, doc, ...)                                                      \
+	static int run_##class##_##name(struct task *t, void *args)                                \
+	{                                                                                          \
+		return class##_##name(t, args);                                                    \
+	}                                                                                          \
+	const struct call call_##class##_##name = {                                                \
+		#class "." #name, kind, offsetof(struct class##_##name, result),                   \
+		run_##class##_##name,                                                              \
+	};
+#include "model/calls.def"
+
+/* ---- running calls, so that they can be cancelled ---- */
+
+struct running {
+	struct running *next;
+	struct task *task;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	struct running *first;
+} calls = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
+
+static void enlist(struct running *r)
+{
+	pthread_mutex_lock(&calls.lock);
+	r->next = calls.first;
+	calls.first = r;
+	pthread_mutex_unlock(&calls.lock);
+}
+
+static void delist(struct running *r)
+{
+	pthread_mutex_lock(&calls.lock);
+	struct running **at = &calls.first;
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	pthread_cond_broadcast(&calls.ended);
+	pthread_mutex_unlock(&calls.lock);
+}
+
+static bool interrupt(const char *ref)
+{
+	bool found = false;
+	pthread_mutex_lock(&calls.lock);
+	for (struct running *r = calls.first; r; r = r->next)
+		if (!ref || streq(r->task->ref, ref)) {
+			task_interrupt(r->task);
+			found = true;
+		}
+	pthread_mutex_unlock(&calls.lock);
+	return found;
+}
+
+static bool is_running(const char *op)
+{
+	bool found = false;
+	pthread_mutex_lock(&calls.lock);
+	for (struct running *r = calls.first; r; r = r->next)
+		found |= starts_with(op, r->task->ref);
+	pthread_mutex_unlock(&calls.lock);
+	return found;
+}
+
+/* ---- the row ---- */
+
+struct row_sink {
+	struct task_sink sink;
+	const char *ref;
+};
+
+/* Progress is worth no error: a row that cannot be written now is written at the end. */
+static void show_progress(struct task_sink *sink, double fraction)
+{
+	struct row_sink *s = (struct row_sink *)sink;
+	struct task *t = task_new(NULL, "progress");
+	{
+		DB_SCOPE(t);
+		struct task_row *row = db_seek(t, task, s->ref);
+		if (row) {
+			row->progress = fraction;
+			if (db_put(t, &row->row) == 0)
+				db_commit(t);
+		}
+	}
+	talloc_free(t);
+}
+
+static const char *row_begin(struct task *t, const struct call *c)
+{
+	DB_SCOPE(t);
+	struct task_row *row = row_new(t, task);
+	row->name_label = c->name;
+	row->created = time_now(row);
+	row->resident_on = this_host();
+	row->type = "<none/>";
+	if (db_insert(t, &row->row) < 0 || db_commit(t) < 0)
+		return NULL;
+	return row->row.ref;
+}
+
+static const char *result_text(struct task *t, const struct call *c, void *args)
+{
+	if (c->result == VOID)
+		return "";
+	return str(t, "<value>%s</value>", *(const char **)((char *)args + c->result_offset));
+}
+
+static int row_end(struct task *t, const char *ref, const struct call *c, void *args,
+		   const struct task *how)
+{
+	DB_SCOPE(t);
+	struct task_row *row = db_get(t, task, ref);
+	if (!row)
+		return -1;
+	row->finished = time_now(row);
+	row->progress = 1;
+	row->status = how->code == NO_ERROR	     ? task_status_type_success
+		      : how->code == TASK_CANCELLED ? task_status_type_cancelled
+						     : task_status_type_failure;
+	if (how->code == NO_ERROR) {
+		row->result = result_text(t, c, args);
+	} else {
+		list_add(row, &row->error_info, code_rows[how->code].name);
+		for (size_t i = 0; how->params[i]; i++)
+			list_add(row, &row->error_info, how->params[i]);
+	}
+	if (db_put(t, &row->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- a call ---- */
+
+static void finish(struct task *t, const struct call *c, void *args)
+{
+	struct task *own = task_new(t, t->name);
+	if (row_end(own, t->ref, c, args, t) < 0)
+		log_line(t, "task not recorded error=\"%s\"", task_error(own));
+	talloc_free(own);
+	if (t->code != NO_ERROR)
+		log_line(t, "call failed call=%s error=\"%s\" place=%s", c->name, task_error(t),
+			 t->place ? t->place : "-");
+}
+
+int api_call(struct task *t, const struct call *c, void *args)
+{
+	const char *ref = row_begin(t, c);
+	if (!ref)
+		return -1;
+	struct row_sink sink = { .sink.progress = show_progress, .ref = ref };
+	t->ref = t->op = ref;
+	t->sink = &sink.sink;
+	t->cancellable = true;
+	t->lo = t->shown = 0;
+	t->hi = 1;
+	struct running me = { .task = t };
+	enlist(&me);
+
+	int result = c->run(t, args);
+	t->sink = NULL;
+	t->cancellable = false;
+	if (result < 0)
+		undo_run(t);
+	undo_after(t);
+	finish(t, c, args);
+
+	delist(&me);
+	t->ref = t->op = "";
+	return result;
+}
+
+/* ---- tasks as objects ---- */
+
+int task_cancel(struct task *t, struct task_cancel *a)
+{
+	struct task_row *row = db_get(t, task, a->task);
+	if (!row)
+		return -1;
+	if (row->status != task_status_type_pending || !interrupt(a->task))
+		return fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");
+	return 0;
+}
+
+int task_destroy(struct task *t, struct task_destroy *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = db_get(t, task, a->self);
+	if (!row)
+		return -1;
+	if (row->status == task_status_type_pending)
+		return fail(t, OPERATION_NOT_ALLOWED, "the task is running");
+	if (db_delete(t, &row->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+enum { TASKS_KEPT = 200 };
+
+int tasks_open(struct task *t)
+{
+	DB_SCOPE(t);
+	struct row **rows = db_find(t, &class_task, NULL, NULL);
+	size_t n = 0;
+	while (rows[n])
+		n++;
+	for (size_t i = 0; i < n; i++) {
+		struct task_row *row = (struct task_row *)rows[i];
+		if (i + TASKS_KEPT < n) {
+			if (db_delete(t, &row->row) < 0)
+				return -1;
+			continue;
+		}
+		if (row->status != task_status_type_pending)
+			continue;
+		row->status = task_status_type_failure;
+		row->finished = time_now(row);
+		list_add(row, &row->error_info, "INTERNAL_ERROR");
+		list_add(row, &row->error_info, "the server was restarted; the operation was undone");
+		if (db_put(t, &row->row) < 0)
+			return -1;
+	}
+	return db_commit(t);
+}
+
+void tasks_close(int ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += ms / 1000;
+	interrupt(NULL);
+	pthread_mutex_lock(&calls.lock);
+	while (calls.first && pthread_cond_timedwait(&calls.ended, &calls.lock, &until) == 0)
+		;
+	pthread_mutex_unlock(&calls.lock);
+}
+
+void tasks_retry_undo(struct task *t)
+{
+	struct list ops = { 0 };
+	for (struct journal_row *j = journal_rows(t, NULL); j->nr; j++)
+		if (!is_running(j->op))
+			list_put(t, &ops, j->op);
+	for (size_t i = 0; i < ops.n; i++) {
+		t->op = ops.v[i];
+		undo_run(t);
+	}
+	t->op = "";
+}

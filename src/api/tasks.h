@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tasks.h -- rows of class task, and the calls that run behind them. */
+#pragma once
+
+struct task;
+
+/* After a start: nobody works any more on what was pending; old rows go. */
+int tasks_open(struct task *);
+/* At the end: asks all running calls to stop, and waits for them, at most ms. */
+void tasks_close(int ms);
+/* Tries again what could not be undone, of calls that run no more. */
+void tasks_retry_undo(struct task *);

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/undo.h"
+
+#include "api/guests.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "api/storage.h"
+#include "base/crash.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+/* ---- writing rows ---- */
+
+int undo_operation_end(struct task *t, const char *class, const char *ref)
+{
+	return journal_add(t, "OPERATION_END", class, ref, NULL);
+}
+
+int undo_vol_delete(struct task *t, const char *sr, const char *volume, const char *vm)
+{
+	return journal_add(t, "VOL_DELETE", sr, volume, vm, NULL);
+}
+
+int undo_overlay_keep(struct task *t, const char *vm, const char *vdi, const char *disk,
+		      const char *below, const char *overlay)
+{
+	return journal_add(t, "OVERLAY_KEEP", vm, vdi, disk, below, overlay, NULL);
+}
+
+int undo_guest_kill(struct task *t, const char *vm)
+{
+	return journal_add(t, "GUEST_KILL", vm, NULL);
+}
+
+int undo_record_delete(struct task *t, const char *class, const char *ref)
+{
+	return journal_add(t, "RECORD_DELETE", class, ref, NULL);
+}
+
+int undo_sr_detach(struct task *t, const char *sr)
+{
+	return journal_add(t, "SR_DETACH", sr, NULL);
+}
+
+/* ---- the verbs ---- */
+
+typedef const char *const *args;
+
+static int operation_end_now(struct task *t, args a, const char *op)
+{
+	DB_SCOPE(t);
+	struct row *r = db_seek_row(t, model_class(a[0]), a[1]);
+	if (!r)
+		return 0;
+	map_remove(field_map(r, model_field(r->class, "current_operations")), op);
+	if (db_put(t, r) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int vol_delete(struct task *t, args a, const char *op)
+{
+	(void)op;
+	if (storage_owner(t, a[1]))
+		return 0;
+	const struct sr *sr = storage_sr(t, a[0]);
+	if (!sr)
+		return -1;
+	struct vmm *vmm = *a[2] ? guest_get(t, a[2]) : NULL;
+	if (vmm && settings.vmm->forget(t, vmm, volume_node(t, a[1])) < 0) {
+		/* A VM that ended meanwhile has it open no more; one that runs keeps it. */
+		if (guest_get(t, a[2]))
+			return -1;
+		task_forgive(t);
+	}
+	return sr->layout->remove(t, sr, a[1]);
+}
+
+/* Does the VM's disk still write `below`?  With no VM left to ask the answer is no: the switch
+ * may have happened, and an overlay without writes reads as what is below it. */
+static int still_below(struct task *t, args a, bool *ret)
+{
+	const char *node;
+	struct vmm *vmm = guest_get(t, a[0]);
+	*ret = false;
+	if (!vmm)
+		return 0;
+	if (settings.vmm->top(t, vmm, a[2], &node) < 0)
+		return -1;
+	*ret = streq(node, volume_node(t, a[3]));
+	return 0;
+}
+
+/* The guest ended while it was asked: that is an answer too. */
+static int still_below_or_ended(struct task *t, args a, bool *ret)
+{
+	if (still_below(t, a, ret) == 0)
+		return 0;
+	int64_t end = clock_ms() + 5000;
+	while (guest_get(t, a[0]) && clock_ms() < end)
+		task_wait(t, -1, 0, 50);
+	if (guest_get(t, a[0]))
+		return -1;
+	task_forgive(t);
+	*ret = false;
+	return 0;
+}
+
+static int overlay_keep(struct task *t, args a, const char *op)
+{
+	(void)op;
+	bool below;
+	if (still_below_or_ended(t, a, &below) < 0)
+		return -1;
+	if (below)
+		return 0;
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_seek(t, VDI, a[1]);
+	if (!vdi || !streq(vdi->location, a[3]))
+		return 0;
+	const char *parent = vdi->parent_location;
+	vdi->location = a[4];
+	vdi->parent_location = a[3];
+	if (db_put(t, &vdi->row) < 0 || storage_hide(t, vdi, a[3], parent) < 0)
+		return -1;
+	log_line(t, "overlay kept as the top vdi=%s volume=%s", vdi->uuid, a[4]);
+	return db_commit(t);
+}
+
+static int guest_kill(struct task *t, args a, const char *op)
+{
+	(void)op;
+	if (guest_stop(t, a[0]) < 0)
+		return -1;
+	DB_SCOPE(t);
+	struct VM_row *vm = db_seek(t, VM, a[0]);
+	if (!vm)
+		return 0;
+	if (guest_mark_halted(t, vm) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int delete_rows(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	for (struct row **r = db_find(t, c, field, value); *r; r++)
+		if (db_delete(t, *r) < 0)
+			return -1;
+	return 0;
+}
+
+static int record_delete(struct task *t, args a, const char *op)
+{
+	(void)op;
+	DB_SCOPE(t);
+	struct row *r = db_seek_row(t, model_class(a[0]), a[1]);
+	if (!r)
+		return 0;
+	if (r->class == &class_SR && delete_rows(t, &class_PBD, "SR", r->ref) < 0)
+		return -1;
+	if (db_delete(t, r) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int sr_detach(struct task *t, args a, const char *op)
+{
+	(void)op;
+	struct SR_row *row = db_seek(t, SR, a[0]);
+	if (!row)
+		return 0;
+	struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", a[0]);
+	storage_detach(row->uuid);
+	if (!pbd)
+		return 0;
+	struct sr *sr = sr_open(t, row->type, row->uuid, &pbd->device_config, false);
+	if (!sr) {
+		task_forgive(t); /* the mark was not made yet */
+		return 0;
+	}
+	return sr_destroy(t, row->type, sr);
+}
+
+static const struct verb {
+	const char *name;
+	int (*replay)(struct task *, args, const char *op);
+	const char *args;
+} verbs[] = {
+#define operation_end operation_end_now
+#define VERB(name, function, args) { #name, function, args },
+#include "api/undo.def"
+#undef operation_end
+};
+
+/* ---- deeds to come ---- */
+
+const char *undo_later(struct task *t)
+{
+	const char *op = t->op;
+	t->op = str(t, "%s+", op);
+	return op;
+}
+
+void undo_now(struct task *t, const char *op)
+{
+	t->op = op;
+}
+
+void undo_after(struct task *t)
+{
+	const char *op = undo_later(t);
+	undo_run(t);
+	undo_now(t, op);
+}
+
+/* ---- replay ---- */
+
+static int replay_row(struct task *t, const struct journal_row *j)
+{
+	size_t wanted = 1;
+	for (size_t i = 0; i < COUNT(verbs); i++) {
+		if (!streq(verbs[i].name, j->verb))
+			continue;
+		for (const char *p = verbs[i].args; *p; p++)
+			wanted += *p == ' ';
+		if (j->args.n != wanted)
+			break;
+		crash_point();
+		return verbs[i].replay(t, j->args.v, j->op);
+	}
+	return fail(t, INTERNAL_ERROR, str(t, "journal row %s: verb %s is not known", j->nr, j->verb));
+}
+
+/* The rows of one operation.  Older rows rely on what newer ones undo: the first failure ends it, but for the
+ * mark on the object, which must not be left busy for ever. */
+static void replay(struct task *t, const char *op)
+{
+	struct task *own = task_new(t, "undo");
+	bool stuck = false;
+	own->undoing = 1;
+	own->op = op;
+	for (struct journal_row *j = journal_rows(own, op); j->nr; j++) {
+		if (stuck && !streq(j->verb, "OPERATION_END"))
+			continue;
+		if (replay_row(own, j) == 0 && journal_remove(own, j->nr) == 0)
+			continue;
+		log_line(own, "undo failed verb=%s op=%s error=\"%s\"", j->verb, op, task_error(own));
+		task_forgive(own);
+		stuck = true;
+	}
+	talloc_free(own);
+}
+
+void undo_run(struct task *t)
+{
+	replay(t, t->op);
+}
+
+void undo_all(struct task *t)
+{
+	struct list ops = { 0 };
+	for (struct journal_row *j = journal_rows(t, NULL); j->nr; j++)
+		list_put(t, &ops, j->op);
+	for (size_t i = 0; i < ops.n; i++) {
+		log_line(t, "operation undone op=%s", ops.v[i]);
+		replay(t, ops.v[i]);
+	}
+}
