@@ -38,8 +38,8 @@ bool thin_gone(const struct thin *);
 
 /* One piece of text; the client writes a newline behind it. */
 int thin_print(struct thin *, const char *text);
-int thin_error(struct thin *, const char *text);    /* on standard error */
-int thin_debug(struct thin *, const char *text);    /* shown with --debug only */
+int thin_error(struct thin *, const char *text); /* on standard error */
+int thin_debug(struct thin *, const char *text); /* shown with --debug only */
 /* The client prints "Error code: ..." and "Error parameters: ...".  params may be NULL, and ends with
  * NULL: a task's t->params fits. */
 int thin_error_code(struct thin *, const char *code, const char *const *params);

@@ -2,6 +2,8 @@
 /* auth.h -- who makes a request that is not a call: uploads, downloads, consoles. */
 #pragma once
 
+#include <stdbool.h>
+
 struct task;
 struct request;
 
@@ -11,5 +13,5 @@ int auth_begin(struct task *, struct request *);
 void auth_end(struct task *, struct request *);
 
 /* Basic credentials, on ctx: false when `header` is not such.  Pure. */
-_Bool auth_basic(const void *ctx, const char *header, const char **ret_user,
-		 const char **ret_password);
+bool auth_basic(const void *ctx, const char *header, const char **ret_user,
+		const char **ret_password);

@@ -4,7 +4,7 @@
  *
  *     static const struct route routes[] = {
  *             { "POST", "/jsonrpc", jsonrpc_serve },
- *             { "GET", "/files/" "*", files_serve },      a path ending in * is a prefix
+ *             { "GET", "/files/...", files_serve },       this and all that begins with /files/
  *             { 0 },
  *     };
  *     if (http_serve(t, routes, "/var/lib/stillframe/xapi.sock", "127.0.0.1:8080") < 0)

@@ -46,7 +46,7 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
-/* s without its %XX, on ctx; NULL when one is broken or stands for NUL. */
+/* s without its %XX, on ctx; NULL when one is broken or stands for NUL, or no UTF-8 comes out. */
 static char *decode(const void *ctx, const char *s, bool plus_is_blank)
 {
 	char *to = talloc_array(ctx, char, strlen(s) + 1), *p = to;
@@ -62,7 +62,7 @@ static char *decode(const void *ctx, const char *s, bool plus_is_blank)
 		s += 2;
 	}
 	*p = 0;
-	return to;
+	return text_is_utf8(to) ? to : NULL;
 }
 
 /* No segment of a path may be . or .., whoever serves files beneath it. */
