@@ -7,11 +7,13 @@
 struct task;
 struct request;
 
-/* Sets t->session from session_id= in the query, the local socket, or Basic credentials.
- * Otherwise answers 401 and returns -1.  auth_end() ends a session made for this request. */
+/* Sets t->session: to session_id= of the query; else, on the local socket, to that of the local
+ * user; else to one made for this request from Basic credentials.  Otherwise answers 401 and
+ * returns -1.  (No cookies: a browser would send them for any page.) */
 int auth_begin(struct task *, struct request *);
+/* Ends the session if it was made for this request. */
 void auth_end(struct task *, struct request *);
 
-/* Basic credentials, on ctx: false when `header` is not such.  Pure. */
+/* The user and password of an Authorization header, on ctx; false when it holds anything else. */
 bool auth_basic(const void *ctx, const char *header, const char **ret_user,
 		const char **ret_password);

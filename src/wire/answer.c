@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+/* answer.c -- what a route reads and writes: bodies and answers. */
+#include "wire/http.h"
+
+#include <strings.h>
+
+#include "base/io.h"
+#include "base/task.h"
+#include "base/text.h"
+
+enum { WRITE_MS = 60000 };
+
+static const struct {
+	int status;
+	const char *reason;
+} reasons[] = {
+	{ 200, "OK" },
+	{ 400, "Bad Request" },
+	{ 401, "Unauthorized" },
+	{ 403, "Forbidden" },
+	{ 404, "Not Found" },
+	{ 405, "Method Not Allowed" },
+	{ 408, "Request Timeout" },
+	{ 409, "Conflict" },
+	{ 411, "Length Required" },
+	{ 413, "Content Too Large" },
+	{ 431, "Request Header Fields Too Large" },
+	{ 500, "Internal Server Error" },
+	{ 501, "Not Implemented" },
+	{ 503, "Service Unavailable" },
+	{ 505, "HTTP Version Not Supported" },
+};
+
+static const char *reason_of(int status)
+{
+	for (size_t i = 0; i < COUNT(reasons); i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "Unknown";
+}
+
+void http_answer(struct task *t, struct request *req, int status, const char *type,
+		 const char *extra, const void *body, size_t n)
+{
+	const char *head = str(t,
+			       "HTTP/1.1 %d %s\r\n"
+			       "Content-Type: %s\r\n"
+			       "Content-Length: %zu\r\n"
+			       "Cache-Control: no-store\r\n"
+			       "X-Content-Type-Options: nosniff\r\n"
+			       "Connection: close\r\n"
+			       "%s\r\n",
+			       status, reason_of(status), type, n, extra);
+	/* A peer that does not want the answer is no concern of ours. */
+	if (io_write(t, req->fd, head, strlen(head), WRITE_MS) == 0)
+		io_write(t, req->fd, body, n, WRITE_MS);
+}
+
+void http_refuse(struct task *t, struct request *req, int status, const char *text)
+{
+	const char *extra = status == 401 ? "WWW-Authenticate: Basic realm=\"stillframe\"\r\n" : "";
+	const char *body = str(t, "%s\n", text);
+	http_answer(t, req, status, "text/plain; charset=utf-8", extra, body, strlen(body));
+}
+
+int http_status_of(const struct task *t)
+{
+	static const struct {
+		enum code code;
+		int status;
+	} rows[] = {
+		{ NO_ERROR, 200 },
+		{ HANDLE_INVALID, 404 },
+		{ UUID_INVALID, 404 },
+		{ SESSION_INVALID, 401 },
+		{ SESSION_AUTHENTICATION_FAILED, 401 },
+		{ OTHER_OPERATION_IN_PROGRESS, 409 },
+		{ VDI_IN_USE, 409 },
+	};
+	for (size_t i = 0; i < COUNT(rows); i++)
+		if (rows[i].code == t->code)
+			return rows[i].status;
+	return 500;
+}
+
+int http_continue(struct task *t, struct request *req)
+{
+	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+	const char *expect = map_get(&req->headers, "expect");
+	if (!expect || strcasecmp(expect, "100-continue") != 0 || req->minor == 0)
+		return 0;
+	return io_write(t, req->fd, go_on, sizeof go_on - 1, WRITE_MS);
+}
+
+/* Its time is limited as a whole: a byte now and then does not keep a thread for ever. */
+static ssize_t read_body(struct task *t, struct request *req, char *to, size_t n)
+{
+	int64_t before = t->deadline_ms;
+	t->deadline_ms = clock_ms() + HTTP_BODY_MS;
+	ssize_t got = http_continue(t, req) < 0 ? -1 : io_read(t, req->fd, to, n, HTTP_BODY_MS);
+	t->deadline_ms = before;
+	return got;
+}
+
+char *http_body(struct task *t, struct request *req, size_t limit, size_t *ret_n)
+{
+	if (req->body_length < 0) {
+		http_refuse(t, req, 411, "The request needs a Content-Length.");
+		return NULL;
+	}
+	if ((uint64_t)req->body_length > limit) {
+		http_refuse(t, req, 413, str(t, "The body is larger than %zu bytes.", limit));
+		return NULL;
+	}
+	size_t n = (size_t)req->body_length;
+	char *body = talloc_array(t, char, n + 1);
+	if (read_body(t, req, body, n) != (ssize_t)n) {
+		http_refuse(t, req, 408, "The body did not come.");
+		return NULL;
+	}
+	body[n] = 0;
+	*ret_n = n;
+	return body;
+}

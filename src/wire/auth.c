@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "wire/auth.h"
+
+#include "api/call.h"
+#include "api/session.h"
+#include "base/task.h"
+#include "wire/http.h"
+
+static const char *login(struct task *t, struct request *req)
+{
+	const char *header = map_get(&req->headers, "authorization"), *user, *password;
+	if (!header || !auth_basic(t, header, &user, &password))
+		return fail_ptr(t, SESSION_AUTHENTICATION_FAILED, "",
+				"Give session_id= or a password");
+	return session_login(t, user, password, "http");
+}
+
+static const char *who(struct task *t, struct request *req)
+{
+	const char *given = map_get(&req->query, "session_id");
+	if (given)
+		return session_check(t, given);
+	return req->trusted ? session_local(t) : login(t, req);
+}
+
+int auth_begin(struct task *t, struct request *req)
+{
+	const char *session = who(t, req);
+	if (!session) {
+		http_refuse(t, req, http_status_of(t), task_error(t));
+		return -1;
+	}
+	t->session = session;
+	return 0;
+}
+
+void auth_end(struct task *t, struct request *req)
+{
+	if (req->trusted || map_get(&req->query, "session_id"))
+		return;
+	struct task *own = task_new(t, t->name);
+	own->session = t->session;
+	session_logout(own, &(struct session_logout){ .self = t->session });
+	talloc_free(own);
+}
