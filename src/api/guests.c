@@ -4,7 +4,9 @@
 #include "api/guests.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "api/message.h"
 #include "api/operation.h"
@@ -143,12 +145,24 @@ static int write_state(struct task *t, const char *ref, enum vm_power_state stat
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_seek(t, VM, ref);
-	if (!vm || vm->power_state == state || vm->power_state == vm_power_state_Suspended)
-		return 0;
+	bool alive = vm && (vm->power_state == vm_power_state_Running ||
+			    vm->power_state == vm_power_state_Paused);
+	if (!alive || vm->power_state == state)
+		return 0; /* one that is being started is recorded by who starts it */
 	vm->power_state = state;
 	int written = state == vm_power_state_Halted ? guest_mark_halted(t, vm)
 						     : db_put(t, &vm->row);
 	return written < 0 ? -1 : db_commit(t);
+}
+
+static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+{
+	enum vmm_status status;
+	if (settings.vmm->status(t, vmm, &status) < 0) {
+		task_forgive(t);
+		return vm_power_state_Running;
+	}
+	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
 }
 
 /* The guest has stopped by itself because of its storage: the row says Paused, a message why. */
@@ -181,10 +195,9 @@ static void handle(struct task *t, const struct happening *h)
 		exited(t, g);
 		break;
 	case VMM_STOPPED:
-		write_state(t, g->ref, vm_power_state_Paused);
-		break;
 	case VMM_RESUMED:
-		write_state(t, g->ref, vm_power_state_Running);
+		/* The event may be older than what was done since: the VM is asked. */
+		write_state(t, g->ref, state_of(t, g->vmm));
 		break;
 	case VMM_NOSPACE:
 		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_FULL", "its storage is full", h->detail);
@@ -215,7 +228,7 @@ static struct happening *next_happening(void)
 		all.first = h->next;
 		if (!all.first)
 			all.last = &all.first;
-		if (h->guest->gone) {
+		if (h->guest->gone || (!h->guest->vmm && h->event != VMM_EXITED)) {
 			talloc_free(h);
 			h = NULL;
 		} else if (h->event == VMM_EXITED) {
@@ -256,7 +269,9 @@ static void *keep(void *arg)
 /* ---- using guests ---- */
 
 struct hold {
+	struct hold *next;
 	struct guest *guest;
+	const struct vmm *vmm;
 };
 
 static int hold_free(struct hold *h)
@@ -265,13 +280,13 @@ static int hold_free(struct hold *h)
 	return 0;
 }
 
-struct vmm *guest_get(struct task *t, const char *ref)
+struct vmm *guest_get(const void *hold, const char *ref)
 {
 	struct vmm *vmm = NULL;
 	pthread_mutex_lock(&all.lock);
 	struct guest *g = find(ref);
 	if (g && !g->gone && g->vmm) {
-		struct hold *h = talloc(t, struct hold);
+		struct hold *h = talloc(hold, struct hold);
 		h->guest = g;
 		g->users++;
 		vmm = g->vmm;
@@ -281,9 +296,17 @@ struct vmm *guest_get(struct task *t, const char *ref)
 	return vmm;
 }
 
-struct vmm *guest_need(struct task *t, const struct VM_row *vm)
+bool guest_alive(const char *ref)
 {
-	struct vmm *vmm = guest_get(t, vm->row.ref);
+	void *hold = talloc_new(NULL);
+	bool alive = guest_get(hold, ref) != NULL;
+	talloc_free(hold);
+	return alive;
+}
+
+struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm)
+{
+	struct vmm *vmm = guest_get(hold, vm->row.ref);
 	if (!vmm)
 		fail(t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused", "halted");
 	return vmm;
@@ -360,17 +383,20 @@ const char *guest_dir(struct task *t, const char *uuid)
 	return dir;
 }
 
-/* ---- start and end of the daemon ---- */
-
-static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+void guest_dir_remove(struct task *t, const char *path)
 {
-	enum vmm_status status;
-	if (settings.vmm->status(t, vmm, &status) < 0) {
-		task_forgive(t);
-		return vm_power_state_Running;
-	}
-	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
+	DIR *dir = opendir(path);
+	if (!dir)
+		return;
+	for (struct dirent *e; (e = readdir(dir)) != NULL;)
+		if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
+			unlinkat(dirfd(dir), e->d_name, 0);
+	closedir(dir);
+	if (rmdir(path) < 0)
+		log_line(t, "folder left behind path=\"%s\"", path);
 }
+
+/* ---- start and end of the daemon ---- */
 
 /* A process may run though the row says Halted: the daemon died while starting it.  It is found
  * here, and ended when the journal is replayed. */

@@ -12,10 +12,13 @@ int guests_open(struct task *);
 /* Lets go of all guests; they run on. */
 void guests_close(void);
 
-/* The VM's process, kept from going away while the task lives; NULL when it has none. */
-struct vmm *guest_get(struct task *, const char *vm_ref);
+/* The VM's process, kept from going away until hold (any talloc context) is freed; NULL when it
+ * has none.  Hold it no longer than needed: ending or restarting a guest waits for its users. */
+struct vmm *guest_get(const void *hold, const char *vm_ref);
 /* The same with VM_BAD_POWER_STATE when it has none. */
-struct vmm *guest_need(struct task *, const struct VM_row *vm);
+struct vmm *guest_need(struct task *, const void *hold, const struct VM_row *vm);
+/* Has it one? */
+bool guest_alive(const char *vm_ref);
 
 /* Starts a process for the VM, which has none.  The row is not touched. */
 int guest_start(struct task *, const char *vm_ref, struct vmm_config *);
@@ -24,6 +27,9 @@ int guest_stop(struct task *, const char *vm_ref);
 
 /* The VM's own folder under the state folder, made if need be. */
 const char *guest_dir(struct task *, const char *vm_uuid);
+
+/* Removes such a folder and the files in it; what is left is logged. */
+void guest_dir_remove(struct task *, const char *dir);
 
 /* In a transaction: the row and its devices as those of a VM without a process. */
 int guest_mark_halted(struct task *, struct VM_row *);

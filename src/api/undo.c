@@ -71,7 +71,7 @@ static int vol_delete(struct task *t, args a, const char *op)
 	struct vmm *vmm = *a[2] ? guest_get(t, a[2]) : NULL;
 	if (vmm && settings.vmm->forget(t, vmm, volume_node(t, a[1])) < 0) {
 		/* A VM that ended meanwhile has it open no more; one that runs keeps it. */
-		if (guest_get(t, a[2]))
+		if (guest_alive(a[2]))
 			return -1;
 		task_forgive(t);
 	}
@@ -99,9 +99,9 @@ static int still_below_or_ended(struct task *t, args a, bool *ret)
 	if (still_below(t, a, ret) == 0)
 		return 0;
 	int64_t end = clock_ms() + 5000;
-	while (guest_get(t, a[0]) && clock_ms() < end)
+	while (guest_alive(a[0]) && clock_ms() < end)
 		task_wait(t, -1, 0, 50);
-	if (guest_get(t, a[0]))
+	if (guest_alive(a[0]))
 		return -1;
 	task_forgive(t);
 	*ret = false;

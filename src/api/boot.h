@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+/* boot.h -- the VM's record as what the VMM is to start. */
+#pragma once
+
+#include "model/model.h"
+#include "vmm/vmm.h"
+
+struct task;
+
+/* On t.  Opens the kernel of a direct boot, which must lie in the state folder's boot/ or in a
+ * folder that the configuration names (BOOTLOADER_FAILED [vm, why]). */
+struct vmm_config *boot_config(struct task *, const struct VM_row *);
+/* Closes what boot_config() opened. */
+void boot_done(struct vmm_config *);

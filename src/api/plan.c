@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/plan.h"
+
+#include "api/guests.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "api/undo.h"
+#include "api/vm.h"
+#include "base/crash.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+/* ---- which disks ---- */
+
+/* Another VM's process that writes the disk would write below what is made here. */
+static int check_elsewhere(struct task *t, const struct VDI_row *vdi, const char *vm)
+{
+	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !streq(vbd->VM, vm) &&
+		    !vdi->is_a_snapshot)
+			return fail(t, VDI_IN_USE, vdi->row.ref, "snapshot");
+	return 0;
+}
+
+static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm)
+{
+	if (vdi->sharable)
+		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
+	if (!vdi->managed)
+		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+	/* A transfer out of a snapshot harms nothing, and nothing made here harms it. */
+	if (vdi->current_operations.n && !vdi->is_a_snapshot)
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
+			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
+	return check_elsewhere(t, vdi, vm);
+}
+
+static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd)
+{
+	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
+	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	if (!sr || check_disk(t, vdi, p->vm) < 0)
+		return -1;
+	p->v = talloc_realloc(p, p->v, struct plan_disk, p->n + 1);
+	p->v[p->n++] = (struct plan_disk){
+		.vdi = vdi,
+		.sr = sr,
+		.id = vbd_device_id(t, vbd->userdevice),
+		.written = p->vmm && vbd->currently_attached && vbd->mode == vbd_mode_RW &&
+			   !vdi->is_a_snapshot && !vdi->read_only,
+	};
+	return 0;
+}
+
+struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore)
+{
+	struct plan *p = talloc_zero(t, struct plan);
+	p->hold = talloc_new(p);
+	p->vm = vm->row.ref;
+	bool process = vm->power_state == vm_power_state_Running ||
+		       vm->power_state == vm_power_state_Paused;
+	if (process && !(p->vmm = guest_need(t, p->hold, vm)))
+		return NULL;
+	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
+		    plan_find(p, vbd->VDI))
+			continue;
+		if (add_disk(t, p, vbd) < 0)
+			return NULL;
+	}
+	return p;
+}
+
+const struct plan_disk *plan_find(const struct plan *p, const char *vdi)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (streq(p->v[i].vdi->row.ref, vdi))
+			return &p->v[i];
+	return NULL;
+}
+
+/* ---- volumes ---- */
+
+static const char *make_layer(struct task *t, const struct plan *p, const struct plan_disk *d)
+{
+	const char *id = volume_id_new(t);
+	if (undo_vol_delete(t, d->vdi->SR, id, d->written ? p->vm : "") < 0 ||
+	    d->sr->layout->create(t, d->sr, id, d->vdi->location, (uint64_t)d->vdi->virtual_size) < 0)
+		return NULL;
+	return id;
+}
+
+/* A snapshot's disk is frozen already: the VM needs no overlay to go on with. */
+int plan_overlays(struct task *t, struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		struct plan_disk *d = &p->v[i];
+		if (!d->vdi->is_a_snapshot && !(d->overlay = make_layer(t, p, d)))
+			return -1;
+		task_progress(t, (double)(i + 1) / (double)p->n);
+	}
+	return 0;
+}
+
+int plan_copies(struct task *t, struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		if (!(p->v[i].copy = make_layer(t, p, &p->v[i])))
+			return -1;
+		task_progress(t, (double)(i + 1) / (double)p->n);
+	}
+	return 0;
+}
+
+/* ---- the switch ---- */
+
+/* What the guest writes during one round is left for the next, which has less to do: the pause begins
+ * when a round was short. */
+static int sync_disks(struct task *t, const struct plan *p)
+{
+	enum { ROUNDS = 4, SHORT_MS = 20 };
+	for (int round = 0; round < ROUNDS; round++) {
+		int64_t begin = clock_ms();
+		for (size_t i = 0; i < p->n; i++) {
+			const struct plan_disk *d = &p->v[i];
+			if (d->written && d->sr->layout->sync &&
+			    d->sr->layout->sync(t, d->sr, d->vdi->location) < 0)
+				return -1;
+		}
+		if (clock_ms() - begin < SHORT_MS)
+			break;
+	}
+	return 0;
+}
+
+static struct vmm_switch *switches(struct task *t, const struct plan *p, size_t *ret_n)
+{
+	struct vmm_switch *s = talloc_zero_array(t, struct vmm_switch, p->n + 1);
+	size_t n = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		const struct plan_disk *d = &p->v[i];
+		json_t *layers;
+		if (!d->written)
+			continue;
+		if (d->sr->layout->blockdev(t, d->sr, d->overlay, true, &layers) < 0)
+			return NULL;
+		s[n++] = (struct vmm_switch){
+			.disk = d->id,
+			.below = volume_node(t, d->vdi->location),
+			.overlay = json_array_get(layers, json_array_size(layers) - 1),
+		};
+	}
+	*ret_n = n;
+	return s;
+}
+
+static int journal_switch(struct task *t, const struct plan *p)
+{
+	DB_SCOPE(t);
+	for (size_t i = 0; i < p->n; i++) {
+		const struct plan_disk *d = &p->v[i];
+		if (d->written && undo_overlay_keep(t, p->vm, d->vdi->row.ref, d->id,
+						    d->vdi->location, d->overlay) < 0)
+			return -1;
+	}
+	return db_commit(t);
+}
+
+int plan_switch(struct task *t, struct plan *p)
+{
+	size_t n = 0;
+	struct vmm_switch *s = p->vmm ? switches(t, p, &n) : NULL;
+	if (p->vmm && !s)
+		return -1;
+	if (n == 0)
+		return 0;
+	if (settings.vmm->prepare(t, p->vmm, n, s) < 0 || journal_switch(t, p) < 0 ||
+	    sync_disks(t, p) < 0)
+		return -1;
+	/* From here it is quicker to end than to go back. */
+	t->cancellable = false;
+	crash_point();
+	int switched = settings.vmm->switch_disks(t, p->vmm, n, s, &p->pause_ms);
+	crash_point();
+	return switched;
+}
+
+/* ---- the records ---- */
+
+int plan_record_overlays(struct task *t, const struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct plan_disk *d = &p->v[i];
+		if (!d->overlay)
+			continue;
+		struct VDI_row *vdi = db_get(t, VDI, d->vdi->row.ref);
+		if (!vdi)
+			return -1;
+		vdi->location = d->overlay;
+		vdi->parent_location = d->vdi->location;
+		vdi->physical_utilisation = 0;
+		if (db_put(t, &vdi->row) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+void plan_refresh(struct task *t, const struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		storage_refresh(t, p->v[i].vdi->SR,
+				(const char *[]){ p->v[i].vdi->row.ref, p->v[i].new_vdi, NULL });
+}

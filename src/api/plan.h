@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/* plan.h -- the disks of an operation: which there are, the volumes made for them, and the
+ * switch of a running VM onto them. */
+#pragma once
+
+#include "api/storage.h"
+#include "model/model.h"
+
+struct task;
+struct vmm;
+
+struct plan_disk {
+	const struct VDI_row *vdi;   /* as it was when the plan was made */
+	const struct sr *sr;
+	const char *id;              /* of the drive in the VMM */
+	bool written;                /* by the running guest: takes part in the switch */
+	const char *overlay;         /* id of the volume that the VM goes on with, or NULL */
+	const char *copy;            /* id of the volume for another VM, or NULL */
+	const char *new_vdi;         /* ref of the record made from it */
+};
+
+struct plan {
+	const char *vm;              /* ref */
+	void *hold;                  /* of vmm; freed with the plan */
+	struct vmm *vmm;             /* NULL: no process */
+	size_t n;
+	struct plan_disk *v;
+	double pause_ms;
+};
+
+/* The disks of the VM's drives, each once, those of the refs in ignore left out.  VDI_IN_USE when another
+ * VM's process has one, VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
+struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore);
+
+/* Makes the overlays, or the copies, on top of the disks' present volumes; undone by the journal. */
+int plan_overlays(struct task *, struct plan *);
+int plan_copies(struct task *, struct plan *);
+
+/* The instant: a running VM's disks go over to their overlays, all or none. */
+int plan_switch(struct task *, struct plan *);
+
+/* In a transaction: each disk that has an overlay gets it as its volume. */
+int plan_record_overlays(struct task *, const struct plan *);
+
+const struct plan_disk *plan_find(const struct plan *, const char *vdi);
+void plan_refresh(struct task *, const struct plan *);

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/record.h"
+
+#include "api/operation.h"
+#include "api/vm.h"
+#include "base/json.h"
+#include "base/task.h"
+#include "db/db.h"
+
+/* ---- reading ---- */
+
+static struct list links(struct task *t, const struct row *r, const struct field *f)
+{
+	struct list l = { 0 };
+	for (struct row **c = db_find(t, model_class(f->of), f->via, r->ref); *c; c++)
+		list_add(t, &l, (*c)->ref);
+	return l;
+}
+
+struct list record_list(struct task *t, const struct row *r, const struct field *f)
+{
+	if (f->access == LINKED)
+		return links(t, r, f);
+	if (f->access == WORKED_OUT)
+		return allowed_operations(t, r);
+	return list_copy(t, field_list(r, f));
+}
+
+const char *record_text(struct task *t, const struct row *r, const struct field *f)
+{
+	if (!field_is_set(f))
+		return field_text(t, r, f);
+	struct list l = record_list(t, r, f);
+	return list_to_json(t, &l);
+}
+
+/* ---- checks of setters ---- */
+
+static int check_none(struct task *t, struct row *r)
+{
+	(void)t;
+	(void)r;
+	return 0;
+}
+
+static int check_is_a_template(struct task *t, struct row *r)
+{
+	struct VM_row *vm = (struct VM_row *)r;
+	if (!vm->is_a_template)
+		return vm_set_install_time(t, vm);
+	vm->is_a_template = false; /* the operation is asked of what it was */
+	int allowed = vm->is_a_snapshot ? 0
+					: operation_check(t, vm, vm_operations_make_into_template);
+	vm->is_a_template = true;
+	return allowed;
+}
+
+/* "" boots a PV-kernel directly; anything else is a BIOS boot. */
+static int check_boot_policy(struct task *t, struct row *r)
+{
+	(void)t;
+	struct VM_row *vm = (struct VM_row *)r;
+	vm->domain_type = *vm->HVM_boot_policy ? domain_type_hvm : domain_type_pv;
+	return 0;
+}
+
+static int check_halted(struct task *t, const struct VM_row *vm)
+{
+	return vm->power_state == vm_power_state_Halted ? 0 : bad_power_state(t, vm, "halted");
+}
+
+static int check_vcpus(struct task *t, struct row *r)
+{
+	struct VM_row *vm = (struct VM_row *)r;
+	if (check_halted(t, vm) < 0)
+		return -1;
+	return vm_check_vcpus(t, vm);
+}
+
+static int check_memory(struct task *t, struct row *r)
+{
+	struct VM_row *vm = (struct VM_row *)r;
+	if (check_halted(t, vm) < 0)
+		return -1;
+	return vm_check_memory(t, vm);
+}
+
+static int check_detached(struct task *t, const struct VBD_row *vbd)
+{
+	return vbd->currently_attached ? fail(t, DEVICE_ALREADY_ATTACHED, vbd->row.ref) : 0;
+}
+
+static int check_vbd_mode(struct task *t, struct row *r)
+{
+	return check_detached(t, (struct VBD_row *)r);
+}
+
+static int check_vbd_userdevice(struct task *t, struct row *r)
+{
+	struct VBD_row *vbd = (struct VBD_row *)r;
+	if (check_detached(t, vbd) < 0)
+		return -1;
+	return vbd_check_device(t, vbd);
+}
+
+static const struct setter {
+	const struct class *class;
+	const char *field;
+	int (*check)(struct task *, struct row *);
+} setters[] = {
+#define SETTER(class, field, check) { &class_##class, #field, check_##check },
+#include "api/setters.def"
+};
+
+/* ---- setting ---- */
+
+/* The row, read in the present transaction, and its field, if it may be set. */
+static struct row *settable(struct task *t, const struct class *c, const char *ref,
+			    const char *name, const struct field **ret_field,
+			    const struct setter **ret_setter)
+{
+	const struct field *f = model_field(c, name);
+	*ret_setter = NULL;
+	for (size_t i = 0; i < COUNT(setters); i++)
+		if (setters[i].class == c && streq(setters[i].field, name))
+			*ret_setter = &setters[i];
+	if (!f || (f->access != RW && !*ret_setter))
+		return fail_ptr(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.set_%s", c->name, name));
+	*ret_field = f;
+	return db_get_row(t, c, ref);
+}
+
+/* A reference is that of an object, or NULL. */
+static int check_ref(struct task *t, const struct field *f, const char *text)
+{
+	const struct class *c = f->kind == REF ? model_class(f->of) : NULL;
+	if (!c || ref_is_null(text))
+		return 0;
+	return db_get_row(t, c, text) ? 0 : -1;
+}
+
+static int store(struct task *t, struct row *r, const struct field *f, const struct setter *s,
+		 const char *text)
+{
+	if (check_ref(t, f, text) < 0 || field_parse(t, r, f, text) < 0)
+		return -1;
+	if (s && s->check(t, r) < 0)
+		return -1;
+	if (db_put(t, r) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int record_set(struct task *t, const struct class *c, const char *ref, const char *name,
+	       const char *text)
+{
+	const struct field *f;
+	const struct setter *s;
+	DB_SCOPE(t);
+	struct row *r = settable(t, c, ref, name, &f, &s);
+	return r ? store(t, r, f, s, text) : -1;
+}
+
+static int not_a(struct task *t, const struct class *c, const char *verb, const char *name)
+{
+	return fail(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
+}
+
+int record_map_add(struct task *t, const struct class *c, const char *ref, const char *name,
+		   const char *key, const char *value)
+{
+	const struct field *f;
+	const struct setter *s;
+	DB_SCOPE(t);
+	struct row *r = settable(t, c, ref, name, &f, &s);
+	if (!r)
+		return -1;
+	if (!field_is_map(f))
+		return not_a(t, c, "add_to", name);
+	if (map_get(field_map(r, f), key))
+		return fail(t, MAP_DUPLICATE_KEY, c->name, name, ref, key);
+	struct map m = map_copy(t, field_map(r, f));
+	map_set(t, &m, key, value);
+	return store(t, r, f, s, map_to_json(t, &m));
+}
+
+int record_map_remove(struct task *t, const struct class *c, const char *ref, const char *name,
+		      const char *key)
+{
+	const struct field *f;
+	const struct setter *s;
+	DB_SCOPE(t);
+	struct row *r = settable(t, c, ref, name, &f, &s);
+	if (!r)
+		return -1;
+	if (!field_is_map(f))
+		return not_a(t, c, "remove_from", name);
+	struct map m = map_copy(t, field_map(r, f));
+	map_remove(&m, key);
+	return store(t, r, f, s, map_to_json(t, &m));
+}
+
+static int change_set(struct task *t, const struct class *c, const char *ref, const char *name,
+		      const char *value, const char *verb, bool add)
+{
+	const struct field *f;
+	const struct setter *s;
+	DB_SCOPE(t);
+	struct row *r = settable(t, c, ref, name, &f, &s);
+	if (!r)
+		return -1;
+	if (!field_is_set(f))
+		return not_a(t, c, verb, name);
+	struct list l = list_copy(t, field_list(r, f));
+	if (add)
+		list_put(t, &l, value);
+	else
+		list_remove(&l, value);
+	return store(t, r, f, s, list_to_json(t, &l));
+}
+
+int record_set_add(struct task *t, const struct class *c, const char *ref, const char *name,
+		   const char *value)
+{
+	return change_set(t, c, ref, name, value, "add", true);
+}
+
+int record_set_remove(struct task *t, const struct class *c, const char *ref, const char *name,
+		      const char *value)
+{
+	return change_set(t, c, ref, name, value, "remove", false);
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm.c -- VMs as records: made, provisioned, limited, destroyed. */
+#include "api/vm.h"
+
+#include "api/call.h"
+#include "api/guests.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "api/undo.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+/* ---- checks of fields ---- */
+
+int vm_check_memory(struct task *t, const struct VM_row *vm)
+{
+	bool ordered = vm->memory_static_min >= 0 &&
+		       vm->memory_static_min <= vm->memory_dynamic_min &&
+		       vm->memory_dynamic_min <= vm->memory_dynamic_max &&
+		       vm->memory_dynamic_max <= vm->memory_static_max;
+	return ordered ? 0
+		       : fail(t, MEMORY_CONSTRAINT_VIOLATION_ORDER,
+			      "static_min <= dynamic_min <= dynamic_max <= static_max");
+}
+
+int vm_check_vcpus(struct task *t, const struct VM_row *vm)
+{
+	if (vm->VCPUs_max < 1 || vm->VCPUs_max > 255)
+		return fail(t, INVALID_VALUE, "VCPUs_max", str(t, "%lld", (long long)vm->VCPUs_max));
+	if (vm->VCPUs_at_startup < 1 || vm->VCPUs_at_startup > vm->VCPUs_max)
+		return fail(t, INVALID_VALUE, "VCPUs_at_startup",
+			    str(t, "%lld", (long long)vm->VCPUs_at_startup));
+	return 0;
+}
+
+int vm_set_install_time(struct task *t, const struct VM_row *vm)
+{
+	struct VM_metrics_row *m = db_seek(t, VM_metrics, vm->metrics);
+	if (!m)
+		return 0;
+	m->install_time = m->last_updated = time_now(m);
+	return db_put(t, &m->row);
+}
+
+int VM_set_memory_limits(struct task *t, struct VM_set_memory_limits *a)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, a->self);
+	if (!vm || operation_check(t, vm, vm_operations_changing_memory_limits) < 0)
+		return -1;
+	vm->memory_static_min = a->static_min;
+	vm->memory_static_max = a->static_max;
+	vm->memory_dynamic_min = a->dynamic_min;
+	vm->memory_dynamic_max = vm->memory_target = a->dynamic_max;
+	if (vm_check_memory(t, vm) < 0 || db_put(t, &vm->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- making ---- */
+
+int VM_create(struct task *t, struct VM_create *a)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = row_new(t, VM);
+	struct VM_metrics_row *metrics = row_new(t, VM_metrics);
+	vm->name_label = a->name_label;
+	vm->name_description = a->name_description;
+	vm->memory_static_min = 16 << 20;
+	vm->memory_static_max = vm->memory_dynamic_max = vm->memory_dynamic_min = vm->memory_target =
+		256 << 20;
+	vm->VCPUs_max = vm->VCPUs_at_startup = 1;
+	vm->HVM_boot_policy = "BIOS order";
+	map_set(vm, &vm->HVM_boot_params, "order", "dc");
+	vm->domain_type = domain_type_hvm;
+	vm->actions_after_reboot = on_normal_exit_restart;
+	map_set(vm, &vm->other_config, "mac_seed", uuid_new(vm));
+	vm->metrics = metrics->row.ref;
+	vm->domid = -1;
+	if (db_insert(t, &metrics->row) < 0 || db_insert(t, &vm->row) < 0)
+		return -1;
+	a->result = vm->row.ref;
+	return db_commit(t);
+}
+
+int VM_provision(struct task *t, struct VM_provision *a)
+{
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_provision);
+	if (!vm)
+		return -1;
+	DB_SCOPE(t);
+	vm = db_get(t, VM, a->vm);
+	vm->is_a_template = false;
+	operation_clear(t, &vm->row);
+	if (vm_set_install_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- destroying ---- */
+
+static int delete_all(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	for (struct row **r = db_find(t, c, field, value); *r; r++)
+		if (db_delete(t, *r) < 0)
+			return -1;
+	return 0;
+}
+
+/* Children of the VM become children of its parent. */
+static int hand_on_children(struct task *t, const struct VM_row *vm)
+{
+	DB_EACH(t, VM, child, "parent", vm->row.ref) {
+		child->parent = vm->parent;
+		if (db_put(t, &child->row) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int VM_destroy(struct task *t, struct VM_destroy *a)
+{
+	if (!operation_begin(t, a->self, vm_operations_destroy))
+		return -1;
+	const char *dir;
+	{
+		DB_SCOPE(t);
+		struct VM_row *vm = db_get(t, VM, a->self);
+		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
+		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
+		if (hand_on_children(t, vm) < 0 ||
+		    delete_all(t, &class_VBD, "VM", a->self) < 0 ||
+		    delete_all(t, &class_VIF, "VM", a->self) < 0)
+			return -1;
+		if (metrics && db_delete(t, &metrics->row) < 0)
+			return -1;
+		if (db_delete(t, &vm->row) < 0 || journal_drop(t) < 0 || db_commit(t) < 0)
+			return -1;
+	}
+	guest_dir_remove(t, dir);
+	return 0;
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm.h -- what the files about VMs share: checks of fields, names of devices. */
+#pragma once
+
+#include "model/model.h"
+
+struct task;
+
+/* MEMORY_CONSTRAINT_VIOLATION_ORDER unless static_min <= dynamic_min <= dynamic_max <= static_max. */
+int vm_check_memory(struct task *, const struct VM_row *);
+/* 1 <= VCPUs_at_startup <= VCPUs_max. */
+int vm_check_vcpus(struct task *, const struct VM_row *);
+/* In a transaction: metrics.install_time is now. */
+int vm_set_install_time(struct task *, const struct VM_row *);
+
+/* INVALID_DEVICE, DEVICE_ALREADY_EXISTS: the drive's position (userdevice) in its VM. */
+int vbd_check_device(struct task *, const struct VBD_row *);
+/* How the guest names the drive at a position: "vda". */
+const char *vbd_device_name(struct task *, const char *userdevice);
+/* The id of the drive in the VMM: "disk-0". */
+const char *vbd_device_id(struct task *, const char *userdevice);
+
+/* The MAC of interface `device` that XenServer derives from the VM's mac_seed. */
+const char *mac_from_seed(struct task *, const char *seed, const char *device);
+
+/* Takes the VM's process and folder away and halts it; the caller has begun an operation. */
+int vm_force_halt(struct task *, const char *ref);

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm_clone.c -- a new VM whose disks are layers over another's.
+ *
+ * A snapshot's disks are frozen: the clone's are layers over them.  A halted VM's disk is frozen by that,
+ * and hidden; the VM goes on with a layer of its own:
+ *
+ *     before   volume (VM)        after   volume (hidden) <- overlay (VM)
+ *                                                         <- copy (clone) */
+#include "api/call.h"
+#include "api/message.h"
+#include "api/operation.h"
+#include "api/plan.h"
+#include "api/vm_copy.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+static int record_disk(struct task *t, struct plan_disk *d)
+{
+	struct VDI_row *vdi = db_get(t, VDI, d->vdi->row.ref);
+	if (!vdi)
+		return -1;
+	struct VDI_row *copy = (struct VDI_row *)model_copy(t, &vdi->row);
+	copy->is_a_snapshot = false;
+	copy->snapshot_of = NULL_REF;
+	copy->snapshot_time = TIME_NEVER;
+	copy->current_operations = (struct map){ 0 };
+	copy->location = d->copy;
+	copy->parent_location = d->vdi->location;
+	copy->physical_utilisation = 0;
+	d->new_vdi = copy->row.ref;
+	if (d->overlay && storage_hide(t, vdi, d->vdi->location, d->vdi->parent_location) < 0)
+		return -1;
+	return db_insert(t, &copy->row);
+}
+
+static int record(struct task *t, struct VM_clone *a, struct plan *p)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, a->vm);
+	if (!vm)
+		return -1;
+	struct vm_copy c = { .from = vm, .new_name = a->new_name, .snapshot = false };
+	for (size_t i = 0; i < p->n; i++) {
+		if (record_disk(t, &p->v[i]) < 0)
+			return -1;
+		map_set(t, &c.vdis, p->v[i].vdi->row.ref, p->v[i].new_vdi);
+	}
+	operation_clear(t, &vm->row);
+	const char *body = str(t, "VM '%s' (uuid: %s) cloned, new name: %s", vm->name_label, vm->uuid,
+			       a->new_name);
+	if (plan_record_overlays(t, p) < 0 || vm_copy(t, &c) < 0 || db_put(t, &vm->row) < 0 ||
+	    message_create(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 || journal_drop(t) < 0)
+		return -1;
+	a->result = c.ret->row.ref;
+	return db_commit(t);
+}
+
+int VM_clone(struct task *t, struct VM_clone *a)
+{
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_clone);
+	struct list none = { 0 };
+	struct plan *p = vm ? plan_disks(t, vm, &none) : NULL;
+	if (!p)
+		return -1;
+	task_span(t, 0, 0.5);
+	if (plan_overlays(t, p) < 0)
+		return -1;
+	task_span(t, 0.5, 1);
+	if (plan_copies(t, p) < 0 || record(t, a, p) < 0)
+		return -1;
+	plan_refresh(t, p);
+	log_line(t, "vm cloned vm=%s disks=%zu", vm->uuid, p->n);
+	return 0;
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm_life.c -- VMs as processes: started, paused, shut down, reset. */
+#include "api/boot.h"
+#include "api/call.h"
+#include "api/guests.h"
+#include "api/message.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "api/undo.h"
+#include "api/vm.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/events.h"
+#include "db/journal.h"
+
+/* How long a guest may take to shut itself down, and after what time the button is pressed again:
+ * a guest that was still booting has not seen the first time. */
+enum { SHUTDOWN_S = 120, PRESS_AGAIN_MS = 5000 };
+
+/* ---- start ---- */
+
+static int check_free(struct task *t, const struct VBD_row *mine)
+{
+	struct VDI_row *vdi = db_get(t, VDI, mine->VDI);
+	if (!vdi)
+		return -1;
+	if (vdi->current_operations.n)
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
+			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
+	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref) {
+		bool shared = vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
+		if (vbd->currently_attached && !shared)
+			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
+	}
+	return 0;
+}
+
+/* From here on nobody else gets the disks; the journal's GUEST_KILL gives them back. */
+static int attach_devices(struct task *t, const struct VM_row *vm)
+{
+	DB_SCOPE(t);
+	if (undo_guest_kill(t, vm->row.ref) < 0)
+		return -1;
+	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+		if (vbd->type != vbd_type_Disk || vbd->empty)
+			continue;
+		if (check_free(t, vbd) < 0)
+			return -1;
+		vbd->currently_attached = true;
+		vbd->device = vbd_device_name(t, vbd->userdevice);
+		if (db_put(t, &vbd->row) < 0)
+			return -1;
+	}
+	DB_EACH(t, VIF, vif, "VM", vm->row.ref) {
+		vif->currently_attached = true;
+		if (db_put(t, &vif->row) < 0)
+			return -1;
+	}
+	return db_commit(t);
+}
+
+/* A number that no running VM has. */
+static int64_t next_domid(struct task *t)
+{
+	int64_t most = 0;
+	DB_ALL(t, VM, vm)
+		most = vm->domid > most ? vm->domid : most;
+	return most + 1;
+}
+
+static int write_start_time(struct task *t, const struct VM_row *vm)
+{
+	struct VM_metrics_row *m = db_seek(t, VM_metrics, vm->metrics);
+	if (!m)
+		return 0;
+	m->start_time = m->last_updated = time_now(m);
+	m->memory_actual = vm->memory_static_max;
+	m->VCPUs_number = vm->VCPUs_at_startup;
+	m->hvm = *vm->HVM_boot_policy != 0;
+	m->current_domain_type = vm->domain_type;
+	return db_put(t, &m->row);
+}
+
+static int record_start(struct task *t, const char *ref, bool paused)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	if (!guest_alive(ref))
+		return fail(t, INTERNAL_ERROR, "the guest ended while it was being started");
+	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
+	vm->resident_on = this_host();
+	vm->domid = next_domid(t);
+	operation_clear(t, &vm->row);
+	if (write_start_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* The VM is busy with an operation, and has no process. */
+static int start_guest(struct task *t, const char *ref, bool paused)
+{
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
+		return -1;
+	if (attach_devices(t, vm) < 0)
+		return -1;
+	struct vmm_config *c = boot_config(t, vm);
+	if (!c)
+		return -1;
+	c->paused = paused;
+	int started = guest_start(t, ref, c);
+	boot_done(c);
+	if (started < 0)
+		return -1;
+	if (record_start(t, ref, paused) < 0)
+		return -1;
+	log_line(t, "vm started vm=%s name=\"%s\"", vm->uuid, vm->name_label);
+	return 0;
+}
+
+int VM_start(struct task *t, struct VM_start *a)
+{
+	if (!operation_begin(t, a->vm, vm_operations_start))
+		return -1;
+	return start_guest(t, a->vm, a->start_paused);
+}
+
+/* ---- pause ---- */
+
+typedef int guest_deed(struct task *, struct vmm *);
+
+static int do_to_guest(struct task *t, const struct VM_row *vm, guest_deed *deed)
+{
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_need(t, hold, vm);
+	int result = vmm ? deed(t, vmm) : -1;
+	talloc_free(hold);
+	return result;
+}
+
+/* The VMM does the deed; the row follows. */
+static int change(struct task *t, const char *ref, enum vm_operations op, guest_deed *deed,
+		  enum vm_power_state after)
+{
+	struct VM_row *vm = operation_begin(t, ref, op);
+	if (!vm || do_to_guest(t, vm, deed) < 0)
+		return -1;
+	DB_SCOPE(t);
+	vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	if (vm->power_state != vm_power_state_Halted)
+		vm->power_state = after;
+	operation_clear(t, &vm->row);
+	if (db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int VM_pause(struct task *t, struct VM_pause *a)
+{
+	return change(t, a->vm, vm_operations_pause, settings.vmm->pause, vm_power_state_Paused);
+}
+
+int VM_unpause(struct task *t, struct VM_unpause *a)
+{
+	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running);
+}
+
+int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)
+{
+	struct VM_row *vm = db_get(t, VM, a->vm);
+	if (!vm)
+		return -1;
+	return change(t, a->vm, vm_operations_hard_reboot, settings.vmm->reset, vm->power_state);
+}
+
+/* ---- shutdown ---- */
+
+int vm_force_halt(struct task *t, const char *ref)
+{
+	if (guest_stop(t, ref) < 0)
+		return -1;
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm || guest_mark_halted(t, vm) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
+{
+	if (!operation_begin(t, a->vm, vm_operations_hard_shutdown))
+		return -1;
+	if (vm_force_halt(t, a->vm) < 0)
+		return -1;
+	return operation_end(t);
+}
+
+/* Until the guest has ended by itself and its row says so. */
+static int wait_halted(struct task *t, const char *ref)
+{
+	int64_t end = clock_ms() + SHUTDOWN_S * 1000, press = clock_ms() + PRESS_AGAIN_MS;
+	for (;;) {
+		int64_t generation = db_generation();
+		struct VM_row *vm = db_get(t, VM, ref);
+		if (!vm)
+			return -1;
+		if (vm->power_state == vm_power_state_Halted)
+			return 0;
+		if (clock_ms() > end)
+			return fail(t, VM_SHUTDOWN_TIMEOUT, ref, str(t, "%d", SHUTDOWN_S));
+		if (db_wait(t, generation, 1000) < 0)
+			return -1;
+		if (clock_ms() < press)
+			continue;
+		press += PRESS_AGAIN_MS;
+		if (do_to_guest(t, vm, settings.vmm->shutdown) < 0)
+			task_forgive(t); /* it ends just now */
+	}
+}
+
+static int shut_down(struct task *t, const char *ref, enum vm_operations op)
+{
+	struct VM_row *vm = operation_begin(t, ref, op);
+	if (!vm || do_to_guest(t, vm, settings.vmm->shutdown) < 0)
+		return -1;
+	return wait_halted(t, ref);
+}
+
+int VM_clean_shutdown(struct task *t, struct VM_clean_shutdown *a)
+{
+	if (shut_down(t, a->vm, vm_operations_clean_shutdown) < 0)
+		return -1;
+	return operation_end(t);
+}
+
+int VM_clean_reboot(struct task *t, struct VM_clean_reboot *a)
+{
+	if (shut_down(t, a->vm, vm_operations_clean_reboot) < 0)
+		return -1;
+	return start_guest(t, a->vm, false);
+}

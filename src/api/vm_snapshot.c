@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm_snapshot.c -- all disks and the configuration of a VM at one instant.
+ *
+ * Everything slow is before or after the instant:
+ *
+ *     operation   VM busy with `snapshot`                               undo OPERATION_END
+ *     prepare     an overlay per disk, made and opened in the guest's
+ *                 QEMU, unused                                          undo VOL_DELETE
+ *     instant     all disks go over to their overlays, all or none      undo OVERLAY_KEEP
+ *     record      one transaction: snapshot VM, disks, devices; the
+ *                 journal's rows go
+ *
+ * The frozen volume becomes the snapshot's disk; the VM's disk keeps its uuid and goes on with the
+ * overlay:
+ *
+ *     before   frozen <- guest           after   frozen (snapshot's disk) <- overlay <- guest */
+#include "api/call.h"
+#include "api/message.h"
+#include "api/operation.h"
+#include "api/plan.h"
+#include "api/vm_copy.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+static int record_disk(struct task *t, struct plan_disk *d)
+{
+	struct VDI_row *vdi = db_get(t, VDI, d->vdi->row.ref);
+	if (!vdi)
+		return -1;
+	struct VDI_row *snap = (struct VDI_row *)model_copy(t, &vdi->row);
+	snap->is_a_snapshot = true;
+	snap->snapshot_of = vdi->row.ref;
+	snap->snapshot_time = time_now(snap);
+	snap->current_operations = (struct map){ 0 };
+	snap->location = d->vdi->location;
+	snap->parent_location = d->vdi->parent_location;
+	d->new_vdi = snap->row.ref;
+	return db_insert(t, &snap->row);
+}
+
+/* Of a snapshot's own disk, attached to the VM: the new snapshot gets a layer over it. */
+static int record_copy(struct task *t, struct plan_disk *d)
+{
+	if (record_disk(t, d) < 0)
+		return -1;
+	struct VDI_row *snap = db_get(t, VDI, d->new_vdi);
+	snap->location = d->copy;
+	snap->parent_location = d->vdi->location;
+	return db_put(t, &snap->row);
+}
+
+static int record_disks(struct task *t, struct plan *p, struct map *ret_vdis)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		struct plan_disk *d = &p->v[i];
+		if ((d->copy ? record_copy(t, d) : record_disk(t, d)) < 0)
+			return -1;
+		map_set(t, ret_vdis, d->vdi->row.ref, d->new_vdi);
+	}
+	return plan_record_overlays(t, p);
+}
+
+static void set_figures(struct VM_row *snap, const struct plan *p, int64_t begin)
+{
+	struct map *m = &snap->snapshot_info;
+	map_set(snap, m, "method", "overlay");
+	map_set(snap, m, "consistency", "crash");
+	map_set(snap, m, "attempts", "1");
+	map_set(snap, m, "guest-pause-ms", str(snap, "%.1f", p->pause_ms));
+	map_set(snap, m, "duration-ms", str(snap, "%lld", (long long)(clock_ms() - begin)));
+}
+
+static int record(struct task *t, const char *ref, struct plan *p, const char *name, int64_t begin,
+		  const char **ret)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	operation_clear(t, &vm->row);
+	struct vm_copy c = { .from = vm, .new_name = name, .snapshot = true };
+	if (record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
+		return -1;
+	set_figures(c.ret, p, begin);
+	vm->parent = c.ret->row.ref;
+	const char *body = str(t, "VM '%s' (uuid: %s) snapshotted, snapshot name: %s", vm->name_label,
+			       vm->uuid, name);
+	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 ||
+	    message_create(t, "VM_SNAPSHOTTED", 5, cls_VM, vm->uuid, body) < 0 ||
+	    journal_drop(t) < 0)
+		return -1;
+	*ret = c.ret->row.ref;
+	return db_commit(t);
+}
+
+/* Disks that are snapshots themselves are frozen: no overlay, a copy. */
+static int make_volumes(struct task *t, struct plan *p)
+{
+	struct plan frozen = { .vm = p->vm };
+	for (size_t i = 0; i < p->n; i++) {
+		if (!p->v[i].vdi->is_a_snapshot)
+			continue;
+		frozen.v = &p->v[i];
+		frozen.n = 1;
+		if (plan_copies(t, &frozen) < 0)
+			return -1;
+	}
+	return plan_overlays(t, p);
+}
+
+int VM_snapshot(struct task *t, struct VM_snapshot *a)
+{
+	int64_t begin = clock_ms();
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_snapshot);
+	if (!vm)
+		return -1;
+	struct plan *p = plan_disks(t, vm, &a->ignore_vdis);
+	if (!p)
+		return -1;
+	task_span(t, 0, 0.8);
+	if (make_volumes(t, p) < 0)
+		return -1;
+	task_span(t, 0.8, 1);
+	if (plan_switch(t, p) < 0 || record(t, a->vm, p, a->new_name, begin, &a->result) < 0)
+		return -1;
+	plan_refresh(t, p);
+	log_line(t, "snapshot taken vm=%s disks=%zu pause_ms=%.1f duration_ms=%lld", vm->uuid, p->n,
+		 p->pause_ms, (long long)(clock_ms() - begin));
+	talloc_free(p->hold);
+	return 0;
+}
