@@ -207,7 +207,7 @@ int frame_send(struct task *t, int fd, const struct frame *f)
 	return status;
 }
 
-int frame_receive(struct task *t, int fd, size_t limit, struct frame *ret)
+int frame_receive(struct task *t, const void *ctx, int fd, size_t limit, struct frame *ret)
 {
 	unsigned char head[4];
 	ssize_t got = io_read(t, fd, head, sizeof head, -1);
@@ -218,7 +218,7 @@ int frame_receive(struct task *t, int fd, size_t limit, struct frame *ret)
 		return fail(t, INTERNAL_ERROR, "the peer sent a broken frame");
 	unsigned char *bytes = talloc_array(t, unsigned char, n);
 	got = io_read(t, fd, bytes, n, -1);
-	bool good = got == (ssize_t)n && frame_read(t, bytes, n, ret);
+	bool good = got == (ssize_t)n && frame_read(ctx, bytes, n, ret);
 	talloc_free(bytes);
 	if (got < 0)
 		return -1;

@@ -91,6 +91,7 @@ unsigned char *frame_write(const void *ctx, const struct frame *, size_t *ret_n)
 bool frame_read(const void *ctx, const void *bytes, size_t n, struct frame *ret);
 
 /* The same over a descriptor.  frame_receive() returns 1, or 0 when the peer ended in front of
- * a frame; a frame longer than limit, broken or cut is a failure.  It waits as long as it takes. */
+ * a frame; a frame longer than limit, broken or cut is a failure.  It waits as long as it takes.
+ * The strings are on ctx. */
 int frame_send(struct task *, int fd, const struct frame *);
-int frame_receive(struct task *, int fd, size_t limit, struct frame *ret);
+int frame_receive(struct task *, const void *ctx, int fd, size_t limit, struct frame *ret);

@@ -54,8 +54,8 @@ static bool take_line(struct task *t, const char *line, bool first, struct thin_
 int thin_parse_body(struct task *t, const char *body, size_t n, struct thin_request *ret)
 {
 	struct thin_request r = { 0 };
-	char *text = talloc_strndup(t, body, n);
-	if (memchr(body, 0, n) || !text_is_utf8(text))
+	char *text = talloc_strndup(t, n ? body : "", n);
+	if (strlen(text) != n || !text_is_utf8(text))
 		return fail(t, INTERNAL_ERROR, "the command line is not UTF-8 text");
 	size_t lines = 0;
 	for (char *line; (line = strsep(&text, "\n")); lines++) {
@@ -99,7 +99,7 @@ static int send_frame(struct thin *th, const struct frame *f)
 static int receive(struct thin *th, struct frame *ret)
 {
 	bool before = heed_cancel(th, false);
-	int status = frame_receive(th->task, th->fd, ANSWER_LIMIT, ret);
+	int status = frame_receive(th->task, th->task, th->fd, ANSWER_LIMIT, ret);
 	heed_cancel(th, before);
 	if (status == 0)
 		return lost(th);

@@ -74,6 +74,8 @@ int http_status_of(const struct task *t)
 		{ UUID_INVALID, 404 },
 		{ SESSION_INVALID, 401 },
 		{ SESSION_AUTHENTICATION_FAILED, 401 },
+		{ INVALID_VALUE, 400 },
+		{ VALUE_NOT_SUPPORTED, 400 },
 		{ OTHER_OPERATION_IN_PROGRESS, 409 },
 		{ VDI_IN_USE, 409 },
 	};

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/auth.h"
 
-#include "api/call.h"
 #include "api/session.h"
 #include "base/task.h"
 #include "wire/http.h"
@@ -38,8 +37,5 @@ void auth_end(struct task *t, struct request *req)
 {
 	if (req->trusted || map_get(&req->query, "session_id"))
 		return;
-	struct task *own = task_new(t, t->name);
-	own->session = t->session;
-	session_logout(own, &(struct session_logout){ .self = t->session });
-	talloc_free(own);
+	session_end(t, t->session);
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xe/connect.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "xe/options.h"
+
+static int local_connect(struct task *t)
+{
+	const char *state = getenv("STILLFRAME_STATE");
+	const char *path = str(t, "%s/xapi.sock", state && *state ? state : "/var/lib/stillframe");
+	int fd = unix_connect(t, path);
+	if (fd >= 0 || task_check(t) < 0)
+		return fd;
+	const char *why = talloc_strdup(t, t->params[0]);
+	task_forgive(t);
+	return fail(t, INTERNAL_ERROR,
+		    str(t,
+			"The server is not reached: %s\n"
+			"Is stillframed running?  Its state folder is looked for in "
+			"STILLFRAME_STATE; "
+			"another host is named with -s.",
+			why));
+}
+
+static int try_connect(const struct addrinfo *a)
+{
+	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+	if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+		int err = errno;
+		fd_close(&fd);
+		errno = err;
+	}
+	if (fd >= 0) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	}
+	return fd;
+}
+
+int server_connect_to(struct task *t, const struct options *o, const char *host, const char *port)
+{
+	if (!o->nossl)
+		return fail(t, INTERNAL_ERROR,
+			    str(t,
+				"%s: this version does not speak TLS yet.  Give --nossl to go to a "
+				"plain port (-p PORT), over which the password can be read on the "
+				"way; or "
+				"run xe on the host itself.",
+				host));
+	struct addrinfo *found, hints = { .ai_socktype = SOCK_STREAM };
+	int err = getaddrinfo(host, port, &hints, &found), fd = -1;
+	if (err)
+		return fail(t, INTERNAL_ERROR, str(t, "%s: %s", host, gai_strerror(err)));
+	for (struct addrinfo *a = found; a && fd < 0 && task_check(t) == 0; a = a->ai_next)
+		fd = try_connect(a);
+	err = errno;
+	freeaddrinfo(found);
+	if (fd < 0)
+		return task_fail_errno(t, err, str(t, "%s:%s", host, port));
+	return fd;
+}
+
+int server_connect(struct task *t, const struct options *o)
+{
+	if (!o->server)
+		return local_connect(t);
+	return server_connect_to(t, o, o->server, o->port ? o->port : o->nossl ? "80" : "443");
+}
