@@ -13,6 +13,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "xe/options.h"
+#include "xe/say.h"
 
 static int local_connect(struct task *t)
 {
@@ -21,7 +22,7 @@ static int local_connect(struct task *t)
 	int fd = unix_connect(t, path);
 	if (fd >= 0 || task_check(t) < 0)
 		return fd;
-	const char *why = talloc_strdup(t, t->params[0]);
+	const char *why = talloc_strdup(t, what_failed(t));
 	task_forgive(t);
 	return fail(t, INTERNAL_ERROR,
 		    str(t,
