@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_http.c -- heads from bytes, credentials, and the server itself. */
+#include "wire/http.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "unit/check.h"
+#include "wire/auth.h"
+
+/* ---- heads ---- */
+
+#define L "\r\n"
+
+static const struct {
+	const char *head;
+	int status;
+} heads[] = {
+	{ "GET / HTTP/1.1" L L, 0 },
+	{ "POST /cli HTTP/1.0" L "content-length: 5" L L, 0 },
+	{ "CONNECT /console?uuid=1 HTTP/1.0" L L, 0 },
+	{ "PUT /import HTTP/1.1" L "Transfer-Encoding: chunked" L L, 0 },
+	{ "OPTIONS / HTTP/1.1" L "Host: a" L L, 0 },
+	{ "GET /a//b/.c/..d/e.. HTTP/1.1" L L, 0 },
+	{ "GET /?a=b&&c HTTP/1.1" L L, 0 },
+	{ "GET / HTTP/1.1" L "A:" L L, 0 },
+
+	/* the request line */
+	{ "GET /" L L, 400 },
+	{ "GET  / HTTP/1.1" L L, 400 },
+	{ "GET /  HTTP/1.1" L L, 400 },
+	{ "GET / HTTP/1.1 " L L, 400 },
+	{ " GET / HTTP/1.1" L L, 400 },
+	{ "GET\t/ HTTP/1.1" L L, 400 },
+	{ "GE(T / HTTP/1.1" L L, 400 },
+	{ L "GET / HTTP/1.1" L L, 400 },
+	{ "GET / HTTP/1.2" L L, 505 },
+	{ "GET / HTTP/2.0" L L, 505 },
+	{ "GET / http/1.1" L L, 400 },
+	{ "GET / HTTP/1.1x" L L, 505 },
+
+	/* the target */
+	{ "GET http://host/ HTTP/1.1" L L, 400 },
+	{ "CONNECT host:80 HTTP/1.1" L L, 400 },
+	{ "OPTIONS * HTTP/1.1" L L, 400 },
+	{ "GET /../etc HTTP/1.1" L L, 400 },
+	{ "GET /a/%2e%2e/b HTTP/1.1" L L, 400 },
+	{ "GET /a/%2e%2E%2fb HTTP/1.1" L L, 400 },
+	{ "GET /a/. HTTP/1.1" L L, 400 },
+	{ "GET /%00 HTTP/1.1" L L, 400 },
+	{ "GET /?a=%00 HTTP/1.1" L L, 400 },
+	{ "GET /%4 HTTP/1.1" L L, 400 },
+	{ "GET /%4g HTTP/1.1" L L, 400 },
+	{ "GET /% HTTP/1.1" L L, 400 },
+	{ "GET /%c3%28 HTTP/1.1" L L, 400 },
+	{ "GET /\xc3( HTTP/1.1" L L, 400 },
+	{ "GET /?a=1&a=2 HTTP/1.1" L L, 400 },
+
+	/* fields */
+	{ "GET / HTTP/1.1" L "A : b" L L, 400 },
+	{ "GET / HTTP/1.1" L "A" L L, 400 },
+	{ "GET / HTTP/1.1" L ": b" L L, 400 },
+	{ "GET / HTTP/1.1" L "A: b" L " c" L L, 400 },
+	{ "GET / HTTP/1.1" L " A: b" L L, 400 },
+	{ "GET / HTTP/1.1" L "A: b\nC: d" L L, 400 },
+	{ "GET / HTTP/1.1" L "A: b\rC: d" L L, 400 },
+	{ "GET / HTTP/1.1" L "A: \x01" L L, 400 },
+	{ "GET / HTTP/1.1" L "Host: a" L "host: b" L L, 400 },
+	{ "GET / HTTP/1.1\n\n", 400 },
+	{ "GET / HTTP/1.1" L "A: b" L, 400 },
+	{ "", 400 },
+
+	/* where the body ends */
+	{ "POST / HTTP/1.1" L "Content-Length: 5" L "Content-Length: 5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: 5, 5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: +5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: -5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: 0x5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: 5 5" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length:" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: 9999999999999999999" L L, 400 },
+	{ "POST / HTTP/1.1" L "Content-Length: 5" L "Transfer-Encoding: chunked" L L, 400 },
+	{ "POST / HTTP/1.1" L "Transfer-Encoding: chunked" L "Transfer-Encoding: x" L L, 400 },
+	{ "POST / HTTP/1.1" L "Transfer-Encoding: gzip, chunked" L L, 501 },
+	{ "POST / HTTP/1.1" L "Transfer-Encoding: xchunked" L L, 501 },
+	{ "POST / HTTP/1.0" L "Transfer-Encoding: chunked" L L, 400 },
+};
+
+static void test_heads(void)
+{
+	for (size_t i = 0; i < COUNT(heads); i++) {
+		void *ctx = talloc_new(NULL);
+		struct request req;
+		int status = http_parse_head(ctx, heads[i].head, strlen(heads[i].head), &req);
+		if (status != heads[i].status)
+			fprintf(stderr, "%d, not %d: %s\n", status, heads[i].status, heads[i].head);
+		CHECK(status == heads[i].status);
+		talloc_free(ctx);
+	}
+}
+
+static void test_meaning(void)
+{
+	static const char head[] = "PUT /im%70ort/a+b?vdi=Opaque%3aRef&x=a+b%2B&flag HTTP/1.1" L
+				   "Content-LENGTH:  123456789012\t" L "X-Two: a" L "x-two:b c" L L;
+	void *ctx = talloc_new(NULL);
+	struct request req;
+	CHECK(http_parse_head(ctx, head, sizeof head - 1, &req) == 0);
+	CHECK(streq(req.method, "PUT") && streq(req.path, "/import/a+b") && req.minor == 1);
+	CHECK(streq(map_get(&req.query, "vdi"), "Opaque:Ref"));
+	CHECK(streq(map_get(&req.query, "x"), "a b+"));
+	CHECK(streq(map_get(&req.query, "flag"), ""));
+	CHECK(req.body_length == 123456789012 && !req.chunked && !req.trusted);
+	CHECK(streq(map_get(&req.headers, "x-two"), "a, b c"));
+	talloc_free(ctx);
+}
+
+static void test_head_end(void)
+{
+	static const char two[] = "GET / HTTP/1.1" L L "GET /";
+	CHECK(http_head_end(two, sizeof two - 1) == 18);
+	for (size_t n = 0; n < 18; n++)
+		CHECK(http_head_end(two, n) == 0);
+	CHECK(http_head_end("GET /\n", 6) == -1);
+	CHECK(http_head_end("GET /\rx", 7) == -1);
+	CHECK(http_head_end("\x16\x03\x01", 3) == -1);
+}
+
+static void test_limits(void)
+{
+	void *ctx = talloc_new(NULL);
+	struct request req;
+	char *many = talloc_strdup(ctx, "GET / HTTP/1.1" L);
+	for (int i = 0; i < HTTP_FIELD_LIMIT; i++)
+		many = talloc_asprintf_append(many, "f%d: v" L, i);
+	char *more = str(ctx, "%sone: more" L L, many);
+	many = talloc_strdup_append(many, L);
+	CHECK(http_parse_head(ctx, many, strlen(many), &req) == 0);
+	CHECK(http_parse_head(ctx, more, strlen(more), &req) == 431);
+
+	char *pad = talloc_zero_array(ctx, char, HTTP_HEAD_LIMIT);
+	memset(pad, 'x', HTTP_HEAD_LIMIT - 1);
+	char *longer = str(ctx, "GET / HTTP/1.1" L "a: %s" L L, pad);
+	CHECK(http_parse_head(ctx, longer, strlen(longer), &req) == 431);
+	talloc_free(ctx);
+}
+
+static void test_basic(void)
+{
+	void *ctx = talloc_new(NULL);
+	const char *user = "", *password = "";
+	CHECK(auth_basic(ctx, "Basic cm9vdDpzZTpjcmV0", &user, &password));
+	CHECK(streq(user, "root") && streq(password, "se:cret"));
+	CHECK(auth_basic(ctx, "basic  cm9vdDo=", &user, &password) && !*password);
+	CHECK(!auth_basic(ctx, "Basic cm9vdA==", &user, &password));
+	CHECK(!auth_basic(ctx, "Basic cm9v!Do=", &user, &password));
+	CHECK(!auth_basic(ctx, "Basic cm9vdDoA", &user, &password));
+	CHECK(!auth_basic(ctx, "Basic cm9vdDo=x", &user, &password));
+	CHECK(!auth_basic(ctx, "Basic c", &user, &password));
+	CHECK(!auth_basic(ctx, "Basic ", &user, &password));
+	CHECK(!auth_basic(ctx, "Bearer cm9vdDo=", &user, &password));
+	talloc_free(ctx);
+}
+
+/* ---- the server ---- */
+
+static void serve_echo(struct task *t, struct request *req)
+{
+	size_t n;
+	char *body = http_body(t, req, 1000, &n);
+	if (body)
+		http_answer(t, req, 200, "text/plain", "", body, n);
+}
+
+static void serve_name(struct task *t, struct request *req)
+{
+	const char *text = str(t, "%s trusted=%d", req->path, req->trusted);
+	http_answer(t, req, 200, "text/plain", "X-More: yes" L, text, strlen(text));
+}
+
+/* What is behind the head can still be read from the socket, all of it. */
+static void serve_rest(struct task *t, struct request *req)
+{
+	char rest[5];
+	CHECK(io_read(t, req->fd, rest, sizeof rest, 5000) == 5);
+	http_answer(t, req, 200, "text/plain", "", rest, sizeof rest);
+}
+
+static void serve_for_ever(struct task *t, struct request *req)
+{
+	(void)req;
+	t->cancellable = true;
+	CHECK(task_wait(t, -1, 0, -1) == -1 && t->code == TASK_CANCELLED);
+}
+
+static const struct route routes[] = {
+	{ "POST", "/echo", serve_echo },
+	{ "GET", "/", serve_name },
+	{ "GET", "/files/...", serve_name },
+	{ "PUT", "/files/...", serve_name },
+	{ "GET", "/files/special", serve_rest },
+	{ "CONNECT", "/rest", serve_rest },
+	{ "GET", "/for-ever", serve_for_ever },
+	{ 0 },
+};
+
+/* Sends the bytes, and gives what comes back. */
+static char *talk(struct task *t, int fd, const char *bytes)
+{
+	char *answer = talloc_zero_array(t, char, 4096);
+	CHECK(io_write(t, fd, bytes, strlen(bytes), 1000) == 0);
+	CHECK(io_read(t, fd, answer, 4095, 5000) >= 0);
+	close(fd);
+	return answer;
+}
+
+static int tcp_connect(void)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_port()) };
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
+	return fd;
+}
+
+static bool answers(struct task *t, const char *path, const char *bytes, const char *status,
+		    const char *end)
+{
+	char *answer = talk(t, path ? unix_connect(t, path) : tcp_connect(), bytes);
+	if (starts_with(answer, str(t, "HTTP/1.1 %s ", status)) && ends_with(answer, end))
+		return true;
+	fprintf(stderr, "to %s: %s\n", bytes, answer);
+	return false;
+}
+
+static void test_routes(struct task *t, const char *s)
+{
+	CHECK(answers(t, s, "POST /echo HTTP/1.1" L "Content-Length: 3" L L "abc", "200", L L "abc"));
+	CHECK(answers(t, s, "GET / HTTP/1.1" L L, "200", "/ trusted=1"));
+	CHECK(answers(t, NULL, "GET / HTTP/1.1" L L, "200", "/ trusted=0"));
+	CHECK(answers(t, s, "GET /files/x HTTP/1.0" L L, "200", "/files/x trusted=1"));
+	CHECK(answers(t, s, "GET /files/special HTTP/1.0" L L "12345", "200", L L "12345"));
+	CHECK(answers(t, s, "CONNECT /rest HTTP/1.0" L L "12345", "200", L L "12345"));
+	CHECK(answers(t, s, "GET /nothing HTTP/1.1" L L, "404", "\n"));
+	CHECK(answers(t, s, "GET /echo HTTP/1.1" L L, "405", "\n"));
+	CHECK(answers(t, s, "POST /files/x HTTP/1.1" L L, "405", "\n"));
+	CHECK(answers(t, s, "POST /echo HTTP/1.1" L L, "411", "\n"));
+	CHECK(answers(t, s, "POST /echo HTTP/1.1" L "Content-Length: 1001" L L, "413", "\n"));
+	CHECK(answers(t, s, "GET / HTTP/1.1" L "a: b\n", "400", "\n"));
+	CHECK(answers(t, s, "GET / HTTP/3.0" L L, "505", "\n"));
+	char *answer = talk(t, unix_connect(t, s), "GET /echo HTTP/1.1" L L);
+	CHECK(strstr(answer, "Allow: POST" L));
+	answer = talk(t, tcp_connect(), "POST /echo HTTP/1.1" L "Expect: 100-continue" L
+					"Content-Length: 2" L L "ok");
+	CHECK(starts_with(answer, "HTTP/1.1 100 Continue" L L "HTTP/1.1 200 OK" L));
+}
+
+static void test_slow_head(struct task *t, const char *path)
+{
+	static const char text[] = "CONNECT /rest HTTP/1.0" L "a: b" L L "12";
+	int fd = unix_connect(t, path);
+	for (const char *p = text; *p; p++) {
+		CHECK(write(fd, p, 1) == 1);
+		poll(NULL, 0, 1);
+	}
+	char *answer = talk(t, fd, "345");
+	CHECK(ends_with(answer, L L "12345"));
+}
+
+static void test_big_head(struct task *t, const char *path)
+{
+	char *pad = talloc_zero_array(t, char, HTTP_HEAD_LIMIT + 1);
+	memset(pad, 'x', HTTP_HEAD_LIMIT);
+	CHECK(answers(t, path, str(t, "GET / HTTP/1.1" L "a: %s" L L, pad), "431", "\n"));
+}
+
+static void *one_client(void *path)
+{
+	struct task *t = task_new(NULL, "client");
+	for (int i = 0; i < 20; i++)
+		CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
+	talloc_free(t);
+	return NULL;
+}
+
+static void test_many(char *path)
+{
+	pthread_t thread[8];
+	for (size_t i = 0; i < COUNT(thread); i++)
+		CHECK(pthread_create(&thread[i], NULL, one_client, path) == 0);
+	for (size_t i = 0; i < COUNT(thread); i++)
+		pthread_join(thread[i], NULL);
+}
+
+static int closed_ones(const int *fd, size_t n)
+{
+	int closed = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct pollfd p = { .fd = fd[i], .events = POLLIN };
+		closed += poll(&p, 1, 0);
+	}
+	return closed;
+}
+
+/* However many idle connections there are, only so many are kept, and the local socket answers. */
+static void test_crowd(struct task *t, const char *path)
+{
+	int fd[450];
+	for (size_t i = 0; i < COUNT(fd); i++)
+		fd[i] = tcp_connect();
+	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
+	for (int i = 0; i < 80 && closed_ones(fd, COUNT(fd)) < 50; i++)
+		poll(NULL, 0, 50);
+	CHECK(closed_ones(fd, COUNT(fd)) == 50);
+	for (size_t i = 0; i < COUNT(fd); i++)
+		close(fd[i]);
+}
+
+static void test_server(void)
+{
+	char dir[] = "/tmp/test_http.XXXXXX";
+	CHECK(mkdtemp(dir));
+	struct task *t = task_new(NULL, "test");
+	char *path = str(t, "%s/sock", dir);
+	CHECK(http_serve(t, routes, path, "127.0.0.1:0") == 0);
+	test_routes(t, path);
+	test_slow_head(t, path);
+	test_big_head(t, path);
+	test_many(path);
+	test_crowd(t, path);
+
+	/* Stopping does not wait for anybody. */
+	int waiting = unix_connect(t, path), silent = tcp_connect();
+	static const char request[] = "GET /for-ever HTTP/1.1" L L;
+	CHECK(write(waiting, request, sizeof request - 1) == sizeof request - 1);
+	poll(NULL, 0, 50);
+	int64_t start = clock_ms();
+	http_stop();
+	CHECK(clock_ms() - start < 3000);
+	char byte;
+	CHECK(read(waiting, &byte, 1) == 0 && read(silent, &byte, 1) <= 0);
+	CHECK(!file_exists(path));
+	close(waiting);
+	close(silent);
+
+	/* And it can be started again; a socket that is in use is an error. */
+	CHECK(http_serve(t, routes, path, NULL) == 0);
+	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
+	http_stop();
+	CHECK(http_serve(t, routes, path, "nowhere") == -1);
+	talloc_free(t);
+	rmdir(dir);
+}
+
+int main(void)
+{
+	test_heads();
+	test_meaning();
+	test_head_end();
+	test_limits();
+	test_basic();
+	test_server();
+	return 0;
+}
