@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+/* install.c -- VMs with all that belongs to them: made from a template or a snapshot, and
+ * deleted together with their disks and snapshots. */
+#include "cli/cli.h"
+
+#include "api/record.h"
+#include "base/json.h"
+
+static command_fn vm_install, vm_uninstall, template_uninstall;
+
+const struct command commands_install[] = {
+	{ "vm-install", vm_install, STANDARD, "new-name-label",
+	  "template,template-uuid,template-name-label,sr-uuid,sr-name-label",
+	  "Makes a VM of a template or a snapshot, named by uuid or name; prints its uuid." },
+	{ "vm-uninstall", vm_uninstall, STANDARD | VM_SELECTORS, "", "force",
+	  "Deletes a VM, its disks, its snapshots and theirs; asks first, except with --force." },
+	{ "template-uninstall", template_uninstall, STANDARD, "template-uuid", "force",
+	  "Deletes a template and its disks; asks first, except with --force." },
+	{ 0 },
+};
+
+/* ---- deleting ---- */
+
+static bool is_used_elsewhere(struct task *t, const struct doomed *d, const char *vdi)
+{
+	DB_EACH (t, VBD, vbd, "VDI", vdi)
+		if (!list_has(&d->vms, vbd->VM))
+			return true;
+	return false;
+}
+
+/* The disks that live and die with the VM carry the key `owner` at their drive. */
+static void add_disks(struct task *t, struct doomed *d, const struct VM_row *vm)
+{
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
+		if (vbd->type == vbd_type_Disk && map_get(&vbd->other_config, "owner") &&
+		    db_seek(t, VDI, vbd->VDI))
+			list_put(t, &d->vdis, vbd->VDI);
+	if (db_seek(t, VDI, vm->suspend_VDI))
+		list_put(t, &d->vdis, vm->suspend_VDI);
+}
+
+/* Youngest snapshots first: a disk that others are layers over goes after them. */
+void doomed_add(struct task *t, struct doomed *d, const struct VM_row *vm, bool with_snapshots)
+{
+	list_put(t, &d->vms, vm->row.ref);
+	add_disks(t, d, vm);
+	if (!with_snapshots)
+		return;
+	struct row **snapshots = db_find(t, &class_VM, "snapshot_of", vm->row.ref);
+	size_t n = 0;
+	while (snapshots[n])
+		n++;
+	while (n-- > 0) {
+		list_put(t, &d->vms, snapshots[n]->ref);
+		add_disks(t, d, (const struct VM_row *)snapshots[n]);
+	}
+}
+
+static void spare_what_others_use(struct task *t, struct doomed *d)
+{
+	struct list all = list_copy(t, &d->vdis);
+	for (size_t i = 0; i < all.n; i++)
+		if (is_used_elsewhere(t, d, all.v[i]))
+			list_remove(&d->vdis, all.v[i]);
+}
+
+static void preview(struct cli *c, const struct doomed *d)
+{
+	thin_print(c->thin, "The following items are about to be destroyed");
+	for (size_t i = 0; i < d->vms.n; i++)
+		thin_print(c->thin, str(c->t, "VM : %s", ref_shown(c->t, d->vms.v[i])));
+	for (size_t i = 0; i < d->vdis.n; i++)
+		thin_print(c->thin, str(c->t, "VDI: %s", ref_shown(c->t, d->vdis.v[i])));
+}
+
+static int destroy_vm(struct task *t, const char *ref)
+{
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	if (vm->power_state != vm_power_state_Halted &&
+	    call(t, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = ref })) < 0)
+		return -1;
+	return call(t, VM_destroy, (&(struct VM_destroy){ .self = ref }));
+}
+
+/* Not given up when the user goes away: half of it would help nobody.  A suspended VM that was
+ * shut down has lost its memory's disk already. */
+static int destroy_all(struct task *t, const struct doomed *d)
+{
+	for (size_t i = 0; i < d->vms.n; i++)
+		if (destroy_vm(t, d->vms.v[i]) < 0)
+			return -1;
+	for (size_t i = 0; i < d->vdis.n; i++)
+		if (db_seek(t, VDI, d->vdis.v[i]) &&
+		    call(t, VDI_destroy, (&(struct VDI_destroy){ .self = d->vdis.v[i] })) < 0)
+			return -1;
+	return 0;
+}
+
+int doomed_uninstall(struct cli *c, struct doomed *d)
+{
+	bool force = false;
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	spare_what_others_use(c->t, d);
+	if (!force) {
+		preview(c, d);
+		if (!cli_confirmed(c))
+			return 0;
+	}
+	if (destroy_all(c->t, d) < 0)
+		return -1;
+	cli_print(c, "All objects destroyed");
+	return 0;
+}
+
+static int uninstall_one(struct cli *c, struct VM_row *vm)
+{
+	struct doomed d = { 0 };
+	doomed_add(c->t, &d, vm, true);
+	return doomed_uninstall(c, &d);
+}
+
+static int vm_uninstall(struct cli *c)
+{
+	return for_vms(c, uninstall_one);
+}
+
+static int template_uninstall(struct cli *c)
+{
+	struct VM_row *vm = cli_object(c, VM, "template-uuid");
+	if (!vm)
+		return -1;
+	if (!vm->is_a_template)
+		return cli_fail(c, "%s is not a template", vm->uuid);
+	if (vm->is_default_template)
+		return fail(c->t, VM_CANNOT_DELETE_DEFAULT_TEMPLATE, vm->row.ref);
+	return uninstall_one(c, vm);
+}
+
+/* ---- installing ---- */
+
+static bool answers_to(const struct VM_row *vm, const char *param, const char *value)
+{
+	bool by_uuid = !ends_with(param, "name-label"), by_name = !ends_with(param, "uuid");
+	return (by_uuid && streq(vm->uuid, value)) || (by_name && streq(vm->name_label, value));
+}
+
+static struct VM_row *find_template(struct cli *c, const char *param, const char *value)
+{
+	struct VM_row *found = NULL;
+	DB_EACH (c->t, VM, vm, "is_a_template", "true") {
+		if (!answers_to(vm, param, value))
+			continue;
+		if (found)
+			return cli_fail_ptr(c, "Multiple templates matched: use the uuid");
+		found = vm;
+	}
+	return found ? found : cli_fail_ptr(c, "No templates matched");
+}
+
+static struct VM_row *wanted_template(struct cli *c)
+{
+	static const char *const params[] = { "template-uuid", "template-name-label", "template" };
+	for (size_t i = 0; i < COUNT(params); i++)
+		if (cli_arg(c, params[i]))
+			return find_template(c, params[i], cli_arg(c, params[i]));
+	return cli_fail_ptr(c, "Required parameter not found: template.");
+}
+
+/* <disk ... sr="anything"> becomes <disk ... sr="uuid">: only our own attribute is touched. */
+static const char *with_sr(struct task *t, const char *disks, const char *uuid)
+{
+	char *s = talloc_strdup(t, "");
+	const char *at;
+	while ((at = strstr(disks, " sr=\""))) {
+		const char *end = strchr(at + 5, '"');
+		if (!end)
+			break;
+		s = talloc_asprintf_append(s, "%.*s sr=\"%s", (int)(at - disks), disks, uuid);
+		disks = end;
+	}
+	return talloc_strdup_append(s, disks);
+}
+
+/* Disks that a template has go where they are; only those it describes can be put elsewhere. */
+static int check_sr(struct cli *c, const struct VM_row *from, const struct SR_row *sr)
+{
+	if (!sr)
+		return 0;
+	if (from->is_a_snapshot)
+		return cli_fail(c, "A VM made of a snapshot has its disks where the snapshot has "
+				   "them: leave out sr-uuid and sr-name-label");
+	DB_EACH (c->t, VBD, vbd, "VM", from->row.ref) {
+		const struct VDI_row *vdi = db_seek(c->t, VDI, vbd->VDI);
+		if (vdi && vbd->type == vbd_type_Disk && !streq(vdi->SR, sr->row.ref))
+			return cli_fail(c,
+					"The template has disks in another SR: leave out sr-uuid "
+					"and sr-name-label");
+	}
+	return 0;
+}
+
+static int set_sr(struct task *t, const char *ref, const struct SR_row *sr)
+{
+	struct VM_row *vm = db_get(t, VM, ref);
+	const char *disks = vm ? map_get(&vm->other_config, "disks") : NULL;
+	if (!sr || !disks)
+		return vm ? 0 : -1;
+	struct map m = map_copy(t, &vm->other_config);
+	map_set(t, &m, "disks", with_sr(t, disks, sr->uuid));
+	return record_set(t, &class_VM, ref, "other_config", map_to_json(t, &m));
+}
+
+static int finish_install(struct cli *c, const char *ref, const struct SR_row *sr)
+{
+	if (record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0 ||
+	    set_sr(c->t, ref, sr) < 0)
+		return -1;
+	return cli_call(c, VM_provision, (&(struct VM_provision){ .vm = ref }));
+}
+
+/* Takes the clone back, on a task of its own: the first error is the user's. */
+static void remove_clone(struct cli *c, const char *ref)
+{
+	struct task *t = task_new(c->t, c->t->name);
+	struct doomed d = { 0 };
+	t->session = c->t->session;
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (vm) {
+		doomed_add(t, &d, vm, false);
+		spare_what_others_use(t, &d);
+		if (destroy_all(t, &d) < 0)
+			cli_note(c, "Note: the clone %s could not be removed: %s", vm->uuid,
+				 task_error(t));
+	}
+	talloc_free(t);
+}
+
+static int vm_install(struct cli *c)
+{
+	struct SR_row *sr;
+	struct VM_row *from = wanted_template(c);
+	if (!from || select_sr(c, &sr) < 0 || check_sr(c, from, sr) < 0)
+		return -1;
+
+	struct VM_clone a = { .vm = from->row.ref, .new_name = cli_arg(c, "new-name-label") };
+	if (cli_call(c, VM_clone, &a) < 0)
+		return -1;
+	if (finish_install(c, a.result, sr) < 0) {
+		remove_clone(c, a.result);
+		return -1;
+	}
+	return cli_uuid(c, &class_VM, a.result);
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+/* snapshot.c -- taking snapshots and using them. */
+#include "cli/cli.h"
+
+static command_fn vm_snapshot, snapshot_revert, snapshot_clone, snapshot_destroy,
+	snapshot_uninstall, snapshot_disk_list;
+
+const struct command commands_snapshot[] = {
+	{ "vm-snapshot", vm_snapshot, STANDARD | VM_SELECTORS, "new-name-label",
+	  "new-name-description,ignore-vdi-uuids",
+	  "Takes a snapshot of a VM: all its disks at one instant, running or not; prints its "
+	  "uuid." },
+	{ "snapshot-revert", snapshot_revert, STANDARD | EXACT, "",
+	  "uuid,snapshot-uuid,keep-current,force",
+	  "Brings the VM back to a snapshot; keep-current=true takes a snapshot of what it is now "
+	  "first." },
+	{ "snapshot-clone", snapshot_clone, STANDARD, "new-name-label",
+	  "uuid,snapshot-uuid,new-name-description",
+	  "Makes a template whose disks are layers over those of a snapshot; prints its uuid." },
+	{ "snapshot-destroy", snapshot_destroy, 0, "", "uuid,snapshot-uuid,force",
+	  "Deletes a snapshot; its disks stay." },
+	{ "snapshot-uninstall", snapshot_uninstall, STANDARD, "", "uuid,snapshot-uuid,force",
+	  "Deletes a snapshot and its disks; asks first, except with --force." },
+	{ "snapshot-disk-list", snapshot_disk_list, STANDARD, "",
+	  "uuid,snapshot-uuid,vbd-params,vdi-params", "Lists the disks of a snapshot." },
+	{ 0 },
+};
+
+/* The snapshot that uuid= or snapshot-uuid= names. */
+static struct VM_row *wanted(struct cli *c)
+{
+	const char *param = cli_arg(c, "uuid") ? "uuid" : "snapshot-uuid";
+	if (!cli_arg(c, param))
+		return cli_fail_ptr(c, "Required parameter not found: snapshot-uuid or uuid.");
+	struct VM_row *vm = cli_object(c, VM, param);
+	if (!vm || vm->is_a_snapshot)
+		return vm;
+	return cli_fail_ptr(c,
+			    "This operation can only be performed on a VM snapshot. %s is not "
+			    "a VM snapshot.",
+			    vm->uuid);
+}
+
+/* ---- taking ---- */
+
+static int ignored_disks(struct cli *c, struct list *ret)
+{
+	const char *given = cli_arg(c, "ignore-vdi-uuids");
+	struct list uuids = list_split(c->t, given ? given : "", ',');
+	for (size_t i = 0; i < uuids.n; i++) {
+		struct VDI_row *vdi = db_by_uuid(c->t, VDI, uuids.v[i]);
+		if (!vdi)
+			return -1;
+		list_add(c->t, ret, vdi->row.ref);
+	}
+	return 0;
+}
+
+/* "The guest was paused for 12 ms; it took 340 ms in all; the disks are crash consistent." */
+static void tell_figures(struct cli *c, const char *ref)
+{
+	static const struct {
+		const char *key, *text;
+	} figures[] = {
+		{ "guest-pause-ms", "the guest was paused for %s ms" },
+		{ "duration-ms", "it took %s ms in all" },
+		{ "consistency", "the disks are %s consistent" },
+	};
+	struct VM_row *snapshot = db_seek(c->t, VM, ref);
+	struct list told = { 0 };
+	for (size_t i = 0; snapshot && i < COUNT(figures); i++) {
+		const char *value = map_get(&snapshot->snapshot_info, figures[i].key);
+		const char *gap = strstr(figures[i].text, "%s");
+		if (value)
+			list_add(c->t, &told,
+				 str(c->t, "%.*s%s%s", (int)(gap - figures[i].text),
+				     figures[i].text, value, gap + 2));
+	}
+	if (told.n)
+		cli_note(c, "%s", list_join(c->t, &told, "; "));
+}
+
+static int snapshot_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_snapshot a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
+	if (ignored_disks(c, &a.ignore_vdis) < 0 || cli_call(c, VM_snapshot, &a) < 0)
+		return -1;
+	tell_figures(c, a.result);
+	return show_new_vm(c, a.result);
+}
+
+static int vm_snapshot(struct cli *c)
+{
+	return for_vms(c, snapshot_one);
+}
+
+/* ---- using ---- */
+
+static int snapshot_revert(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	if (!snapshot)
+		return -1;
+	struct VM_revert a = { .snapshot = snapshot->row.ref };
+	int64_t start = clock_ms();
+	if (cli_bool(c, "keep-current", &a.keep_current) < 0 || cli_call(c, VM_revert, &a) < 0)
+		return -1;
+	cli_note(c, "reverted in %lld ms", (long long)(clock_ms() - start));
+	return 0;
+}
+
+static int snapshot_clone(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	return snapshot ? clone_vm(c, snapshot) : -1;
+}
+
+static int snapshot_destroy(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	if (!snapshot)
+		return -1;
+	const char *ref = snapshot->row.ref;
+	if (snapshot->power_state != vm_power_state_Halted &&
+	    cli_call(c, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = ref })) < 0)
+		return -1;
+	return cli_call(c, VM_destroy, (&(struct VM_destroy){ .self = ref }));
+}
+
+static int snapshot_uninstall(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	struct doomed d = { 0 };
+	if (!snapshot)
+		return -1;
+	doomed_add(c->t, &d, snapshot, false);
+	return doomed_uninstall(c, &d);
+}
+
+static int snapshot_disk_list(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	return snapshot ? list_disks(c, snapshot) : -1;
+}

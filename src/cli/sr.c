@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sr.c -- storage repositories, and how hosts reach them. */
+#include "cli/cli.h"
+
+static command_fn sr_create, sr_introduce, sr_scan, sr_forget, sr_destroy, pbd_create, pbd_plug,
+	pbd_unplug, pbd_destroy;
+
+const struct command commands_sr[] = {
+	{ "sr-create", sr_create, 0, "name-label,type",
+	  "name-description,host-uuid,device-config:,sm-config:,shared,physical-size,content-type",
+	  "Makes a storage repository and plugs it; prints its uuid." },
+	{ "sr-introduce", sr_introduce, 0, "name-label,type,uuid",
+	  "name-description,shared,content-type",
+	  "Makes a storage repository known that exists already; prints its uuid." },
+	{ "sr-scan", sr_scan, 0, "uuid", "",
+	  "Brings the records of disks and the storage into agreement." },
+	{ "sr-forget", sr_forget, 0, "uuid", "", "Drops the records; the storage stays as it is." },
+	{ "sr-destroy", sr_destroy, 0, "uuid", "",
+	  "Deletes a storage repository that is unplugged." },
+	{ "pbd-create", pbd_create, 0, "host-uuid,sr-uuid",
+	  "device-config:", "Tells a host how to reach a storage repository; prints its uuid." },
+	{ "pbd-plug", pbd_plug, 0, "uuid", "", "Attaches the storage repository to the host." },
+	{ "pbd-unplug", pbd_unplug, 0, "uuid", "", "Detaches the storage repository." },
+	{ "pbd-destroy", pbd_destroy, 0, "uuid", "", "Forgets how the host reaches it." },
+	{ 0 },
+};
+
+static const char *arg_or_empty(struct cli *c, const char *name)
+{
+	const char *value = cli_arg(c, name);
+	return value ? value : "";
+}
+
+static int sr_create(struct cli *c)
+{
+	struct host_row *host =
+		cli_arg(c, "host-uuid") ? cli_object(c, host, "host-uuid") : select_host(c, NULL);
+	struct SR_create a = {
+		.device_config = cli_map(c, "device-config"),
+		.name_label = cli_arg(c, "name-label"),
+		.name_description = arg_or_empty(c, "name-description"),
+		.type = cli_arg(c, "type"),
+		.content_type = arg_or_empty(c, "content-type"),
+	};
+	if (!host || cli_bool(c, "shared", &a.shared) < 0)
+		return -1;
+	a.host = host->row.ref;
+	if (cli_call(c, SR_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_SR, a.result);
+}
+
+static int sr_introduce(struct cli *c)
+{
+	struct SR_introduce a = {
+		.uuid = cli_arg(c, "uuid"),
+		.name_label = cli_arg(c, "name-label"),
+		.name_description = arg_or_empty(c, "name-description"),
+		.type = cli_arg(c, "type"),
+		.content_type = arg_or_empty(c, "content-type"),
+	};
+	if (cli_bool(c, "shared", &a.shared) < 0 || cli_call(c, SR_introduce, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_SR, a.result);
+}
+
+static int sr_scan(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "uuid");
+	return sr ? cli_call(c, SR_scan, (&(struct SR_scan){ .sr = sr->row.ref })) : -1;
+}
+
+static int sr_forget(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "uuid");
+	return sr ? cli_call(c, SR_forget, (&(struct SR_forget){ .sr = sr->row.ref })) : -1;
+}
+
+static int sr_destroy(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "uuid");
+	return sr ? cli_call(c, SR_destroy, (&(struct SR_destroy){ .sr = sr->row.ref })) : -1;
+}
+
+static int pbd_create(struct cli *c)
+{
+	struct host_row *host = cli_object(c, host, "host-uuid");
+	struct SR_row *sr = host ? cli_object(c, SR, "sr-uuid") : NULL;
+	if (!sr)
+		return -1;
+	struct PBD_create a = {
+		.host = host->row.ref,
+		.SR = sr->row.ref,
+		.device_config = cli_map(c, "device-config"),
+	};
+	if (cli_call(c, PBD_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_PBD, a.result);
+}
+
+static int pbd_plug(struct cli *c)
+{
+	struct PBD_row *pbd = cli_object(c, PBD, "uuid");
+	return pbd ? cli_call(c, PBD_plug, (&(struct PBD_plug){ .self = pbd->row.ref })) : -1;
+}
+
+static int pbd_unplug(struct cli *c)
+{
+	struct PBD_row *pbd = cli_object(c, PBD, "uuid");
+	return pbd ? cli_call(c, PBD_unplug, (&(struct PBD_unplug){ .self = pbd->row.ref })) : -1;
+}
+
+static int pbd_destroy(struct cli *c)
+{
+	struct PBD_row *pbd = cli_object(c, PBD, "uuid");
+	return pbd ? cli_call(c, PBD_destroy, (&(struct PBD_destroy){ .self = pbd->row.ref })) : -1;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vbd.c -- devices of VMs: drives and network interfaces. */
+#include "cli/cli.h"
+
+static command_fn vbd_create, vbd_destroy, vif_create, vif_destroy;
+
+const struct command commands_vbd[] = {
+	{ "vbd-create", vbd_create, 0, "vm-uuid,device", "vdi-uuid,bootable,type,mode,unpluggable",
+	  "Gives a VM a drive at a position (0, 1, ... or autodetect), with a disk in it unless it "
+	  "is "
+	  "to be empty; prints its uuid." },
+	{ "vbd-destroy", vbd_destroy, 0, "uuid", "", "Takes a drive away; its disk stays." },
+	{ "vif-create", vif_create, 0, "device,network-uuid,vm-uuid", "mac,mtu",
+	  "Gives a VM a network interface; prints its uuid." },
+	{ "vif-destroy", vif_destroy, 0, "uuid", "", "Takes a network interface away." },
+	{ 0 },
+};
+
+static const char *arg_or(struct cli *c, const char *name, const char *otherwise)
+{
+	const char *value = cli_arg(c, name);
+	return value ? value : otherwise;
+}
+
+static int vbd_create(struct cli *c)
+{
+	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
+	struct VBD_create a = {
+		.VDI = NULL_REF,
+		.userdevice = cli_arg(c, "device"),
+		.mode = arg_or(c, "mode", "RW"),
+		.type = arg_or(c, "type", "Disk"),
+		.unpluggable = true,
+	};
+	if (!vm || cli_bool(c, "bootable", &a.bootable) < 0 ||
+	    cli_bool(c, "unpluggable", &a.unpluggable) < 0)
+		return -1;
+	if (cli_arg(c, "vdi-uuid")) {
+		struct VDI_row *vdi = cli_object(c, VDI, "vdi-uuid");
+		if (!vdi)
+			return -1;
+		a.VDI = vdi->row.ref;
+	}
+	a.VM = vm->row.ref;
+	if (cli_call(c, VBD_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VBD, a.result);
+}
+
+static int vbd_destroy(struct cli *c)
+{
+	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
+	if (!vbd)
+		return -1;
+	return cli_call(c, VBD_destroy, (&(struct VBD_destroy){ .self = vbd->row.ref }));
+}
+
+static int vif_create(struct cli *c)
+{
+	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
+	struct network_row *network = vm ? cli_object(c, network, "network-uuid") : NULL;
+	const char *mac = arg_or(c, "mac", "");
+	struct VIF_create a = {
+		.device = cli_arg(c, "device"),
+		.MAC = streq(mac, "random") ? "" : mac,
+	};
+	if (!network || cli_size(c, "mtu", &a.MTU) < 0)
+		return -1;
+	a.VM = vm->row.ref;
+	a.network = network->row.ref;
+	if (cli_call(c, VIF_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VIF, a.result);
+}
+
+static int vif_destroy(struct cli *c)
+{
+	struct VIF_row *vif = cli_object(c, VIF, "uuid");
+	if (!vif)
+		return -1;
+	return cli_call(c, VIF_destroy, (&(struct VIF_destroy){ .self = vif->row.ref }));
+}
+
+/* ---- the disks of a VM ---- */
+
+int list_disks(struct cli *c, struct VM_row *vm)
+{
+	struct columns vbd_columns, vdi_columns;
+	if (select_columns(c, view_find("vbd"), "vbd-params", "uuid,vm-name-label,userdevice",
+			   &vbd_columns) < 0 ||
+	    select_columns(c, view_find("vdi"), "vdi-params",
+			   "uuid,name-label,sr-name-label,virtual-size", &vdi_columns) < 0)
+		return -1;
+
+	int n = 0;
+	DB_EACH (c->t, VBD, vbd, "VM", vm->row.ref) {
+		if (vbd->type != vbd_type_Disk)
+			continue;
+		const struct VDI_row *vdi = db_seek(c->t, VDI, vbd->VDI);
+		cli_print(c, str(c->t, "Disk %d VBD:", n));
+		cli_record(c, &vbd_columns, &vbd->row);
+		cli_print(c, str(c->t, "Disk %d VDI:", n++));
+		if (vdi)
+			cli_record(c, &vdi_columns, &vdi->row);
+	}
+	return 0;
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vdi.c -- disks: making and deleting them, and their contents as files of the user. */
+#include "cli/cli.h"
+
+#include "api/record.h"
+
+static command_fn vdi_create, vdi_destroy, vdi_export, vdi_import;
+
+const struct command commands_vdi[] = {
+	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
+	  "name-description,type,sharable,sm-config:,other-config:,tags:",
+	  "Makes an empty disk; virtual-size is in bytes, or with KiB, MiB, GiB, TiB; prints its "
+	  "uuid." },
+	{ "vdi-destroy", vdi_destroy, 0, "uuid", "", "Deletes a disk." },
+	{ "vdi-export", vdi_export, 0, "uuid,filename", "format,progress",
+	  "Writes the contents of a disk to a file; an empty filename is standard output." },
+	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
+	  "Reads the contents of a disk from a file." },
+	{ 0 },
+};
+
+/* tags:a=... tags:b=...: the keys are the tags. */
+static int add_tags(struct cli *c, const char *ref)
+{
+	struct map tags = cli_map(c, "tags");
+	for (size_t i = 0; i < tags.n; i++)
+		if (record_set_add(c->t, &class_VDI, ref, "tags", tags.v[i].key) < 0)
+			return -1;
+	return 0;
+}
+
+static int vdi_create(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "sr-uuid");
+	const char *description = cli_arg(c, "name-description"), *type = cli_arg(c, "type");
+	struct VDI_create a = {
+		.name_label = cli_arg(c, "name-label"),
+		.name_description = description ? description : "",
+		.type = type ? type : "user",
+		.other_config = cli_map(c, "other-config"),
+		.sm_config = cli_map(c, "sm-config"),
+	};
+	if (!sr || cli_size(c, "virtual-size", &a.virtual_size) < 0 ||
+	    cli_bool(c, "sharable", &a.sharable) < 0)
+		return -1;
+	a.SR = sr->row.ref;
+	if (cli_call(c, VDI_create, &a) < 0 || add_tags(c, a.result) < 0)
+		return -1;
+	return cli_uuid(c, &class_VDI, a.result);
+}
+
+static int vdi_destroy(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	if (!vdi)
+		return -1;
+	return cli_call(c, VDI_destroy, (&(struct VDI_destroy){ .self = vdi->row.ref }));
+}
+
+/* The path over which the client's own connection moves the bytes; NULL: failed. */
+static const char *transfer_path(struct cli *c, const char *uri)
+{
+	const char *format = cli_arg(c, "format");
+	if (format && !streq(format, "raw"))
+		return cli_fail_ptr(c, "Format '%s' is not supported: use format=raw", format);
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	return vdi ? str(c->t, "%s&format=raw", cli_path(c, uri, "vdi", vdi->uuid)) : NULL;
+}
+
+static int vdi_export(struct cli *c)
+{
+	const char *path = transfer_path(c, "/export_raw_vdi");
+	return path ? thin_get(c->thin, cli_arg(c, "filename"), path) : -1;
+}
+
+static int vdi_import(struct cli *c)
+{
+	const char *path = transfer_path(c, "/import_raw_vdi");
+	return path ? thin_put(c->thin, cli_arg(c, "filename"), path) : -1;
+}

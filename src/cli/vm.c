@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm.c -- the life of VMs: create, clone, start, stop, destroy, and what one sees of them. */
+#include "cli/cli.h"
+
+#include "api/record.h"
+
+static command_fn vm_clone, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot, vm_pause,
+	vm_unpause, vm_memory_limits_set, vm_disk_list, vm_vif_list, console;
+
+const struct command commands_vm[] = {
+	{ "vm-clone", vm_clone, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "new-name-label",
+	  "new-name-description",
+	  "Makes a VM whose disks are layers over those of a halted one; prints its uuid." },
+	{ "vm-create", vm_create, 0, "name-label", "name-description",
+	  "Makes a halted VM without devices; prints its uuid." },
+	{ "vm-destroy", vm_destroy, 0, "uuid", "", "Deletes a VM; its disks stay." },
+	{ "vm-start", vm_start, STANDARD | VM_SELECTORS, "", "force,on,paused",
+	  "Starts a VM, with paused=true without letting it run." },
+	{ "vm-shutdown", vm_shutdown, STANDARD | VM_SELECTORS, "", "force",
+	  "Asks the guest to shut down; --force pulls the plug." },
+	{ "vm-reboot", vm_reboot, STANDARD | VM_SELECTORS, "", "force",
+	  "Asks the guest to reboot; --force resets it." },
+	{ "vm-pause", vm_pause, STANDARD | VM_SELECTORS, "", "", "Stops the VCPUs." },
+	{ "vm-unpause", vm_unpause, STANDARD | VM_SELECTORS, "", "", "Lets the VCPUs go on." },
+	{ "vm-memory-limits-set", vm_memory_limits_set, VM_SELECTORS | TEMPLATES_TOO,
+	  "static-min,static-max,dynamic-min,dynamic-max", "", "Sets all four memory limits." },
+	{ "vm-disk-list", vm_disk_list, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "",
+	  "vbd-params,vdi-params", "Lists the disks of a VM." },
+	{ "vm-vif-list", vm_vif_list, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "", "params",
+	  "Lists the network interfaces of a VM." },
+	{ "console", console, VM_SELECTORS | ONE_VM, "", "",
+	  "Connects the terminal to the serial port of a running VM." },
+	{ 0 },
+};
+
+/* ---- making and deleting ---- */
+
+int show_new_vm(struct cli *c, const char *ref)
+{
+	const char *description = cli_arg(c, "new-name-description");
+	if (description && record_set(c->t, &class_VM, ref, "name_description", description) < 0)
+		return -1;
+	return cli_uuid(c, &class_VM, ref);
+}
+
+int clone_vm(struct cli *c, struct VM_row *vm)
+{
+	struct VM_clone a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
+	return cli_call(c, VM_clone, &a) < 0 ? -1 : show_new_vm(c, a.result);
+}
+
+static int vm_clone(struct cli *c)
+{
+	return for_vms(c, clone_vm);
+}
+
+static int vm_create(struct cli *c)
+{
+	const char *description = cli_arg(c, "name-description");
+	struct VM_create a = {
+		.name_label = cli_arg(c, "name-label"),
+		.name_description = description ? description : "",
+	};
+	if (cli_call(c, VM_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VM, a.result);
+}
+
+static int vm_destroy(struct cli *c)
+{
+	struct VM_row *vm = cli_object(c, VM, "uuid");
+	if (!vm)
+		return -1;
+	return cli_call(c, VM_destroy, (&(struct VM_destroy){ .self = vm->row.ref }));
+}
+
+/* ---- running and stopping ---- */
+
+static int start_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_start a = { .vm = vm->row.ref };
+	if (cli_bool(c, "paused", &a.start_paused) < 0)
+		return -1;
+	if (cli_arg(c, "on") && !select_host(c, cli_arg(c, "on")))
+		return -1;
+	return cli_call(c, VM_start, &a);
+}
+
+static int vm_start(struct cli *c)
+{
+	return for_vms(c, start_one);
+}
+
+static int shutdown_one(struct cli *c, struct VM_row *vm)
+{
+	bool force = false;
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	if (force)
+		return cli_call(c, VM_hard_shutdown,
+				(&(struct VM_hard_shutdown){ .vm = vm->row.ref }));
+	return cli_call(c, VM_clean_shutdown, (&(struct VM_clean_shutdown){ .vm = vm->row.ref }));
+}
+
+static int vm_shutdown(struct cli *c)
+{
+	return for_vms(c, shutdown_one);
+}
+
+static int reboot_one(struct cli *c, struct VM_row *vm)
+{
+	bool force = false;
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	if (force)
+		return cli_call(c, VM_hard_reboot, (&(struct VM_hard_reboot){ .vm = vm->row.ref }));
+	return cli_call(c, VM_clean_reboot, (&(struct VM_clean_reboot){ .vm = vm->row.ref }));
+}
+
+static int vm_reboot(struct cli *c)
+{
+	return for_vms(c, reboot_one);
+}
+
+static int pause_one(struct cli *c, struct VM_row *vm)
+{
+	return cli_call(c, VM_pause, (&(struct VM_pause){ .vm = vm->row.ref }));
+}
+
+static int vm_pause(struct cli *c)
+{
+	return for_vms(c, pause_one);
+}
+
+static int unpause_one(struct cli *c, struct VM_row *vm)
+{
+	return cli_call(c, VM_unpause, (&(struct VM_unpause){ .vm = vm->row.ref }));
+}
+
+static int vm_unpause(struct cli *c)
+{
+	return for_vms(c, unpause_one);
+}
+
+static int limit_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_set_memory_limits a = { .self = vm->row.ref };
+	if (cli_size(c, "static-min", &a.static_min) < 0 ||
+	    cli_size(c, "static-max", &a.static_max) < 0 ||
+	    cli_size(c, "dynamic-min", &a.dynamic_min) < 0 ||
+	    cli_size(c, "dynamic-max", &a.dynamic_max) < 0)
+		return -1;
+	return cli_call(c, VM_set_memory_limits, &a);
+}
+
+static int vm_memory_limits_set(struct cli *c)
+{
+	return for_vms(c, limit_one);
+}
+
+/* ---- looking ---- */
+
+static int vm_disk_list(struct cli *c)
+{
+	return for_vms(c, list_disks);
+}
+
+static int list_vifs(struct cli *c, struct VM_row *vm)
+{
+	struct columns columns;
+	if (select_columns(c, view_find("vif"), "params",
+			   "uuid,device,MAC,network-uuid,network-name-label", &columns) < 0)
+		return -1;
+	DB_EACH (c->t, VIF, vif, "VM", vm->row.ref)
+		cli_record(c, &columns, &vif->row);
+	return 0;
+}
+
+static int vm_vif_list(struct cli *c)
+{
+	return for_vms(c, list_vifs);
+}
+
+static int connect_one(struct cli *c, struct VM_row *vm)
+{
+	if (vm->power_state != vm_power_state_Running && vm->power_state != vm_power_state_Paused)
+		return fail(c->t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused",
+			    vm->power_state == vm_power_state_Halted ? "halted" : "suspended");
+	return thin_connect(c->thin, cli_path(c, "/console", "uuid", vm->uuid));
+}
+
+static int console(struct cli *c)
+{
+	return for_vms(c, connect_one);
+}
