@@ -15,6 +15,7 @@
 #include "api/operation.h"
 #include "api/plan.h"
 #include "api/settings.h"
+#include "api/undo.h"
 #include "api/vm.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
@@ -170,7 +171,9 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	vm->domid = -1;
 	if (*db_find(t, &class_VM, "uuid", vm->uuid))
 		return fail_ptr(t, DB_UNIQUENESS_CONSTRAINT_VIOLATION, "VM", "uuid", vm->uuid);
-	if (db_insert(t, &metrics->row) < 0 || db_insert(t, &vm->row) < 0)
+	if (undo_record_delete(t, "VM_metrics", metrics->row.ref) < 0 ||
+	    undo_record_delete(t, "VM", vm->row.ref) < 0 || db_insert(t, &metrics->row) < 0 ||
+	    db_insert(t, &vm->row) < 0)
 		return NULL;
 	DB_EACH(t, VM, sibling, "snapshot_of", snap->snapshot_of) {
 		sibling->snapshot_of = vm->row.ref;
@@ -198,8 +201,11 @@ int VM_revert(struct task *t, struct VM_revert *a)
 	struct VM_row *snap = db_get(t, VM, a->snapshot);
 	if (!snap || operation_check(t, snap, vm_operations_revert) < 0)
 		return -1;
-	const char *vm = db_seek(t, VM, snap->snapshot_of) ? snap->snapshot_of : revive_vm(t, snap);
-	if (!vm || (a->keep_current && keep_current(t, vm, snap) < 0))
+	bool exists = db_seek(t, VM, snap->snapshot_of) != NULL;
+	if (exists && a->keep_current && keep_current(t, snap->snapshot_of, snap) < 0)
+		return -1;
+	const char *vm = exists ? snap->snapshot_of : revive_vm(t, snap);
+	if (!vm)
 		return -1;
 	t->cancellable = true;
 	if (!operation_begin(t, a->snapshot, vm_operations_revert) ||

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/host.h"
+
+#include <sys/utsname.h>
+
+#include "api/call.h"
+#include "api/settings.h"
+#include "api/storage.h"
+#include "base/io.h"
+#include "base/task.h"
+#include "db/db.h"
+
+/* The API that is spoken: the version clients look at to know which calls there are. */
+enum { API_MAJOR = 2, API_MINOR = 21 };
+
+struct settings settings;
+
+static char host_ref[64];
+
+const char *this_host(void)
+{
+	return host_ref;
+}
+
+void set_this_host(const char *ref)
+{
+	snprintf(host_ref, sizeof host_ref, "%s", ref);
+}
+
+static int open_host(struct task *t)
+{
+	DB_SCOPE(t);
+	struct utsname u;
+	uname(&u);
+	struct host_row *host = *(struct host_row **)db_find(t, &class_host, NULL, NULL);
+	bool known = host != NULL;
+	if (!known) {
+		host = row_new(t, host);
+		host->name_label = host->hostname = u.nodename;
+		host->address = "127.0.0.1";
+	}
+	host->enabled = true;
+	host->API_version_major = API_MAJOR;
+	host->API_version_minor = API_MINOR;
+	host->API_version_vendor = "Stillframe";
+	map_set(host, &host->software_version, "product_brand", "Stillframe");
+	map_set(host, &host->software_version, "product_version", settings.version);
+	map_set(host, &host->software_version, "linux", u.release);
+	map_set(host, &host->software_version, "accelerator", settings.accel);
+	if ((known ? db_put(t, &host->row) : db_insert(t, &host->row)) < 0)
+		return -1;
+	set_this_host(host->row.ref);
+	return db_commit(t);
+}
+
+static int open_pool(struct task *t)
+{
+	DB_SCOPE(t);
+	if (*db_find(t, &class_pool, NULL, NULL))
+		return 0;
+	struct pool_row *pool = row_new(t, pool);
+	pool->master = this_host();
+	if (db_insert(t, &pool->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int open_network(struct task *t)
+{
+	DB_SCOPE(t);
+	if (*db_find(t, &class_network, NULL, NULL))
+		return 0;
+	struct network_row *n = row_new(t, network);
+	n->name_label = "User-mode network";
+	n->name_description = "Each VM behind an address translation of its own: it reaches out, "
+			      "nobody reaches in";
+	n->MTU = 1500;
+	n->managed = true;
+	if (db_insert(t, &n->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int open_template(struct task *t)
+{
+	if (*db_find(t, &class_VM, "name_label", "Other install media"))
+		return 0;
+	struct VM_create a = {
+		.name_label = "Other install media",
+		.name_description = "Template which allows VM installation from install media",
+	};
+	DB_SCOPE(t);
+	if (VM_create(t, &a) < 0)
+		return -1;
+	struct VM_row *vm = db_get(t, VM, a.result);
+	vm->is_a_template = vm->is_default_template = true;
+	map_set(vm, &vm->other_config, "default_template", "true");
+	map_set(vm, &vm->other_config, "install-methods", "cdrom");
+	map_remove(&vm->other_config, "mac_seed");
+	if (db_put(t, &vm->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* Only where the pool never had a default SR: one that the user destroyed does not come back. */
+static int open_local_sr(struct task *t)
+{
+	const char *location = str(t, "%s/sr", settings.state);
+	struct pool_row *pool = *(struct pool_row **)db_find(t, &class_pool, NULL, NULL);
+	if (!ref_is_null(pool->default_SR))
+		return 0;
+	if (dir_make(t, location, 0700) < 0)
+		return -1;
+	struct SR_create a = {
+		.name_label = "Local storage",
+		.name_description = "Disks as files on this host",
+		.type = "file",
+		.content_type = "user",
+	};
+	map_set(t, &a.device_config, "location", location);
+	return call(t, SR_create, &a);
+}
+
+int host_open(struct task *t)
+{
+	if (open_host(t) < 0 || open_pool(t) < 0 || open_network(t) < 0 || open_template(t) < 0)
+		return -1;
+	storage_open(t);
+	return open_local_sr(t);
+}

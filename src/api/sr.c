@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sr.c -- storage repositories and how hosts reach them. */
+#include "api/call.h"
+#include "api/settings.h"
+#include "api/storage.h"
+#include "api/undo.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+static struct PBD_row *pbd_of(struct task *t, const char *sr)
+{
+	return *(struct PBD_row **)db_find(t, &class_PBD, "SR", sr);
+}
+
+static int check_type(struct task *t, const char *type)
+{
+	for (const struct sr_type *s = sr_types; s->name; s++)
+		if (streq(s->name, type))
+			return 0;
+	return fail(t, SR_UNKNOWN_DRIVER, type);
+}
+
+/* ---- create, introduce ---- */
+
+static struct SR_row *sr_row(struct task *t, const struct SR_create *a)
+{
+	struct SR_row *sr = row_new(t, SR);
+	sr->name_label = a->name_label;
+	sr->name_description = a->name_description;
+	sr->type = a->type;
+	sr->content_type = a->content_type;
+	sr->shared = a->shared;
+	return sr;
+}
+
+static int insert_both(struct task *t, struct SR_row *sr, const struct map *config)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = row_new(t, PBD);
+	pbd->host = this_host();
+	pbd->SR = sr->row.ref;
+	pbd->device_config = *config;
+	if (undo_record_delete(t, "SR", sr->row.ref) < 0 || db_insert(t, &sr->row) < 0 ||
+	    db_insert(t, &pbd->row) < 0 || undo_sr_detach(t, sr->row.ref) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* The pool's first SR is its default. */
+static int set_default(struct task *t, const char *sr)
+{
+	struct pool_row *pool = *(struct pool_row **)db_find(t, &class_pool, NULL, NULL);
+	if (!pool || db_seek(t, SR, pool->default_SR))
+		return 0;
+	pool->default_SR = pool->suspend_image_SR = pool->crash_dump_SR = sr;
+	return db_put(t, &pool->row);
+}
+
+static int record_plugged(struct task *t, const char *sr)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = pbd_of(t, sr);
+	pbd->currently_attached = true;
+	if (db_put(t, &pbd->row) < 0 || set_default(t, sr) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int SR_create(struct task *t, struct SR_create *a)
+{
+	if (check_type(t, a->type) < 0)
+		return -1;
+	struct SR_row *sr = sr_row(t, a);
+	if (insert_both(t, sr, &a->device_config) < 0 ||
+	    storage_attach(t, sr, &a->device_config, true) < 0 || record_plugged(t, sr->row.ref) < 0)
+		return -1;
+	a->result = sr->row.ref;
+	storage_refresh(t, a->result, (const char *[]){ NULL });
+	return 0;
+}
+
+int SR_introduce(struct task *t, struct SR_introduce *a)
+{
+	if (check_type(t, a->type) < 0)
+		return -1;
+	if (!text_is_uuid(a->uuid))
+		return fail(t, INVALID_VALUE, "uuid", a->uuid);
+	DB_SCOPE(t);
+	if (*db_find(t, &class_SR, "uuid", a->uuid))
+		return fail(t, DB_UNIQUENESS_CONSTRAINT_VIOLATION, "SR", "uuid", a->uuid);
+	struct SR_row *sr = row_new(t, SR);
+	sr->uuid = a->uuid;
+	sr->name_label = a->name_label;
+	sr->name_description = a->name_description;
+	sr->type = a->type;
+	sr->content_type = a->content_type;
+	sr->shared = a->shared;
+	if (db_insert(t, &sr->row) < 0)
+		return -1;
+	a->result = sr->row.ref;
+	return db_commit(t);
+}
+
+/* ---- scan ---- */
+
+static bool in_flight(struct task *t, const char *volume)
+{
+	return journal_mentions(t, "VOL_DELETE", 1, volume);
+}
+
+static bool has_layers(const struct volumes *all, const char *id)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (streq(all->v[i].parent, id))
+			return true;
+	return false;
+}
+
+/* A volume without a record: of an SR that was introduced, or put there by hand. */
+static int adopt_volume(struct task *t, const char *sr, const struct volumes *all,
+			const struct volume *v)
+{
+	DB_SCOPE(t);
+	if (storage_owner(t, v->id) || in_flight(t, v->id))
+		return 0;
+	struct VDI_row *vdi = row_new(t, VDI);
+	bool below = has_layers(all, v->id);
+	vdi->name_label = below ? "base copy" : v->id;
+	vdi->SR = sr;
+	vdi->location = v->id;
+	vdi->parent_location = v->parent;
+	vdi->virtual_size = (int64_t)v->virtual_size;
+	vdi->physical_utilisation = (int64_t)v->physical_size;
+	vdi->managed = !below;
+	vdi->read_only = below;
+	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	if (db_insert(t, &vdi->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* Asked of the storage itself: the list may be older than the row. */
+static int check_present(struct task *t, const struct sr *sr, const char *ref)
+{
+	struct VDI_row *now = db_seek(t, VDI, ref);
+	struct volume v;
+	bool missing = now && sr->layout->stat(t, sr, now->location, &v) < 0;
+	if (missing && t->code != VDI_MISSING)
+		return -1;
+	task_forgive(t);
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_seek(t, VDI, ref);
+	if (!vdi || !now || vdi->row.gen != now->row.gen || vdi->missing == missing)
+		return 0;
+	vdi->missing = missing;
+	if (db_put(t, &vdi->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int SR_scan(struct task *t, struct SR_scan *a)
+{
+	const struct sr *sr = storage_sr(t, a->sr);
+	struct volumes all;
+	if (!sr || sr->layout->scan(t, sr, &all) < 0)
+		return -1;
+	for (size_t i = 0; i < all.n; i++)
+		if (adopt_volume(t, a->sr, &all, &all.v[i]) < 0)
+			return -1;
+	struct list refs = { 0 };
+	DB_EACH(t, VDI, vdi, "SR", a->sr)
+		list_add(t, &refs, vdi->row.ref);
+	for (size_t i = 0; i < refs.n; i++)
+		if (check_present(t, sr, refs.v[i]) < 0)
+			return -1;
+	list_add(t, &refs, "");
+	refs.v[refs.n - 1] = NULL;
+	storage_refresh(t, a->sr, refs.v);
+	return 0;
+}
+
+/* ---- forget, destroy ---- */
+
+static int delete_records(struct task *t, struct SR_row *sr)
+{
+	DB_EACH(t, VDI, vdi, "SR", sr->row.ref) {
+		DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+			if (db_delete(t, &vbd->row) < 0)
+				return -1;
+		if (db_delete(t, &vdi->row) < 0)
+			return -1;
+	}
+	DB_EACH(t, PBD, pbd, "SR", sr->row.ref)
+		if (db_delete(t, &pbd->row) < 0)
+			return -1;
+	return db_delete(t, &sr->row);
+}
+
+int SR_forget(struct task *t, struct SR_forget *a)
+{
+	DB_SCOPE(t);
+	struct SR_row *sr = db_get(t, SR, a->sr);
+	if (!sr)
+		return -1;
+	DB_EACH(t, PBD, pbd, "SR", a->sr)
+		if (pbd->currently_attached)
+			return fail(t, SR_HAS_PBD, a->sr);
+	if (delete_records(t, sr) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int SR_destroy(struct task *t, struct SR_destroy *a)
+{
+	struct SR_row *sr = db_get(t, SR, a->sr);
+	struct PBD_row *pbd = sr ? pbd_of(t, a->sr) : NULL;
+	if (!sr)
+		return -1;
+	if (!pbd)
+		return fail(t, SR_HAS_NO_PBDS, a->sr);
+	if (*db_find(t, &class_VDI, "SR", a->sr))
+		return fail(t, SR_NOT_EMPTY);
+	struct sr *place = sr_open(t, sr->type, sr->uuid, &pbd->device_config, false);
+	if (!place || sr_destroy(t, sr->type, place) < 0)
+		return -1;
+	storage_detach(sr->uuid);
+	DB_SCOPE(t);
+	sr = db_get(t, SR, a->sr);
+	if (!sr || delete_records(t, sr) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- PBDs ---- */
+
+int PBD_create(struct task *t, struct PBD_create *a)
+{
+	DB_SCOPE(t);
+	if (!db_get(t, host, a->host) || !db_get(t, SR, a->SR))
+		return -1;
+	if (pbd_of(t, a->SR))
+		return fail(t, DB_UNIQUENESS_CONSTRAINT_VIOLATION, "PBD", "SR", a->SR);
+	struct PBD_row *pbd = row_new(t, PBD);
+	pbd->host = a->host;
+	pbd->SR = a->SR;
+	pbd->device_config = a->device_config;
+	if (db_insert(t, &pbd->row) < 0)
+		return -1;
+	a->result = pbd->row.ref;
+	return db_commit(t);
+}
+
+int PBD_plug(struct task *t, struct PBD_plug *a)
+{
+	struct PBD_row *pbd = db_get(t, PBD, a->self);
+	struct SR_row *sr = pbd ? db_get(t, SR, pbd->SR) : NULL;
+	if (!sr)
+		return -1;
+	if (pbd->currently_attached)
+		return 0;
+	if (storage_attach(t, sr, &pbd->device_config, false) < 0 ||
+	    record_plugged(t, sr->row.ref) < 0)
+		return -1;
+	return SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref });
+}
+
+static int check_idle(struct task *t, const struct SR_row *sr)
+{
+	DB_EACH(t, VDI, vdi, "SR", sr->row.ref) {
+		bool busy = vdi->current_operations.n > 0;
+		DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+			busy |= vbd->currently_attached;
+		if (busy)
+			return fail(t, VDI_IN_USE, vdi->row.ref, "unplug");
+	}
+	return 0;
+}
+
+int PBD_unplug(struct task *t, struct PBD_unplug *a)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = db_get(t, PBD, a->self);
+	struct SR_row *sr = pbd ? db_seek(t, SR, pbd->SR) : NULL;
+	if (!pbd)
+		return -1;
+	if (sr && check_idle(t, sr) < 0)
+		return -1;
+	pbd->currently_attached = false;
+	if (db_put(t, &pbd->row) < 0 || db_commit(t) < 0)
+		return -1;
+	if (sr)
+		storage_detach(sr->uuid);
+	return 0;
+}
+
+int PBD_destroy(struct task *t, struct PBD_destroy *a)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = db_get(t, PBD, a->self);
+	if (!pbd)
+		return -1;
+	if (pbd->currently_attached)
+		return fail(t, OPERATION_NOT_ALLOWED, "the PBD is plugged; unplug it first");
+	if (db_delete(t, &pbd->row) < 0)
+		return -1;
+	return db_commit(t);
+}

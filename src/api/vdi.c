@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/vdi.h"
+
+#include "api/call.h"
+#include "api/operation.h"
+#include "api/storage.h"
+#include "api/undo.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/journal.h"
+
+/* ---- create ---- */
+
+int VDI_create(struct task *t, struct VDI_create *a)
+{
+	const struct sr *sr = storage_sr(t, a->SR);
+	int type = enum_value("vdi_type", a->type);
+	if (!sr)
+		return -1;
+	if (type < 0)
+		return fail(t, INVALID_VALUE, "type", a->type);
+	const char *id = volume_id_new(t);
+	struct volume v;
+	if (a->virtual_size <= 0)
+		return fail(t, SR_BACKEND_FAILURE_79, "",
+			    str(t, "VDI Invalid size [opterr=%lld bytes]", (long long)a->virtual_size), "");
+	if (undo_vol_delete(t, a->SR, id, "") < 0 ||
+	    sr->layout->create(t, sr, id, "", (uint64_t)a->virtual_size) < 0 ||
+	    sr->layout->stat(t, sr, id, &v) < 0)
+		return -1;
+
+	struct VDI_row *vdi = row_new(t, VDI);
+	vdi->name_label = a->name_label;
+	vdi->name_description = a->name_description;
+	vdi->SR = a->SR;
+	vdi->location = id;
+	vdi->virtual_size = (int64_t)v.virtual_size;
+	vdi->physical_utilisation = (int64_t)v.physical_size;
+	vdi->type = (enum vdi_type)type;
+	vdi->sharable = a->sharable;
+	vdi->other_config = a->other_config;
+	vdi->sm_config = a->sm_config;
+	vdi->managed = true;
+	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	a->result = vdi->row.ref;
+	{
+		DB_SCOPE(t);
+		if (db_insert(t, &vdi->row) < 0 || journal_drop(t) < 0 || db_commit(t) < 0)
+			return -1;
+	}
+	storage_refresh(t, a->SR, (const char *[]){ a->result, NULL });
+	return 0;
+}
+
+/* ---- destroy ---- */
+
+static int check_unused(struct task *t, const struct VDI_row *vdi, const char *operation)
+{
+	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		if (vbd->currently_attached)
+			return fail(t, VDI_IN_USE, vdi->row.ref, operation);
+	if (vdi->current_operations.n)
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
+			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
+	return vdi->managed ? 0 : fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+}
+
+/* Drives of the disk go with it. */
+static int delete_drives(struct task *t, const char *vdi)
+{
+	DB_EACH(t, VBD, vbd, "VDI", vdi)
+		if (db_delete(t, &vbd->row) < 0)
+			return -1;
+	return 0;
+}
+
+int VDI_destroy(struct task *t, struct VDI_destroy *a)
+{
+	struct VDI_row *vdi;
+	{
+		DB_SCOPE(t);
+		vdi = db_get(t, VDI, a->self);
+		if (!vdi || check_unused(t, vdi, "destroy") < 0 || !storage_sr(t, vdi->SR))
+			return -1;
+		if (delete_drives(t, a->self) < 0 || db_delete(t, &vdi->row) < 0 ||
+		    storage_release(t, vdi, vdi->location, vdi->parent_location) < 0 ||
+		    db_commit(t) < 0)
+			return -1;
+	}
+	undo_after(t);
+	storage_refresh(t, vdi->SR, (const char *[]){ NULL });
+	return 0;
+}
+
+/* ---- in and out ---- */
+
+int64_t vdi_size(struct task *t, const char *ref)
+{
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	return vdi ? vdi->virtual_size : -1;
+}
+
+struct transfer {
+	const char *vdi;
+	int fd;
+	uint64_t length;
+};
+
+/* Reading a frozen volume disturbs nobody; a written one must have no writer. */
+static int check_readable(struct task *t, const struct VDI_row *vdi)
+{
+	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot)
+			return fail(t, VDI_IN_USE, vdi->row.ref, "export");
+	return 0;
+}
+
+static int run_export(struct task *t, void *args)
+{
+	struct transfer *a = args;
+	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_copy);
+	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	if (!sr || check_readable(t, vdi) < 0 || sr_export(t, sr, vdi->location, a->fd) < 0)
+		return -1;
+	return operation_end(t);
+}
+
+static int run_import(struct task *t, void *args)
+{
+	struct transfer *a = args;
+	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_blocked);
+	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	if (!sr)
+		return -1;
+	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
+		return fail(t, VDI_READONLY, a->vdi);
+	DB_EACH(t, VBD, vbd, "VDI", a->vdi)
+		if (vbd->currently_attached)
+			return fail(t, VDI_IN_USE, a->vdi, "import");
+	if (sr_import(t, sr, vdi->location, a->fd, a->length) < 0)
+		return -1;
+	storage_refresh(t, vdi->SR, (const char *[]){ a->vdi, NULL });
+	return operation_end(t);
+}
+
+static const struct call call_export = { "VDI.export_raw", VOID, 0, run_export };
+static const struct call call_import = { "VDI.import_raw", VOID, 0, run_import };
+
+int vdi_export_raw(struct task *t, const char *vdi, int out)
+{
+	return api_call(t, &call_export, &(struct transfer){ .vdi = vdi, .fd = out });
+}
+
+int vdi_import_raw(struct task *t, const char *vdi, int in, uint64_t length)
+{
+	return api_call(t, &call_import,
+			&(struct transfer){ .vdi = vdi, .fd = in, .length = length });
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vdi.h -- disks in and out, for the handlers that stream them. */
+#pragma once
+
+#include <stdint.h>
+
+struct task;
+
+/* Bytes that the guest sees; -1 with HANDLE_INVALID. */
+int64_t vdi_size(struct task *, const char *vdi);
+/* The whole disk as raw bytes to a descriptor, behind a task of its own.  VDI_IN_USE while a running VM
+ * writes it. */
+int vdi_export_raw(struct task *, const char *vdi, int out);
+/* Raw bytes onto the disk, from its beginning; length 0: until the stream ends.  Not onto a
+ * snapshot (VDI_READONLY), nor while a VM has it, nor while others are layers over it. */
+int vdi_import_raw(struct task *, const char *vdi, int in, uint64_t length);

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+/* config.h -- the daemon's command line and configuration file.
+ *
+ * The file has lines `key = value`; # begins a comment.  What can be said in both, the command line says last.
+ * The keys stand in one table (config.c), which also prints --help. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/list.h"
+
+struct task;
+
+struct config {
+	const char *state;
+	const char *listen;       /* ADDR:PORT, or "" */
+	const char *accel;        /* auto, kvm, tcg */
+	const char *vmm;          /* qemu, fake */
+	const char *qemu_user;    /* "" : a sensible one */
+	struct list boot_dirs;
+	bool foreground;
+	bool model;               /* print the model and exit */
+};
+
+/* 0, or -1 with the error recorded.  --help and --version print and exit. */
+int config_read(struct task *, int argc, char **argv, struct config *ret);

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stillframed/startup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/guests.h"
+#include "api/host.h"
+#include "api/session.h"
+#include "api/settings.h"
+#include "api/storage.h"
+#include "api/tasks.h"
+#include "api/undo.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "cli/cli.h"
+#include "db/db.h"
+#include "stillframed/config.h"
+#include "stillframed/timers.h"
+#include "vmm/vmm.h"
+#include "wire/console.h"
+#include "wire/http.h"
+#include "wire/transfer.h"
+
+#ifndef VERSION
+#define VERSION "unknown"
+#endif
+
+/* ---- settings ---- */
+
+static int set_vmm(struct task *t, const char *name)
+{
+	static const struct vmm_driver *const drivers[] = { &vmm_qemu, &vmm_fake };
+	for (size_t i = 0; i < COUNT(drivers); i++)
+		if (streq(drivers[i]->name, name))
+			settings.vmm = drivers[i];
+	return settings.vmm ? 0 : fail(t, INVALID_VALUE, "vmm", name);
+}
+
+/* QEMU never runs as root: as the user named, else as the first of two that exists. */
+static int set_user(struct task *t, const char *name)
+{
+	const char *const names[] = { *name ? name : "stillframe-qemu", *name ? name : "nobody" };
+	settings.qemu_uid = getuid();
+	settings.qemu_gid = getgid();
+	if (getuid() != 0)
+		return 0;
+	for (size_t i = 0; i < COUNT(names); i++) {
+		struct passwd *p = getpwnam(names[i]);
+		if (!p || p->pw_uid == 0)
+			continue;
+		settings.qemu_uid = p->pw_uid;
+		settings.qemu_gid = p->pw_gid;
+		return 0;
+	}
+	return fail(t, INVALID_VALUE, "qemu-user", *name ? name : "nobody");
+}
+
+static int set_boot_dirs(struct task *t, const struct config *c)
+{
+	const char *own = str(t, "%s/boot", settings.state);
+	if (dir_make(t, own, 0755) < 0)
+		return -1;
+	list_add(t, &settings.boot_dirs, own);
+	for (size_t i = 0; i < c->boot_dirs.n; i++) {
+		const char *dir = c->boot_dirs.v[i];
+		if (*dir != '/')
+			return fail(t, INVALID_VALUE, "boot-dir", dir);
+		list_add(t, &settings.boot_dirs, dir);
+	}
+	return 0;
+}
+
+static int set_all(struct task *t, const struct config *c)
+{
+	if (dir_make(t, c->state, 0711) < 0)
+		return -1;
+	char *real = realpath(c->state, NULL);
+	if (!real)
+		return task_fail_errno(t, errno, c->state);
+	settings.state = talloc_strdup(t, real);
+	free(real);
+	settings.version = VERSION;
+	settings.accel = vmm_accel(t, c->accel);
+	if (!settings.accel)
+		return -1;
+	if (set_vmm(t, c->vmm) < 0 || set_user(t, c->qemu_user) < 0)
+		return -1;
+	return set_boot_dirs(t, c);
+}
+
+/* ---- one daemon a folder ---- */
+
+static int lock_fd = -1;
+
+static int take_lock(struct task *t)
+{
+	const char *path = str(t, "%s/lock", settings.state);
+	lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (lock_fd < 0)
+		return task_fail_errno(t, errno, path);
+	if (flock(lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "%s: another stillframed is using this folder", settings.state));
+	return 0;
+}
+
+/* Long chains mean many files. */
+static void raise_limits(void)
+{
+	struct rlimit r;
+	getrlimit(RLIMIT_NOFILE, &r);
+	r.rlim_cur = r.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* ---- doors ---- */
+
+static void serve_cli(struct task *t, struct request *r)
+{
+	enum { BODY_LIMIT = 200 << 10 };
+	char *body = request_body(t, r, BODY_LIMIT);
+	if (body)
+		cli_serve(t, r->fd, body, (size_t)r->body_length, r->trusted, r->peer);
+}
+
+static const struct route routes[] = {
+	{ "POST", "/cli", serve_cli },
+	{ "GET", "/export_raw_vdi", serve_export_raw_vdi },
+	{ "PUT", "/import_raw_vdi", serve_import_raw_vdi },
+	{ "CONNECT", "/console", serve_console },
+	{ "GET", "/console", serve_console },
+	{ NULL },
+};
+
+static int open_doors(struct task *t, const struct config *c)
+{
+	const char *socket = str(t, "%s/xapi.sock", settings.state);
+	return http_serve(t, routes, socket, *c->listen ? c->listen : NULL);
+}
+
+/* ---- up and down ---- */
+
+int startup(struct task *t, const struct config *c)
+{
+	raise_limits();
+	if (set_all(t, c) < 0 || take_lock(t) < 0)
+		return -1;
+	umask(077);
+	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
+	    tasks_open(t) < 0 || host_open(t) < 0 || guests_open(t) < 0)
+		return -1;
+	undo_all(t);
+	if (timers_start(t) < 0 || open_doors(t, c) < 0)
+		return -1;
+	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state, settings.accel);
+	return 0;
+}
+
+void shutdown_daemon(struct task *t)
+{
+	enum { PATIENCE_MS = 10000 };
+	log_line(t, "stopping");
+	timers_stop();
+	tasks_close(PATIENCE_MS);
+	http_stop();
+	guests_close();
+	storage_close();
+	db_close();
+	close(lock_fd);
+}
