@@ -95,14 +95,8 @@ static int event_wait(struct cli *c)
 
 /* ---- help ---- */
 
-static void collect(struct cli *c, struct list *names, const struct view *v,
-		    const struct command *k)
-{
-	list_add(c->t, names, v ? str(c->t, "%s-%s", v->name, k->name) : k->name);
-}
-
 struct collection {
-	struct cli *c;
+	struct task *t;
 	struct list names;
 	bool all;
 };
@@ -111,7 +105,8 @@ static void collect_one(void *arg, const struct view *v, const struct command *k
 {
 	struct collection *into = arg;
 	if (into->all || k->flags & STANDARD)
-		collect(into->c, &into->names, v, k);
+		list_add(into->t, &into->names,
+			 v ? str(into->t, "%s-%s", v->name, k->name) : k->name);
 }
 
 static int by_name(const void *a, const void *b)
@@ -126,12 +121,13 @@ static const char *wrapped(struct cli *c, const struct list *names)
 	size_t width = 4;
 	for (size_t i = 0; i < names->n; i++) {
 		size_t n = strlen(names->v[i]) + 2;
-		if (width > 4 && width + n > 74) {
-			s = talloc_strdup_append(s, "\n    ");
-			width = 4;
-		}
-		s = talloc_asprintf_append(s, "%s%s", names->v[i], i + 1 < names->n ? ", " : "");
-		width += n;
+		bool wraps = i > 0 && width + n > 74;
+		width = wraps ? 4 + n : width + n;
+		s = talloc_asprintf_append(s, "%s%s",
+					   !i      ? ""
+					   : wraps ? ",\n    "
+						   : ", ",
+					   names->v[i]);
 	}
 	return s;
 }
@@ -146,7 +142,7 @@ static const char usage[] =
 
 static void show_commands(struct cli *c, bool all)
 {
-	struct collection k = { .c = c, .all = all };
+	struct collection k = { .t = c->t, .all = all };
 	cli_each_command(&k, collect_one);
 	qsort(k.names.v, k.names.n, sizeof *k.names.v, by_name);
 	if (c->minimal) {
