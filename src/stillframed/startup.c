@@ -126,17 +126,18 @@ static void raise_limits(void)
 static void serve_cli(struct task *t, struct request *r)
 {
 	enum { BODY_LIMIT = 200 << 10 };
-	char *body = request_body(t, r, BODY_LIMIT);
+	size_t n;
+	char *body = http_body(t, r, BODY_LIMIT, &n);
 	if (body)
-		cli_serve(t, r->fd, body, (size_t)r->body_length, r->trusted, r->peer);
+		cli_serve(t, r->fd, body, n, r->trusted, r->peer);
 }
 
 static const struct route routes[] = {
 	{ "POST", "/cli", serve_cli },
-	{ "GET", "/export_raw_vdi", serve_export_raw_vdi },
-	{ "PUT", "/import_raw_vdi", serve_import_raw_vdi },
-	{ "CONNECT", "/console", serve_console },
-	{ "GET", "/console", serve_console },
+	{ "GET", "/export_raw_vdi", transfer_export_vdi },
+	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
+	{ "CONNECT", "/console", console_serve },
+	{ "GET", "/console", console_serve },
 	{ NULL },
 };
 

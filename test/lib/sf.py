@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon in a folder of its own, and its `xe`, for tests.
+
+    with Daemon() as d:
+        vm = d.vm('web', disks=2)
+        d.xe('vm-start', vm=vm)
+
+A test is a program: functions whose names begin with test_, run in order by main(); exit 0, 1,
+or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
+folder of tools/make-guest.
+"""
+import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
+SLOW = float(os.environ.get('SLOW', '1'))          # sanitizers: everything takes this much longer
+
+
+class Failed(Exception):
+    """xe ended with a status other than 0."""
+
+    def __init__(self, status, out, err):
+        super().__init__(f'status {status}: {err.strip()}')
+        self.status, self.out, self.err = status, out, err
+
+
+class Skip(Exception):
+    pass
+
+
+class Daemon:
+    def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True):
+        self.own = state is None
+        self.state = state or tempfile.mkdtemp(prefix='stillframe-test-')
+        os.chmod(self.state, 0o711)
+        self.vmm, self.options, self.env = vmm, list(options), env or {}
+        self.process = None
+        if start:
+            self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.end(keep=kind is not None and 'KEEP' in os.environ)
+
+    # ---- the daemon's life ----
+
+    def start(self, env=None, wait=True):
+        log = open(os.path.join(self.state, 'test.log'), 'ab')
+        self.process = subprocess.Popen(
+            [os.path.join(BUILD, 'stillframed'), '--state', self.state, '--foreground',
+             '--vmm', self.vmm, *self.options],
+            stderr=log, env={**os.environ, **self.env, **(env or {})}, stdin=subprocess.DEVNULL)
+        log.close()
+        if wait:
+            self.wait_up()
+
+    def wait_up(self):
+        end = time.time() + 60 * SLOW
+        while time.time() < end:
+            if self.process.poll() is not None:
+                raise Exception('the daemon ended:\n' + self.log()[-3000:])
+            try:
+                s = socket.socket(socket.AF_UNIX)
+                s.connect(os.path.join(self.state, 'xapi.sock'))
+                s.close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise Exception('the daemon did not come up:\n' + self.log()[-3000:])
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60 * SLOW)
+        status = self.process.returncode if self.process else 0
+        self.process = None
+        return status
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def restart(self, **kw):
+        self.stop()
+        self.start(**kw)
+
+    def end(self, keep=False):
+        status = self.stop() if self.process else 0
+        for pid in self.guests().values():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if keep:
+            print('kept', self.state)
+        elif self.own:
+            shutil.rmtree(self.state, ignore_errors=True)
+        if status not in (0, None):
+            raise Exception(f'the daemon ended with status {status}')
+
+    def log(self):
+        with open(os.path.join(self.state, 'test.log'), errors='replace') as f:
+            return f.read()
+
+    def guests(self):
+        """VM uuid -> pid of its process, as the run folders say."""
+        found = {}
+        run = os.path.join(self.state, 'run')
+        for uuid in os.listdir(run) if os.path.isdir(run) else []:
+            try:
+                with open(os.path.join(run, uuid, 'pid')) as f:
+                    pid = int(f.read().split()[0])
+                os.kill(pid, 0)
+                found[uuid] = pid
+            except (OSError, ValueError, IndexError):
+                pass
+        return found
+
+    # ---- xe ----
+
+    def run(self, *words, input=None, timeout=300, **params):
+        args = [str(w) for w in words]
+        args += [f'{k.replace("_", "-")}={v}' for k, v in params.items()]
+        p = subprocess.run([os.path.join(BUILD, 'xe'), *args], capture_output=True, input=input,
+                           timeout=timeout * SLOW,
+                           env={**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state})
+        return p.returncode, p.stdout.decode(errors='replace'), p.stderr.decode(errors='replace')
+
+    def xe(self, *words, **kw):
+        """Standard output without its last newline; Failed on any status but 0."""
+        status, out, err = self.run(*words, **kw)
+        if status:
+            raise Failed(status, out, err)
+        return out[:-1] if out.endswith('\n') else out
+
+    def fails(self, *words, says='', **kw):
+        """The error text of a command that must fail, and say so."""
+        status, out, err = self.run(*words, **kw)
+        assert status == 1, f'{words} {kw}: status {status}, not 1\n{out}{err}'
+        assert says in err + out, f'{words} {kw}: "{says}" is not in:\n{err}{out}'
+        return err
+
+    def get(self, record, uuid, name, key=None):
+        more = {'param_key': key} if key else {}
+        return self.xe(f'{record}-param-get', uuid=uuid, param_name=name, **more)
+
+    def list(self, record, params='uuid', **filters):
+        """The first field of each record."""
+        out = self.xe(f'{record}-list', '--minimal', f'params={params}', **filters)
+        return out.split(',') if out else []
+
+    # ---- things tests need ----
+
+    def sr(self):
+        return self.list('sr')[0]
+
+    def vdi(self, size='64MiB', name='disk', sr=None):
+        return self.xe('vdi-create', sr_uuid=sr or self.sr(), name_label=name, virtual_size=size)
+
+    def vm(self, name='vm', disks=0, size='64MiB', sr=None, memory=None):
+        vm = self.xe('vm-install', template='Other install media', new_name_label=name)
+        for i in range(disks):
+            self.xe('vbd-create', vm_uuid=vm, vdi_uuid=self.vdi(size, f'{name} {i}', sr), device=i)
+        if memory:
+            self.xe('vm-memory-limits-set', uuid=vm, static_min='16MiB', static_max=memory,
+                    dynamic_min=memory, dynamic_max=memory)
+        return vm
+
+    def disks(self, vm):
+        """device -> VDI uuid."""
+        vbds = self.list('vbd', vm_uuid=vm)
+        return {self.get('vbd', v, 'userdevice'): self.get('vbd', v, 'vdi-uuid') for v in vbds}
+
+    def state_of(self, vm):
+        return self.get('vm', vm, 'power-state')
+
+    def wait_state(self, vm, state, seconds=60):
+        end = time.time() + seconds * SLOW
+        while self.state_of(vm) != state:
+            assert time.time() < end, f'VM is {self.state_of(vm)}, not {state}'
+            time.sleep(0.05)
+
+    def snapshot(self, vm, name='snap', **kw):
+        return self.xe('vm-snapshot', uuid=vm, new_name_label=name, **kw)
+
+    def volumes(self, sr='sr'):
+        """Volume files in the SR's folder."""
+        folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
+        return sorted(f for f in os.listdir(folder) if f.endswith('.qcow2') or f.endswith('.new'))
+
+    def check(self):
+        """What must hold at any quiet moment: each volume has a record and each record a volume, no
+        operation is stuck, no task runs, the journal is empty."""
+        rows = self.sql('SELECT location FROM VDI')
+        located = sorted(r + '.qcow2' for r in rows)
+        for sr in self.list('sr'):
+            pbd = self.list('pbd', sr_uuid=sr)
+        stray = set(self.volumes()) - set(located)
+        assert not stray, f'volumes without a record: {stray}'
+        for path in self.sr_paths():
+            pass
+        for table in ('VM', 'VDI'):
+            stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
+            assert not stuck, f'stuck operations: {stuck}'
+        assert not self.sql('SELECT verb FROM journal'), 'the journal is not empty'
+        assert not self.sql("SELECT name_label FROM task WHERE status = 'pending'"), 'a task is pending'
+        missing = [l for l in located if l not in self.volumes()] if not self.extra_srs() else []
+        assert not missing, f'records without a volume: {missing}'
+
+    def extra_srs(self):
+        return len(self.list('sr')) > 1
+
+    def sr_paths(self):
+        return [os.path.join(self.state, 'sr')]
+
+    def sql(self, text):
+        import sqlite3
+        c = sqlite3.connect(os.path.join(self.state, 'state.db'))
+        try:
+            return [r[0] for r in c.execute(text).fetchall()]
+        finally:
+            c.close()
+
+
+class Serial:
+    """The guest's serial port: the commands of test/guest."""
+
+    def __init__(self, d, vm):
+        self.d, self.vm = d, vm
+        self.log = os.path.join(d.state, 'run', vm, 'serial.log')
+        self.buffer = b''
+        self.connect()
+
+    def connect(self):
+        end = time.time() + 20
+        while True:
+            self.s = socket.socket(socket.AF_UNIX)
+            try:
+                self.s.connect(os.path.join(self.d.state, 'run', self.vm, 'serial.sock'))
+                return
+            except OSError:
+                if time.time() > end:
+                    raise
+                time.sleep(0.1)
+
+    def close(self):
+        self.s.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def line(self, timeout=60):
+        end = time.time() + timeout * SLOW
+        while b'\n' not in self.buffer:
+            self.s.settimeout(max(0.01, end - time.time()))
+            got = self.s.recv(65536)
+            if not got:
+                raise EOFError('the serial port closed')
+            self.buffer += got
+        line, self.buffer = self.buffer.split(b'\n', 1)
+        return line.decode(errors='replace').strip('\r')
+
+    def wait_ready(self, timeout=90):
+        """Until the guest has booted; what it said before we connected is in its log."""
+        end = time.time() + timeout * SLOW
+        while time.time() < end:
+            with open(self.log, errors='replace') as f:
+                if re.search('STILLFRAME-GUEST ready', f.read()):
+                    break
+            time.sleep(0.1)
+        else:
+            raise Exception('the guest did not boot:\n' + open(self.log, errors='replace').read()[-2000:])
+        self.ask('ping')
+        return self
+
+    def ask(self, command, timeout=60):
+        """The answer's words behind `OK <command>`; an exception for ERR."""
+        self.s.sendall(command.encode() + b'\n')
+        word = command.split()[0]
+        while True:
+            line = self.line(timeout)
+            m = re.match(r'(OK|ERR) (\S+) ?(.*)', line)
+            if not m or m[2] != word:
+                continue
+            if m[1] == 'ERR':
+                raise Exception(line)
+            return m[3]
+
+    def fields(self, command):
+        return dict(w.split('=', 1) for w in self.ask(command).split() if '=' in w)
+
+    def counters(self):
+        return {k: int(v) for k, v in self.fields('counters').items()}
+
+
+def guest_folder():
+    """The guest's kernel and disks, built when need be."""
+    folder = os.environ.get('GUEST', os.path.join(BUILD, 'guest'))
+    p = subprocess.run([os.path.join(TOP, 'tools', 'make-guest'), folder], capture_output=True)
+    if p.returncode:
+        raise Skip('tools/make-guest: ' + p.stderr.decode()[-300:])
+    return folder
+
+
+def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', start=True):
+    """A VM that boots the test guest's kernel directly."""
+    folder = guest_folder()
+    boot = os.path.join(d.state, 'boot')
+    for f in ('vmlinuz', 'initrd.img'):
+        if not os.path.exists(os.path.join(boot, f)):
+            shutil.copy(os.path.join(folder, f), boot)
+    vm = d.vm(name, disks, size, sr, memory)
+    d.xe('vm-param-set', f'uuid={vm}', f'PV-kernel={boot}/vmlinuz', f'PV-ramdisk={boot}/initrd.img',
+         'PV-args=console=ttyS0 quiet', 'HVM-boot-policy=')
+    d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=0)
+    if start:
+        d.xe('vm-start', uuid=vm)
+    return vm
+
+
+def one_instant(values):
+    """The counters of all disks (in the order they are written) are those of one instant."""
+    v = [values[k] for k in sorted(values)]
+    return all(a >= b for a, b in zip(v, v[1:])) and v[0] - v[-1] <= 1
+
+
+def need_root():
+    if os.getuid():
+        raise Skip('needs root')
+
+
+def main(scope):
+    wanted = sys.argv[1:]
+    tests = [(n, f) for n, f in scope.items() if n.startswith('test_') and callable(f)]
+    failed = skipped = 0
+    for name, test in tests:
+        if wanted and name not in wanted:
+            continue
+        begin = time.time()
+        try:
+            test()
+            result = 'ok'
+        except Skip as e:
+            skipped += 1
+            result = f'skipped: {e}'
+        except Exception:
+            failed += 1
+            traceback.print_exc()
+            result = 'FAILED'
+        print(f'{name} ({time.time() - begin:.1f} s): {result}', flush=True)
+    sys.exit(1 if failed else 77 if skipped == len(tests) else 0)
