@@ -4,7 +4,6 @@
 #include "cli/cli.h"
 
 #include "api/record.h"
-#include "base/json.h"
 
 static command_fn vm_install, vm_uninstall, template_uninstall;
 
@@ -170,22 +169,7 @@ static struct VM_row *wanted_template(struct cli *c)
 	return cli_fail_ptr(c, "Required parameter not found: template.");
 }
 
-/* <disk ... sr="anything"> becomes <disk ... sr="uuid">: only our own attribute is touched. */
-static const char *with_sr(struct task *t, const char *disks, const char *uuid)
-{
-	char *s = talloc_strdup(t, "");
-	const char *at;
-	while ((at = strstr(disks, " sr=\""))) {
-		const char *end = strchr(at + 5, '"');
-		if (!end)
-			break;
-		s = talloc_asprintf_append(s, "%.*s sr=\"%s", (int)(at - disks), disks, uuid);
-		disks = end;
-	}
-	return talloc_strdup_append(s, disks);
-}
-
-/* Disks that a template has go where they are; only those it describes can be put elsewhere. */
+/* A clone's disks are layers over the template's: they are where those are. */
 static int check_sr(struct cli *c, const struct VM_row *from, const struct SR_row *sr)
 {
 	if (!sr)
@@ -203,21 +187,9 @@ static int check_sr(struct cli *c, const struct VM_row *from, const struct SR_ro
 	return 0;
 }
 
-static int set_sr(struct task *t, const char *ref, const struct SR_row *sr)
+static int finish_install(struct cli *c, const char *ref)
 {
-	struct VM_row *vm = db_get(t, VM, ref);
-	const char *disks = vm ? map_get(&vm->other_config, "disks") : NULL;
-	if (!sr || !disks)
-		return vm ? 0 : -1;
-	struct map m = map_copy(t, &vm->other_config);
-	map_set(t, &m, "disks", with_sr(t, disks, sr->uuid));
-	return record_set(t, &class_VM, ref, "other_config", map_to_json(t, &m));
-}
-
-static int finish_install(struct cli *c, const char *ref, const struct SR_row *sr)
-{
-	if (record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0 ||
-	    set_sr(c->t, ref, sr) < 0)
+	if (record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0)
 		return -1;
 	return cli_call(c, VM_provision, (&(struct VM_provision){ .vm = ref }));
 }
@@ -249,7 +221,7 @@ static int vm_install(struct cli *c)
 	struct VM_clone a = { .vm = from->row.ref, .new_name = cli_arg(c, "new-name-label") };
 	if (cli_call(c, VM_clone, &a) < 0)
 		return -1;
-	if (finish_install(c, a.result, sr) < 0) {
+	if (finish_install(c, a.result) < 0) {
 		remove_clone(c, a.result);
 		return -1;
 	}
