@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* layout_file.c -- a volume is a file <id>.qcow2; the one below it is named in its header,
  * relative to the folder, so that the folder can be moved.  While it is made it is called
- * <id>.qcow2.new: what a kill leaves behind under that name is nobody's and goes at the next scan. */
+ * <id>.qcow2.new, which goes with it when it is removed. */
 #include "sr/layout_file.h"
 
 #include <dirent.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/run.h"
 #include "base/task.h"
