@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/args.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/disks.h"
+#include "vmm/vmm.h"
+
+/* The same for every VM.  A value of NULL: the option has none. */
+static const struct {
+	const char *option, *value;
+} same[] = {
+	{ "-nodefaults", NULL },
+	{ "-no-user-config", NULL },
+	{ "-display", "none" },
+	{ "-vga", "none" },
+	{ "-rtc", "base=utc" },
+	{ "-boot", "strict=on" },
+	{ "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" },
+	/* A panic is told, then the process ends: what follows is not the guest's choice. */
+	{ "-device", "pvpanic-pci" },
+	{ "-action", "panic=shutdown" },
+	{ "-device", "virtio-rng-pci" },
+	/* The guest runs by our word only, when all else went well. */
+	{ "-S", NULL },
+};
+
+/* TCG gives what it can, or newer systems' programs die of missing instructions; the five levels
+ * of page tables would only cost it time. */
+static const struct {
+	const char *accel, *cpu;
+} cpus[] = {
+	{ "tcg", "max,la57=off" },
+	{ "kvm", "host" },
+};
+
+/* ---- the list ---- */
+
+static int args_free(struct args *a)
+{
+	for (size_t i = 0; i < a->nfds; i++)
+		close(a->fds[i]);
+	return 0;
+}
+
+void args_add(struct args *a, const char *option, const char *value)
+{
+	a->argv = talloc_realloc(a, a->argv, const char *, a->n + 3);
+	a->argv[a->n++] = talloc_strdup(a, option);
+	if (value)
+		a->argv[a->n++] = talloc_strdup(a, value);
+	a->argv[a->n] = NULL;
+}
+
+void args_fd(struct args *a, int fd)
+{
+	a->fds = talloc_realloc(a, a->fds, int, a->nfds + 1);
+	a->fds[a->nfds++] = fd;
+}
+
+void args_fd_in_set(struct args *a, int fd, int set, const char *note)
+{
+	args_fd(a, fd);
+	args_add(a, "-add-fd", str(a, "fd=%d,set=%d%s%s", fd, set, note ? ",opaque=" : "",
+				   note ? note : ""));
+}
+
+int args_set(struct args *a, int fd)
+{
+	args_fd_in_set(a, fd, ++a->nsets, NULL);
+	return a->nsets;
+}
+
+const char *args_mark(struct task *t, const char *uuid)
+{
+	return str(t, "guest=%s,debug-threads=on", uuid);
+}
+
+/* The program's whole path: what is between fork and exec must not search. */
+static const char *program(struct task *t, const char *name)
+{
+	const char *path = getenv("PATH");
+	struct list folders = list_split(t, path ? path : "/usr/bin:/bin", ':');
+	for (size_t i = 0; i < folders.n; i++) {
+		const char *file = str(t, "%s/%s", folders.v[i], name);
+		if (*file == '/' && access(file, X_OK) == 0)
+			return file;
+	}
+	return fail_ptr(t, INTERNAL_ERROR, str(t, "%s: the program is not installed", name));
+}
+
+/* ---- its parts ---- */
+
+static void machine(struct args *a, const struct vmm_config *c)
+{
+	/* The guest's memory is in no core file. */
+	args_add(a, "-machine", "q35,dump-guest-core=off,vmport=off");
+	args_add(a, "-accel", c->accel);
+	for (size_t i = 0; i < COUNT(cpus); i++)
+		if (streq(cpus[i].accel, c->accel))
+			args_add(a, "-cpu", cpus[i].cpu);
+	args_add(a, "-m", str(a, "size=%" PRIu64 "M", c->memory >> 20));
+	args_add(a, "-smp", str(a, "cpus=%u", c->vcpus));
+	args_add(a, "-uuid", c->uuid);
+}
+
+/* A socket that listens already, so that whoever connects early waits instead of failing. */
+static int listener(struct task *t, struct args *a, const char *dir, const char *name,
+		    const char *more)
+{
+	int fd = unix_listen(t, str(t, "%s/%s.sock", dir, name), 0600);
+	if (fd < 0)
+		return -1;
+	args_fd(a, fd);
+	args_add(a, "-chardev", str(t, "socket,id=%s,fd=%d,server=on,wait=off%s", name, fd, more));
+	return 0;
+}
+
+static int consoles(struct task *t, struct args *a, const char *dir)
+{
+	const char *path = str(t, "%s/serial.log", dir);
+	int log = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (log < 0)
+		return task_fail_errno(t, errno, path);
+	const char *more = str(t, ",logfile=/dev/fdset/%d,logappend=on", args_set(a, log));
+	if (listener(t, a, dir, "qmp", "") < 0 || listener(t, a, dir, "serial", more) < 0)
+		return -1;
+	args_add(a, "-mon", "chardev=qmp,mode=control");
+	args_add(a, "-serial", "chardev:serial");
+	return 0;
+}
+
+/* QEMU opens /dev/fd/N anew, and its user may not be allowed to open this file: a copy in memory
+ * then, that nobody can change. */
+static int readable_copy(struct task *t, int from)
+{
+	FD_SCOPE int fd = memfd_create("boot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0 || fchmod(fd, 0444) < 0)
+		return task_fail_errno(t, errno, "memfd_create");
+	off_t at = 0;
+	ssize_t n;
+	while ((n = sendfile(fd, from, &at, 1 << 30)) > 0)
+		if (task_check(t) < 0)
+			return -1;
+	if (n < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0)
+		return task_fail_errno(t, errno, "copying a kernel or ramdisk");
+	int ret = fd;
+	fd = -1;
+	return ret;
+}
+
+static int boot_file(struct task *t, struct args *a, const char *option, int file)
+{
+	struct stat st;
+	if (file < 0)
+		return 0;
+	if (fstat(file, &st) < 0)
+		return task_fail_errno(t, errno, option);
+	bool readable = geteuid() != 0 || (st.st_mode & S_IROTH);
+	int fd = readable ? fcntl(file, F_DUPFD_CLOEXEC, 3) : readable_copy(t, file);
+	if (fd < 0)
+		return t->code ? -1 : task_fail_errno(t, errno, option);
+	args_fd(a, fd);
+	args_add(a, option, str(t, "/dev/fd/%d", fd));
+	return 0;
+}
+
+static int boot(struct task *t, struct args *a, const struct vmm_config *c)
+{
+	if (boot_file(t, a, "-kernel", c->kernel) < 0 || boot_file(t, a, "-initrd", c->ramdisk) < 0)
+		return -1;
+	if (c->kernel >= 0 && c->cmdline && *c->cmdline)
+		args_add(a, "-append", c->cmdline);
+	return 0;
+}
+
+/* Option and value as JSON: no character in it has a meaning. */
+static void add_json(struct args *a, const char *option, json_t *value)
+{
+	args_add(a, option, json_text(a, value));
+	json_decref(value);
+}
+
+static void disk(struct task *t, struct args *a, const struct vmm_disk *d)
+{
+	/* A full storage pauses the guest until there is room; other errors it is told. */
+	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "driver", "virtio-blk-pci", "id",
+			      d->id, "drive", disks_node(t, d), "serial", d->serial, "werror",
+			      "enospc", "rerror", "report");
+	if (d->bootindex > 0)
+		json_object_set_new(j, "bootindex", json_integer(d->bootindex));
+	add_json(a, "-device", j);
+}
+
+/* No boot ROM: guests boot from their disks, sooner. */
+static void nic(struct task *t, struct args *a, const struct vmm_nic *n)
+{
+	const char *net = str(t, "net-%s", n->id);
+	add_json(a, "-netdev", json_pack("{s:s, s:s}", "type", "user", "id", net));
+	add_json(a, "-device",
+		 json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "virtio-net-pci", "id", n->id,
+			   "netdev", net, "mac", n->mac, "romfile", ""));
+}
+
+struct args *args_vm(struct task *t, const struct vmm_config *c)
+{
+	struct args *a = talloc_zero(t, struct args);
+	talloc_set_destructor(a, args_free);
+	const char *qemu = program(t, "qemu-system-x86_64");
+	if (!qemu)
+		return NULL;
+
+	args_add(a, qemu, NULL);
+	args_add(a, "-name", args_mark(t, c->uuid));
+	machine(a, c);
+	for (size_t i = 0; i < COUNT(same); i++)
+		args_add(a, same[i].option, same[i].value);
+	if (consoles(t, a, c->dir) < 0 || boot(t, a, c) < 0 || disks_args(t, a, c) < 0)
+		return NULL;
+	for (size_t i = 0; i < c->ndisks; i++)
+		disk(t, a, &c->disks[i]);
+	for (size_t i = 0; i < c->nnics; i++)
+		nic(t, a, &c->nics[i]);
+	return a;
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/disks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/args.h"
+#include "vmm/qmp.h"
+#include "vmm/vmm.h"
+
+/* ---- descriptions ---- */
+
+static const char *node_of(const json_t *layer)
+{
+	return json_string_value(json_object_get(layer, "node-name"));
+}
+
+/* NULL: not a file, nor a device with a name. */
+static const char *path_of(const json_t *layer)
+{
+	return json_string_value(json_object_get(json_object_get(layer, "file"), "filename"));
+}
+
+static bool is_frozen(const json_t *layer)
+{
+	return json_is_true(json_object_get(layer, "read-only"));
+}
+
+static const json_t *top_of(const struct vmm_disk *d)
+{
+	size_t n = json_array_size(d->layers);
+	return n ? json_array_get(d->layers, n - 1) : NULL;
+}
+
+const char *disks_node(struct task *t, const struct vmm_disk *d)
+{
+	const char *node = node_of(top_of(d));
+	return node ? node : fail_ptr(t, INTERNAL_ERROR, str(t, "disk %s has no layers", d->id));
+}
+
+/* The layer as QEMU is told of it, its file being in the set (0: it has none).  Nothing is opened
+ * in another way than told, or by itself later. */
+static json_t *described(struct task *t, const json_t *layer, bool frozen, int set)
+{
+	json_t *j = json_own(t, json_deep_copy(layer)), *file = json_object_get(j, "file");
+	json_object_set_new(j, "read-only", json_boolean(frozen));
+	json_object_set_new(j, "auto-read-only", json_false());
+	if (!frozen && !json_object_get(j, "discard"))
+		json_object_set_new(j, "discard", json_string("unmap"));
+	if (set) {
+		/* "read-only" is inherited: so that freezing the layer freezes its file. */
+		json_object_set_new(file, "filename", json_string(str(t, "/dev/fdset/%d", set)));
+		json_object_set_new(file, "auto-read-only", json_false());
+		json_object_del(file, "read-only");
+	}
+	return j;
+}
+
+static int file_open(struct task *t, const char *path, bool frozen)
+{
+	int fd = open(path, (frozen ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	return fd < 0 ? task_fail_errno(t, errno, path) : fd;
+}
+
+/* ---- at the start ---- */
+
+static int layer_args(struct task *t, struct args *a, const json_t *layer, bool frozen)
+{
+	const char *path = path_of(layer);
+	int set = 0;
+	if (path) {
+		int fd = file_open(t, path, frozen);
+		if (fd < 0)
+			return -1;
+		set = args_set(a, fd);
+	}
+	if (path && !frozen) {
+		int fd = file_open(t, path, true);
+		if (fd < 0)
+			return -1;
+		args_fd_in_set(a, fd, set, node_of(layer));
+	}
+	args_add(a, "-blockdev", json_text(a, described(t, layer, frozen, set)));
+	return 0;
+}
+
+int disks_args(struct task *t, struct args *a, const struct vmm_config *c)
+{
+	struct list done = { 0 };
+	for (size_t i = 0; i < c->ndisks; i++) {
+		const struct vmm_disk *d = &c->disks[i];
+		const json_t *layer;
+		size_t k;
+		if (!disks_node(t, d))
+			return -1;
+		json_array_foreach (d->layers, k, layer) {
+			const char *node = node_of(layer);
+			if (!node)
+				return fail(t, INTERNAL_ERROR, "a layer without a node-name");
+			if (list_has(&done, node))
+				continue;
+			list_add(t, &done, node);
+			bool frozen = is_frozen(layer) || (d->read_only && layer == top_of(d));
+			if (layer_args(t, a, layer, frozen) < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* ---- sets ---- */
+
+static int set_add(struct task *t, struct qmp *q, int fd, int64_t set, const char *note,
+		   int64_t *ret_set, int64_t *ret_fd)
+{
+	json_t *a = json_object();
+	if (set)
+		json_object_set_new(a, "fdset-id", json_integer(set));
+	if (note)
+		json_object_set_new(a, "opaque", json_string(note));
+	struct qmp_call c = { .command = "add-fd", .arguments = a, .fd = fd };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	*ret_set = json_integer_value(json_object_get(c.ret, "fdset-id"));
+	*ret_fd = json_integer_value(json_object_get(c.ret, "fd"));
+	return 0;
+}
+
+/* fd -1: all that is in it. */
+static int set_remove(struct task *t, struct qmp *q, int64_t set, int64_t fd)
+{
+	json_t *a = json_pack("{s:I}", "fdset-id", (json_int_t)set);
+	if (fd >= 0)
+		json_object_set_new(a, "fd", json_integer(fd));
+	return qmp_do(t, q, "remove-fd", a);
+}
+
+/* Takes out of all sets the descriptors with this note; NULL: those without one. */
+static int sets_drop(struct task *t, struct qmp *q, const char *note)
+{
+	struct qmp_call c = { .command = "query-fdsets" };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	const json_t *set, *fd;
+	size_t i, k;
+	json_array_foreach (c.ret, i, set) {
+		int64_t id = json_integer_value(json_object_get(set, "fdset-id"));
+		json_array_foreach (json_object_get(set, "fds"), k, fd) {
+			const char *its = json_string_value(json_object_get(fd, "opaque"));
+			int64_t number = json_integer_value(json_object_get(fd, "fd"));
+			bool same = its && note ? streq(its, note) : !its && !note;
+			if (same && set_remove(t, q, id, number) < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+int disks_settle(struct task *t, struct qmp *q)
+{
+	return sets_drop(t, q, NULL);
+}
+
+/* ---- the switch ---- */
+
+/* For what is tidied up behind a failure or a success: it must change neither. */
+static struct task *aside(struct task *t)
+{
+	return task_new(t, t->name);
+}
+
+static int node_add(struct task *t, struct qmp *q, const json_t *layer, int64_t set)
+{
+	json_t *j = described(t, layer, false, (int)set);
+	json_object_set_new(j, "backing", json_null());
+	return qmp_do(t, q, "blockdev-add", json_incref(j));
+}
+
+/* The set's number is kept even when a later step fails: there is something to take back. */
+static int file_add(struct task *t, struct qmp *q, const json_t *layer, int64_t *set)
+{
+	const char *path = path_of(layer);
+	FD_SCOPE int rw = file_open(t, path, false);
+	FD_SCOPE int ro = rw < 0 ? -1 : file_open(t, path, true);
+	int64_t number, ignored;
+	if (ro < 0 || set_add(t, q, rw, 0, NULL, set, &number) < 0 ||
+	    set_add(t, q, ro, *set, node_of(layer), set, &ignored) < 0 ||
+	    node_add(t, q, layer, *set) < 0)
+		return -1;
+	return set_remove(t, q, *set, number);
+}
+
+static int prepare(struct task *t, struct qmp *q, const json_t *layer)
+{
+	int64_t set = 0;
+	if (!node_of(layer))
+		return fail(t, INTERNAL_ERROR, "a layer without a node-name");
+	if (!path_of(layer))
+		return node_add(t, q, layer, 0);
+	if (file_add(t, q, layer, &set) == 0)
+		return 0;
+	if (set)
+		set_remove(aside(t), q, set, -1);
+	return -1;
+}
+
+int disks_prepare(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (prepare(t, q, s[i].overlay) == 0)
+			continue;
+		while (i-- > 0)
+			disks_forget(aside(t), q, node_of(s[i].overlay));
+		return -1;
+	}
+	return 0;
+}
+
+static json_t *transaction(size_t n, const struct vmm_switch *s)
+{
+	json_t *actions = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(actions,
+				      json_pack("{s:s, s:{s:s, s:s}}", "type", "blockdev-snapshot",
+						"data", "node", s[i].below, "overlay",
+						node_of(s[i].overlay)));
+	return json_pack("{s:o}", "actions", actions);
+}
+
+static double now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
+int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s,
+		 double *ret_pause_ms)
+{
+	json_t *all = transaction(n, s);
+	double start = now_ms();
+	if (qmp_do(t, q, "transaction", all) < 0)
+		return -1;
+	*ret_pause_ms = now_ms() - start;
+
+	/* The old tops are reopened by now; what they were reopened with is used up. */
+	for (size_t i = 0; i < n; i++)
+		sets_drop(aside(t), q, s[i].below);
+	return 0;
+}
+
+int disks_forget(struct task *t, struct qmp *q, const char *node)
+{
+	struct task *try = aside(t);
+	json_t *a = json_pack("{s:s}", "node-name", node);
+	struct qmp_call c = { .command = "blockdev-del", .arguments = a };
+	int result = qmp_call(try, q, &c);
+	if (result < 0 && !(c.ret_desc && starts_with(c.ret_desc, "Failed to find node")))
+		return task_fail_params(t, try->code, try->params);
+	return sets_drop(t, q, node);
+}
+
+int disks_top(struct task *t, struct qmp *q, const char *disk, const char **ret_node)
+{
+	json_t *a = json_pack("{s:s, s:s}", "path", str(t, "/machine/peripheral/%s", disk),
+			      "property", "drive");
+	struct qmp_call c = { .command = "qom-get", .arguments = a, .query = true };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	const char *node = json_string_value(c.ret);
+	if (!node || !*node)
+		return fail(t, INTERNAL_ERROR, str(t, "disk %s has no medium", disk));
+	*ret_node = talloc_strdup(t, node);
+	return 0;
+}

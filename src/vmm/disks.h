@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/* disks.h -- image files handed to QEMU, and the instant in which disks switch.
+ *
+ * QEMU holds one descriptor per layer: read-only for frozen ones, so that a guest that takes over
+ * its QEMU later cannot change a snapshot.  A file comes in a set (args.h), is opened from it, and
+ * leaves the set at once: a lock lives as long as any descriptor of its opening does, and one
+ * forgotten in a set would keep other VMs from using the layer below theirs.
+ *
+ *     set of the top   { read-only descriptor, opaque "<node name>" }
+ *     all other sets   { }
+ *
+ * The one that stays is what QEMU reopens the file with when the top becomes a frozen layer.
+ * QEMU keeps the book: after a restart of ours it is asked, nothing is remembered here. */
+#pragma once
+
+#include <jansson.h>
+#include <stddef.h>
+
+struct args;
+struct qmp;
+struct task;
+struct vmm_config;
+struct vmm_disk;
+struct vmm_switch;
+
+/* The name of the disk's top layer, NULL when it has none. */
+const char *disks_node(struct task *, const struct vmm_disk *);
+
+/* Opens all layers of all disks, each once, and adds them to the line. */
+int disks_args(struct task *, struct args *, const struct vmm_config *);
+/* QEMU has opened what it was given at its start: leaves in the sets what has to stay. */
+int disks_settle(struct task *, struct qmp *);
+
+/* As in struct vmm_driver. */
+int disks_prepare(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
+int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch *,
+		 double *ret_pause_ms);
+int disks_forget(struct task *, struct qmp *, const char *node);
+int disks_top(struct task *, struct qmp *, const char *disk, const char **ret_node);

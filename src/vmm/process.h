@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+/* process.h -- the process of a VM: no child of ours, without rights, and known again for sure.
+ *
+ * The file DIR/pid names it: "<pid> <start time> <boot id>\n", where the start time is field 22 of
+ * /proc/PID/stat.  It is durable before the program's first instruction, so that whatever runs
+ * is found by the next daemon.  DIR/qemu.log holds what the program complained. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct task;
+
+struct process {
+	pid_t pid;
+	int pidfd;               /* readable when it has ended */
+};
+
+struct process_plan {
+	const char *dir;
+	const char *const *argv; /* argv[0] a whole path; NULL ended */
+	size_t nfds;
+	const int *fds;          /* all that it inherits besides 0, 1 and 2; numbers stay */
+	uid_t uid;               /* heeded when we are root */
+	gid_t gid;
+};
+
+/* Starts it.  0 says that the program itself runs. */
+int process_start(struct task *, const struct process_plan *, struct process *ret);
+
+/* The process that DIR/pid names, if it still is the one and has arg among its first arguments.
+ * 1: found; 0: there is none; -1: failed. */
+int process_find(struct task *, const char *dir, const char *arg, struct process *ret);
+
+/* Whether it has ended, or ends within ms. */
+bool process_gone(const struct process *, int ms);
+
+/* Kills it and waits until it is gone, 30 s at most. */
+int process_kill(struct task *, const struct process *);
+
+/* The end of DIR/qemu.log, on t; "" when there is none. */
+const char *process_complaint(struct task *, const char *dir);

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+/* qemu.c -- VMs as QEMU processes, one each, that outlive the daemon.
+ *
+ *     args     opens files and sockets, writes the command line
+ *     process  starts it without rights, notes its pid, finds it again
+ *     qmp      talks to it
+ *     disks    layers, and the instant in which all disks switch
+ *
+ * In the VM's folder: pid, qmp.sock, serial.sock, qemu.log (what QEMU complained since its
+ * start), serial.log (what the guest wrote to its first serial port). */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/args.h"
+#include "vmm/disks.h"
+#include "vmm/process.h"
+#include "vmm/qmp.h"
+#include "vmm/vmm.h"
+
+enum { START_MS = 60000, ADOPT_MS = 10000 };
+
+struct vmm {
+	char *dir;
+	struct process process;
+	struct qmp *qmp;
+	struct vmm_listener listener;
+
+	/* The reader thread's own. */
+	bool stopped;            /* the guest stands still */
+	bool stop_is_told;       /* ... or will, for a reason that the listener knows */
+	const char *end;         /* why QEMU says it ends */
+
+	pthread_mutex_t lock;    /* guards what follows, for moments only */
+	bool live;               /* start or adopt succeeded: the listener wants to hear */
+	bool gone;               /* the process has ended */
+};
+
+/* ---- events ---- */
+
+static bool is_live(struct vmm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	bool live = vm->live;
+	pthread_mutex_unlock(&vm->lock);
+	return live;
+}
+
+static void tell(struct vmm *vm, enum vmm_event event, const char *detail)
+{
+	if (is_live(vm))
+		vm->listener.event(vm->listener.arg, event, detail);
+}
+
+static const char *text_in(const json_t *data, const char *key)
+{
+	const char *s = json_string_value(json_object_get(data, key));
+	return s ? s : "";
+}
+
+static void on_stop(struct vmm *vm, const json_t *data)
+{
+	(void)data;
+	bool told = vm->stop_is_told;
+	vm->stopped = true;
+	vm->stop_is_told = false;
+	if (!told)
+		tell(vm, VMM_STOPPED, "");
+}
+
+static void on_resume(struct vmm *vm, const json_t *data)
+{
+	(void)data;
+	vm->stopped = vm->stop_is_told = false;
+	tell(vm, VMM_RESUMED, "");
+}
+
+static void on_reset(struct vmm *vm, const json_t *data)
+{
+	if (json_is_true(json_object_get(data, "guest")))
+		tell(vm, VMM_REBOOTED, "");
+}
+
+static void on_shutdown(struct vmm *vm, const json_t *data)
+{
+	static const struct {
+		const char *reason, *end;
+	} ends[] = {
+		{ "guest-shutdown", "shutdown" },
+		{ "guest-panic", "crash" },
+	};
+	for (size_t i = 0; i < COUNT(ends); i++)
+		if (streq(text_in(data, "reason"), ends[i].reason))
+			vm->end = ends[i].end;
+}
+
+static void on_panic(struct vmm *vm, const json_t *data)
+{
+	(void)data;
+	tell(vm, VMM_CRASHED, "");
+}
+
+/* QEMU says this, then STOP: the first says all.  While the guest stands still already, requests
+ * under way fail without a STOP of their own. */
+static void on_io_error(struct vmm *vm, const json_t *data)
+{
+	char disk[64] = ""; /* of "/machine/peripheral/<disk>/virtio-backend" */
+	sscanf(text_in(data, "qom-path"), "/machine/peripheral/%63[^/]", disk);
+	bool full = json_is_true(json_object_get(data, "nospace"));
+	if (streq(text_in(data, "action"), "stop") && !vm->stopped)
+		vm->stop_is_told = true;
+	tell(vm, full ? VMM_NOSPACE : VMM_IOERROR, disk);
+}
+
+static void on_event(void *arg, const char *name, const json_t *data)
+{
+	static const struct {
+		const char *name;
+		void (*on)(struct vmm *, const json_t *data);
+	} events[] = {
+		{ "STOP", on_stop },
+		{ "RESUME", on_resume },
+		{ "RESET", on_reset },
+		{ "SHUTDOWN", on_shutdown },
+		{ "GUEST_PANICKED", on_panic },
+		{ "BLOCK_IO_ERROR", on_io_error },
+	};
+	for (size_t i = 0; i < COUNT(events); i++)
+		if (streq(name, events[i].name))
+			events[i].on(arg, data);
+}
+
+/* A monitor can end before its process does, or without it. */
+static void on_ended(void *arg, int closing)
+{
+	struct vmm *vm = arg;
+	struct pollfd p[2] = {
+		{ .fd = vm->process.pidfd, .events = POLLIN },
+		{ .fd = closing, .events = POLLIN },
+	};
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	if (p[1].revents)
+		return;
+	pthread_mutex_lock(&vm->lock);
+	vm->gone = true;
+	pthread_mutex_unlock(&vm->lock);
+	tell(vm, VMM_EXITED, vm->end);
+}
+
+/* ---- life and death ---- */
+
+static struct vmm *vmm_new(struct task *t, const char *dir, struct vmm_listener l)
+{
+	struct vmm *vm = calloc(1, sizeof *vm);
+	char *copy = strdup(dir);
+	if (!vm || !copy) {
+		free(vm);
+		free(copy);
+		return fail_ptr(t, INTERNAL_ERROR, "out of memory");
+	}
+	*vm = (struct vmm){ .dir = copy, .listener = l, .end = "", .process.pidfd = -1 };
+	pthread_mutex_init(&vm->lock, NULL);
+	return vm;
+}
+
+static void release(struct vmm *vm)
+{
+	if (vm->qmp)
+		qmp_close(vm->qmp);
+	fd_close(&vm->process.pidfd);
+	pthread_mutex_destroy(&vm->lock);
+	free(vm->dir);
+	free(vm);
+}
+
+static int greet(struct task *t, struct vmm *vm, int ms)
+{
+	struct qmp_handler h = { on_event, on_ended, vm };
+	int fd = unix_connect(t, str(t, "%s/qmp.sock", vm->dir));
+	vm->qmp = fd < 0 ? NULL : qmp_open(t, fd, ms, h);
+	return vm->qmp ? 0 : -1;
+}
+
+/* From now on the listener hears.  -1: the process has ended before. */
+static int go_live(struct task *t, struct vmm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->live = !vm->gone;
+	pthread_mutex_unlock(&vm->lock);
+	return vm->live ? 0 : fail(t, INTERNAL_ERROR, "the VM ended as soon as it ran");
+}
+
+static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
+{
+	struct args *a = args_vm(t, c);
+	if (!a)
+		return -1;
+	struct process_plan plan = { .dir = c->dir, .argv = a->argv, .nfds = a->nfds,
+				     .fds = a->fds, .uid = c->uid, .gid = c->gid };
+	int result = process_start(t, &plan, &vm->process);
+	/* Our copies go: a connection to a QEMU that is dead shall end, not wait. */
+	talloc_free(a);
+	return result;
+}
+
+static int bring_up(struct task *t, struct vmm *vm, const struct vmm_config *c)
+{
+	vm->stopped = true;
+	if (greet(t, vm, START_MS) < 0 || disks_settle(t, vm->qmp) < 0)
+		return -1;
+	if (!c->paused && qmp_do(t, vm->qmp, "cont", NULL) < 0)
+		return -1;
+	return go_live(t, vm);
+}
+
+/* QEMU's own words tell more than that it has ended. */
+static int start_failed(struct task *t, struct vmm *vm)
+{
+	const char *error = task_error(t);
+	enum code code = t->code;
+	process_kill(task_new(t, t->name), &vm->process);
+	const char *said = process_complaint(t, vm->dir);
+	if (code != INTERNAL_ERROR || !*said)
+		return -1;
+	task_forgive(t);
+	return fail(t, INTERNAL_ERROR, str(t, "QEMU did not start: %s (%s)", said, error));
+}
+
+static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_listener l)
+{
+	struct vmm *vm = vmm_new(t, c->dir, l);
+	if (!vm)
+		return NULL;
+	int result = launch(t, vm, c);
+	if (result == 0 && bring_up(t, vm, c) < 0)
+		result = start_failed(t, vm);
+	if (result == 0) {
+		log_line(t, "vm started vm=%s pid=%d", c->uuid, (int)vm->process.pid);
+		return vm;
+	}
+	release(vm);
+	return NULL;
+}
+
+static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
+{
+	struct qmp_call c = { .command = "query-status", .query = true };
+	if (qmp_call(t, vm->qmp, &c) < 0)
+		return -1;
+	const char *s = text_in(c.ret, "status");
+	*ret = streq(s, "running") ? VMM_RUNNING : streq(s, "io-error") ? VMM_IO_ERROR : VMM_PAUSED;
+	return 0;
+}
+
+/* The settling again: the daemon may have ended in the middle of a start. */
+static int meet_again(struct task *t, struct vmm *vm)
+{
+	enum vmm_status s;
+	if (greet(t, vm, ADOPT_MS) < 0 || disks_settle(t, vm->qmp) < 0 || status(t, vm, &s) < 0)
+		return -1;
+	return go_live(t, vm);
+}
+
+static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, struct vmm_listener l)
+{
+	struct process found;
+	if (process_find(t, dir, args_mark(t, uuid), &found) <= 0)
+		return NULL;
+	struct vmm *vm = vmm_new(t, dir, l);
+	if (!vm) {
+		fd_close(&found.pidfd);
+		return NULL;
+	}
+	vm->process = found;
+	if (meet_again(t, vm) == 0) {
+		log_line(t, "vm adopted vm=%s pid=%d", uuid, (int)found.pid);
+		return vm;
+	}
+	if (process_gone(&vm->process, 0))
+		task_forgive(t);
+	release(vm);
+	return NULL;
+}
+
+static int stop(struct task *t, struct vmm *vm)
+{
+	return process_kill(t, &vm->process);
+}
+
+/* ---- commands ---- */
+
+static int do_pause(struct task *t, struct vmm *vm)
+{
+	return qmp_do(t, vm->qmp, "stop", NULL);
+}
+
+static int resume(struct task *t, struct vmm *vm)
+{
+	return qmp_do(t, vm->qmp, "cont", NULL);
+}
+
+static int do_shutdown(struct task *t, struct vmm *vm)
+{
+	return qmp_do(t, vm->qmp, "system_powerdown", NULL);
+}
+
+static int reset(struct task *t, struct vmm *vm)
+{
+	return qmp_do(t, vm->qmp, "system_reset", NULL);
+}
+
+static int prepare(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s)
+{
+	return disks_prepare(t, vm->qmp, n, s);
+}
+
+static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s,
+			double *ret_pause_ms)
+{
+	return disks_switch(t, vm->qmp, n, s, ret_pause_ms);
+}
+
+static int forget(struct task *t, struct vmm *vm, const char *node)
+{
+	return disks_forget(t, vm->qmp, node);
+}
+
+static int top(struct task *t, struct vmm *vm, const char *disk, const char **ret_node)
+{
+	return disks_top(t, vm->qmp, disk, ret_node);
+}
+
+static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	int fd = unix_connect(t, str(t, "%s/serial.sock", vm->dir));
+	if (fd < 0)
+		return -1;
+	*ret_fd = fd;
+	return 0;
+}
+
+const struct vmm_driver vmm_qemu = {
+	.name = "qemu",
+	.start = start,
+	.adopt = adopt,
+	.status = status,
+	.pause = do_pause,
+	.resume = resume,
+	.shutdown = do_shutdown,
+	.reset = reset,
+	.stop = stop,
+	.prepare = prepare,
+	.switch_disks = switch_disks,
+	.forget = forget,
+	.top = top,
+	.serial = serial,
+	.release = release,
+};

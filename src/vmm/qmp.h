@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/* qmp.h -- one connection to QEMU's monitor: calls with a deadline, and events.
+ *
+ *     -> {"execute":"stop","id":7}\n
+ *     <- {"event":"STOP","timestamp":{...}}\r\n
+ *     <- {"return":{},"id":7}\r\n
+ *     <- {"error":{"class":"GenericError","desc":"..."},"id":8}\r\n
+ *
+ * A thread of its own reads.  A guest may have taken over its QEMU, so nothing that is read is
+ * believed: a line has at most 16 MiB and 64 levels, and the first thing that is no QMP ends the
+ * connection.  From then on all calls fail, those that wait at once. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct task;
+struct qmp;
+
+enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 64, QMP_TIMEOUT_MS = 30000 };
+
+/* Both are called from the reader thread. */
+struct qmp_handler {
+	/* One event; data may be NULL. */
+	void (*event)(void *arg, const char *name, const json_t *data);
+	/* The connection has ended; the last call.  May wait for things, but not longer than
+	 * until the descriptor closing is readable: then qmp_close() waits for it. */
+	void (*ended)(void *arg, int closing);
+	void *arg;
+};
+
+/* Greets and negotiates on a connected socket, which it takes over, in at most ms.  Events may
+ * come before it returns.  NULL: failed, and the handler is left for good. */
+struct qmp *qmp_open(struct task *, int fd, int ms, struct qmp_handler);
+/* Ends the connection and waits until the handler is left for good.  No call may be under way. */
+void qmp_close(struct qmp *);
+
+struct qmp_call {
+	const char *command;
+	json_t *arguments;       /* taken over; may be NULL */
+	int fd;                  /* sent along, stays the caller's; 0: none */
+	bool query;              /* changes nothing, so that a cancelled task need not wait for it */
+	json_t *ret;             /* what it returned, on the task */
+	const char *ret_class;   /* of QEMU's error and its text, on the task; NULL without one */
+	const char *ret_desc;
+};
+
+/* Sends the command and waits for its answer.  Fails with INTERNAL_ERROR "QMP <command>: <desc>",
+ * or SR_BACKEND_FAILURE_44 when QEMU met a full storage.  No answer within QMP_TIMEOUT_MS: it
+ * fails, and whether the command was or will be executed is not known. */
+int qmp_call(struct task *, struct qmp *, struct qmp_call *);
+
+/* The same for a command of which only success matters. */
+int qmp_do(struct task *, struct qmp *, const char *command, json_t *arguments);
+
+/* The line reader below it.  Zero is empty; free(text) ends it. */
+struct qmp_lines {
+	char *text;
+	size_t n, size;
+	size_t seen;             /* no line ends before here */
+};
+/* Hands each whole line to message as JSON object (the reader's, to keep it take a reference).
+ * -1: the line is too long, no JSON, too deep, no object, or message said -1. */
+int qmp_feed(struct qmp_lines *, const char *bytes, size_t n, int (*message)(void *, json_t *),
+	     void *arg);
