@@ -72,8 +72,8 @@ void args_fd(struct args *a, int fd)
 void args_fd_in_set(struct args *a, int fd, int set, const char *note)
 {
 	args_fd(a, fd);
-	args_add(a, "-add-fd", str(a, "fd=%d,set=%d%s%s", fd, set, note ? ",opaque=" : "",
-				   note ? note : ""));
+	args_add(a, "-add-fd",
+		 str(a, "fd=%d,set=%d%s%s", fd, set, note ? ",opaque=" : "", note ? note : ""));
 }
 
 int args_set(struct args *a, int fd)
@@ -102,11 +102,24 @@ static const char *program(struct task *t, const char *name)
 
 /* ---- its parts ---- */
 
+/* /dev/kvm is often root's alone. */
+static int accelerator(struct task *t, struct args *a, const char *accel)
+{
+	if (!streq(accel, "kvm")) {
+		args_add(a, "-accel", accel);
+		return 0;
+	}
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return task_fail_errno(t, errno, "/dev/kvm");
+	args_add(a, "-accel", str(t, "kvm,device=/dev/fdset/%d", args_set(a, fd)));
+	return 0;
+}
+
 static void machine(struct args *a, const struct vmm_config *c)
 {
 	/* The guest's memory is in no core file. */
 	args_add(a, "-machine", "q35,dump-guest-core=off,vmport=off");
-	args_add(a, "-accel", c->accel);
 	for (size_t i = 0; i < COUNT(cpus); i++)
 		if (streq(cpus[i].accel, c->accel))
 			args_add(a, "-cpu", cpus[i].cpu);
@@ -226,7 +239,8 @@ struct args *args_vm(struct task *t, const struct vmm_config *c)
 	machine(a, c);
 	for (size_t i = 0; i < COUNT(same); i++)
 		args_add(a, same[i].option, same[i].value);
-	if (consoles(t, a, c->dir) < 0 || boot(t, a, c) < 0 || disks_args(t, a, c) < 0)
+	if (accelerator(t, a, c->accel) < 0 || consoles(t, a, c->dir) < 0 || boot(t, a, c) < 0 ||
+	    disks_args(t, a, c) < 0)
 		return NULL;
 	for (size_t i = 0; i < c->ndisks; i++)
 		disk(t, a, &c->disks[i]);

@@ -14,7 +14,7 @@ struct vmm_config;
 
 /* On a task; the descriptors are closed when it is freed. */
 struct args {
-	const char **argv;       /* NULL ended */
+	const char **argv; /* NULL ended */
 	size_t n;
 	int *fds;
 	size_t nfds;

@@ -45,7 +45,7 @@ const char *disks_node(struct task *t, const struct vmm_disk *d)
 	return node ? node : fail_ptr(t, INTERNAL_ERROR, str(t, "disk %s has no layers", d->id));
 }
 
-/* The layer as QEMU is told of it, its file being in the set (0: it has none).  Nothing is opened
+/* The layer as QEMU is told of it, its file being in the set (-1: it has none).  Nothing is opened
  * in another way than told, or by itself later. */
 static json_t *described(struct task *t, const json_t *layer, bool frozen, int set)
 {
@@ -54,7 +54,7 @@ static json_t *described(struct task *t, const json_t *layer, bool frozen, int s
 	json_object_set_new(j, "auto-read-only", json_false());
 	if (!frozen && !json_object_get(j, "discard"))
 		json_object_set_new(j, "discard", json_string("unmap"));
-	if (set) {
+	if (set >= 0) {
 		/* "read-only" is inherited: so that freezing the layer freezes its file. */
 		json_object_set_new(file, "filename", json_string(str(t, "/dev/fdset/%d", set)));
 		json_object_set_new(file, "auto-read-only", json_false());
@@ -63,10 +63,14 @@ static json_t *described(struct task *t, const json_t *layer, bool frozen, int s
 	return j;
 }
 
-static int file_open(struct task *t, const char *path, bool frozen)
+/* QEMU takes from a set the descriptor that has the access and the directness it wants. */
+static int file_open(struct task *t, const json_t *layer, bool frozen)
 {
-	int fd = open(path, (frozen ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	return fd < 0 ? task_fail_errno(t, errno, path) : fd;
+	const json_t *cache = json_object_get(json_object_get(layer, "file"), "cache");
+	bool direct = json_is_true(json_object_get(cache, "direct"));
+	int fd = open(path_of(layer),
+		      (frozen ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0) | O_CLOEXEC);
+	return fd < 0 ? task_fail_errno(t, errno, path_of(layer)) : fd;
 }
 
 /* ---- at the start ---- */
@@ -74,15 +78,15 @@ static int file_open(struct task *t, const char *path, bool frozen)
 static int layer_args(struct task *t, struct args *a, const json_t *layer, bool frozen)
 {
 	const char *path = path_of(layer);
-	int set = 0;
+	int set = -1;
 	if (path) {
-		int fd = file_open(t, path, frozen);
+		int fd = file_open(t, layer, frozen);
 		if (fd < 0)
 			return -1;
 		set = args_set(a, fd);
 	}
 	if (path && !frozen) {
-		int fd = file_open(t, path, true);
+		int fd = file_open(t, layer, true);
 		if (fd < 0)
 			return -1;
 		args_fd_in_set(a, fd, set, node_of(layer));
@@ -117,11 +121,12 @@ int disks_args(struct task *t, struct args *a, const struct vmm_config *c)
 
 /* ---- sets ---- */
 
+/* set -1: a new one. */
 static int set_add(struct task *t, struct qmp *q, int fd, int64_t set, const char *note,
 		   int64_t *ret_set, int64_t *ret_fd)
 {
 	json_t *a = json_object();
-	if (set)
+	if (set >= 0)
 		json_object_set_new(a, "fdset-id", json_integer(set));
 	if (note)
 		json_object_set_new(a, "opaque", json_string(note));
@@ -186,11 +191,10 @@ static int node_add(struct task *t, struct qmp *q, const json_t *layer, int64_t 
 /* The set's number is kept even when a later step fails: there is something to take back. */
 static int file_add(struct task *t, struct qmp *q, const json_t *layer, int64_t *set)
 {
-	const char *path = path_of(layer);
-	FD_SCOPE int rw = file_open(t, path, false);
-	FD_SCOPE int ro = rw < 0 ? -1 : file_open(t, path, true);
+	FD_SCOPE int rw = file_open(t, layer, false);
+	FD_SCOPE int ro = rw < 0 ? -1 : file_open(t, layer, true);
 	int64_t number, ignored;
-	if (ro < 0 || set_add(t, q, rw, 0, NULL, set, &number) < 0 ||
+	if (ro < 0 || set_add(t, q, rw, -1, NULL, set, &number) < 0 ||
 	    set_add(t, q, ro, *set, node_of(layer), set, &ignored) < 0 ||
 	    node_add(t, q, layer, *set) < 0)
 		return -1;
@@ -199,14 +203,14 @@ static int file_add(struct task *t, struct qmp *q, const json_t *layer, int64_t 
 
 static int prepare(struct task *t, struct qmp *q, const json_t *layer)
 {
-	int64_t set = 0;
+	int64_t set = -1;
 	if (!node_of(layer))
 		return fail(t, INTERNAL_ERROR, "a layer without a node-name");
 	if (!path_of(layer))
-		return node_add(t, q, layer, 0);
+		return node_add(t, q, layer, -1);
 	if (file_add(t, q, layer, &set) == 0)
 		return 0;
-	if (set)
+	if (set >= 0)
 		set_remove(aside(t), q, set, -1);
 	return -1;
 }

@@ -124,8 +124,8 @@ int process_kill(struct task *t, const struct process *p)
 		return task_fail_errno(t, errno, "killing the VM's process");
 	if (!process_gone(p, KILL_MS))
 		return fail(t, INTERNAL_ERROR,
-			    str(t, "process %d was killed and is still there after %d s", (int)p->pid,
-				KILL_MS / 1000));
+			    str(t, "process %d was killed and is still there after %d s",
+				(int)p->pid, KILL_MS / 1000));
 	return 0;
 }
 
@@ -133,10 +133,10 @@ int process_kill(struct task *t, const struct process *p)
 
 /* What goes to and from the one who will be the program. */
 struct birth {
-	int born[2];             /* up: its pid; then errno if exec fails, the end if it works */
-	int go[2];               /* down: one byte when it is noted; the end if we died */
+	int born[2]; /* up: its pid; then errno if exec fails, the end if it works */
+	int go[2];   /* down: one byte when it is noted; the end if we died */
 	int null, log;
-	int *kept;               /* what the child keeps open, in ascending order */
+	int *kept; /* what the child keeps open, in ascending order */
 	size_t nkept;
 };
 
@@ -241,8 +241,8 @@ static bool set_files(const struct process_plan *p, const struct birth *b)
 
 static void become(const struct process_plan *p, const struct birth *b)
 {
-	static char *environment[] = { (char *)(uintptr_t)"PATH=/usr/bin:/bin",
-				       (char *)(uintptr_t)"LC_ALL=C", NULL };
+	static char *environment[] = { (char *)(uintptr_t) "PATH=/usr/bin:/bin",
+				       (char *)(uintptr_t) "LC_ALL=C", NULL };
 	pid_t self = getpid();
 	char go;
 	if (write(b->born[1], &self, sizeof self) != sizeof self || read(b->go[0], &go, 1) != 1)

@@ -15,15 +15,15 @@ struct task;
 
 struct process {
 	pid_t pid;
-	int pidfd;               /* readable when it has ended */
+	int pidfd; /* readable when it has ended */
 };
 
 struct process_plan {
 	const char *dir;
 	const char *const *argv; /* argv[0] a whole path; NULL ended */
 	size_t nfds;
-	const int *fds;          /* all that it inherits besides 0, 1 and 2; numbers stay */
-	uid_t uid;               /* heeded when we are root */
+	const int *fds; /* all that it inherits besides 0, 1 and 2; numbers stay */
+	uid_t uid;      /* heeded when we are root */
 	gid_t gid;
 };
 

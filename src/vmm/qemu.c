@@ -35,13 +35,13 @@ struct vmm {
 	struct vmm_listener listener;
 
 	/* The reader thread's own. */
-	bool stopped;            /* the guest stands still */
-	bool stop_is_told;       /* ... or will, for a reason that the listener knows */
-	const char *end;         /* why QEMU says it ends */
+	bool stopped;      /* the guest stands still */
+	bool stop_is_told; /* ... or will, for a reason that the listener knows */
+	const char *end;   /* why QEMU says it ends */
 
-	pthread_mutex_t lock;    /* guards what follows, for moments only */
-	bool live;               /* start or adopt succeeded: the listener wants to hear */
-	bool gone;               /* the process has ended */
+	pthread_mutex_t lock; /* guards what follows, for moments only */
+	bool live;            /* start or adopt succeeded: the listener wants to hear */
+	bool gone;            /* the process has ended */
 };
 
 /* ---- events ---- */
@@ -204,8 +204,12 @@ static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
 	struct args *a = args_vm(t, c);
 	if (!a)
 		return -1;
-	struct process_plan plan = { .dir = c->dir, .argv = a->argv, .nfds = a->nfds,
-				     .fds = a->fds, .uid = c->uid, .gid = c->gid };
+	struct process_plan plan = { .dir = c->dir,
+				     .argv = a->argv,
+				     .nfds = a->nfds,
+				     .fds = a->fds,
+				     .uid = c->uid,
+				     .gid = c->gid };
 	int result = process_start(t, &plan, &vm->process);
 	/* Our copies go: a connection to a QEMU that is dead shall end, not wait. */
 	talloc_free(a);
@@ -296,6 +300,17 @@ static int stop(struct task *t, struct vmm *vm)
 	return process_kill(t, &vm->process);
 }
 
+static int do_kill(struct task *t, const char *uuid, const char *dir)
+{
+	struct process found;
+	int there = process_find(t, dir, args_mark(t, uuid), &found);
+	if (there <= 0)
+		return there;
+	int result = process_kill(t, &found);
+	fd_close(&found.pidfd);
+	return result;
+}
+
 /* ---- commands ---- */
 
 static int do_pause(struct task *t, struct vmm *vm)
@@ -363,5 +378,6 @@ const struct vmm_driver vmm_qemu = {
 	.forget = forget,
 	.top = top,
 	.serial = serial,
+	.kill = do_kill,
 	.release = release,
 };

@@ -19,19 +19,19 @@
 /* A caller that waits; lives on its stack. */
 struct waiter {
 	json_int_t id;
-	int wake;                /* eventfd, written once */
-	json_t *answer;          /* NULL: the connection ended */
+	int wake;       /* eventfd, written once */
+	json_t *answer; /* NULL: the connection ended */
 	struct waiter *next;
 };
 
-enum { GREETING = 0 };           /* the id under which the greeting is waited for */
+enum { GREETING = 0 }; /* the id under which the greeting is waited for */
 
 struct qmp {
 	int fd;
-	int closing;             /* eventfd, written by qmp_close() */
+	int closing; /* eventfd, written by qmp_close() */
 	pthread_t reader;
 	struct qmp_handler handler;
-	struct qmp_lines lines;  /* the reader's */
+	struct qmp_lines lines; /* the reader's */
 
 	pthread_mutex_t sending; /* a message goes out in one piece; taken alone */
 	pthread_mutex_t lock;    /* guards what follows, for moments only */
@@ -160,7 +160,8 @@ static int enlist(struct task *t, struct qmp *q, struct waiter *w)
 	if (!ended)
 		q->waiters = w;
 	pthread_mutex_unlock(&q->lock);
-	return ended ? fail(t, INTERNAL_ERROR, "the VM's QEMU has ended, or closed its monitor") : 0;
+	return ended ? fail(t, INTERNAL_ERROR, "the VM's QEMU has ended, or closed its monitor")
+		     : 0;
 }
 
 static void delist(struct qmp *q, struct waiter *gone)

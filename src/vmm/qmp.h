@@ -38,11 +38,11 @@ void qmp_close(struct qmp *);
 
 struct qmp_call {
 	const char *command;
-	json_t *arguments;       /* taken over; may be NULL */
-	int fd;                  /* sent along, stays the caller's; 0: none */
-	bool query;              /* changes nothing, so that a cancelled task need not wait for it */
-	json_t *ret;             /* what it returned, on the task */
-	const char *ret_class;   /* of QEMU's error and its text, on the task; NULL without one */
+	json_t *arguments;     /* taken over; may be NULL */
+	int fd;                /* sent along, stays the caller's; 0: none */
+	bool query;            /* changes nothing, so that a cancelled task need not wait for it */
+	json_t *ret;           /* what it returned, on the task */
+	const char *ret_class; /* of QEMU's error and its text, on the task; NULL without one */
 	const char *ret_desc;
 };
 
@@ -58,7 +58,7 @@ int qmp_do(struct task *, struct qmp *, const char *command, json_t *arguments);
 struct qmp_lines {
 	char *text;
 	size_t n, size;
-	size_t seen;             /* no line ends before here */
+	size_t seen; /* no line ends before here */
 };
 /* Hands each whole line to message as JSON object (the reader's, to keep it take a reference).
  * -1: the line is too long, no JSON, too deep, no object, or message said -1. */

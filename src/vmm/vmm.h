@@ -15,51 +15,53 @@ struct task;
 struct vmm; /* one running VM, owned by its driver until release */
 
 struct vmm_disk {
-	const char *id;          /* of the device: letters, digits and '-' */
-	const char *serial;      /* given to the guest, which sees the first 20 characters */
-	const json_t *layers;    /* array, lowest first, as sr's blockdev() gives it */
+	const char *id;       /* of the device: letters, digits and '-' */
+	const char *serial;   /* given to the guest, which sees the first 20 characters */
+	const json_t *layers; /* array, lowest first, as sr's blockdev() gives it */
 	bool read_only;
-	int bootindex;           /* 1 is first; 0: none */
+	int bootindex; /* 1 is first; 0: none */
 };
 
 struct vmm_nic {
 	const char *id;
-	const char *mac;         /* aa:bb:cc:dd:ee:ff */
+	const char *mac; /* aa:bb:cc:dd:ee:ff */
 };
 
 struct vmm_config {
 	const char *uuid;
-	const char *name;        /* for people; may hold anything */
-	const char *dir;         /* the VM's own folder, 0700, exists: sockets, logs, pid */
-	uint64_t memory;         /* bytes, a multiple of 1 MiB */
+	const char *name; /* for people; may hold anything */
+	const char *dir;  /* the VM's own folder, 0700, exists: sockets, logs, pid */
+	uint64_t memory;  /* bytes, a multiple of 1 MiB */
 	unsigned vcpus;
-	const char *accel;       /* "tcg" or "kvm", as vmm_accel() answers */
-	uid_t uid;               /* what the VM's process runs as; the daemon's own when not root */
+	const char *accel; /* "tcg" or "kvm", as vmm_accel() answers */
+	uid_t uid;         /* what the VM's process runs as; the daemon's own when not root */
 	gid_t gid;
-	int kernel, ramdisk;     /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
-	const char *cmdline;     /* kernel arguments of a direct boot */
+	int kernel, ramdisk; /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
+	const char *cmdline; /* kernel arguments of a direct boot */
 	size_t ndisks;
 	const struct vmm_disk *disks;
 	size_t nnics;
 	const struct vmm_nic *nics;
-	bool paused;             /* do not let the guest run yet */
+	bool paused; /* do not let the guest run yet */
 };
 
 enum vmm_status { VMM_RUNNING, VMM_PAUSED, VMM_IO_ERROR };
 
-/* What a VM tells unasked. */
+/* What a VM tells unasked.  detail is "" where nothing else is said. */
 enum vmm_event {
-	VMM_EXITED,     /* its process is gone; the last event */
-	VMM_STOPPED,    /* paused by us */
+	VMM_EXITED,  /* its process is gone; the last event, also after stop().  detail:
+	                   "shutdown": the guest powered off; "crash": it panicked; else "" */
+	VMM_STOPPED, /* it stands still, and no VMM_NOSPACE said so: paused by us, mostly */
 	VMM_RESUMED,
-	VMM_NOSPACE,    /* paused by itself: the storage of disk `detail` is full */
-	VMM_IOERROR,    /* paused by itself: the storage of disk `detail` failed */
-	VMM_REBOOTED,   /* the guest reset itself */
-	VMM_CRASHED,    /* the guest panicked */
+	VMM_NOSPACE,  /* it stands still since the storage of disk `detail` is full; no
+	                   VMM_STOPPED follows.  resume() tries the same write again */
+	VMM_IOERROR,  /* the storage of disk `detail` failed; the guest was told and runs on */
+	VMM_REBOOTED, /* the guest reset itself */
+	VMM_CRASHED,  /* the guest panicked; VMM_EXITED follows */
 };
 
-/* Called from the VM's reader thread, one event at a time, never after release() returned.  Must not call the
- * driver back. */
+/* Called from the VM's reader thread, one event at a time, never before start() or adopt() has
+ * succeeded nor after release() returned.  Must not call the driver back. */
 struct vmm_listener {
 	void (*event)(void *arg, enum vmm_event, const char *detail);
 	void *arg;
@@ -67,16 +69,17 @@ struct vmm_listener {
 
 /* One disk's step in a switch: overlay becomes the layer that the guest writes, on top of below. */
 struct vmm_switch {
-	const char *disk;        /* vmm_disk.id */
-	const char *below;       /* node name of the present top */
-	const json_t *overlay;   /* description of the new top; its "backing" is overridden */
+	const char *disk;      /* vmm_disk.id */
+	const char *below;     /* node name of the present top */
+	const json_t *overlay; /* description of the new top; its "backing" is overridden */
 };
 
 struct vmm_driver {
 	const char *name;
 
 	/* Starts the VM; when it returns, the guest runs (or waits, if paused).  On failure no
-	 * process is left.  The process outlives the daemon. */
+	 * process is left.  The process outlives the daemon; when that dies in the middle of this,
+	 * adopt() finds no VM, or one that is paused. */
 	struct vmm *(*start)(struct task *, const struct vmm_config *, struct vmm_listener);
 	/* Finds the VM that an earlier daemon started with this folder.  NULL without an error:
 	 * there is none any more.  NULL with an error: it is there, but does not answer. */
@@ -92,27 +95,35 @@ struct vmm_driver {
 	int (*stop)(struct task *, struct vmm *);
 
 	/* Opens the overlays in the VM, unused yet, so that nothing slow is left for the instant.
-	 * All or none. */
+	 * All or none, unless the VM does not answer any more: forget() what was not used. */
 	int (*prepare)(struct task *, struct vmm *, size_t n, const struct vmm_switch *);
-	/* The instant: all disks switch to their prepared overlays, or none does.  ret_pause_ms:
-	 * how long the guest's disks stood still. */
+	/* The instant: all disks switch to their prepared overlays, or none does.  When a failure
+	 * is that the VM gave no answer in 30 s, top() tells which.  ret_pause_ms: how long the
+	 * guest's disks stood still. */
 	int (*switch_disks)(struct task *, struct vmm *, size_t n, const struct vmm_switch *,
 			    double *ret_pause_ms);
 	/* Closes a node that no disk uses; one that is not open is no error. */
 	int (*forget)(struct task *, struct vmm *, const char *node);
 	/* The node that the disk's guest writes now, on t. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
-	/* A connection to the serial port, both ways; the caller closes it. */
+	/* A connection to the serial port, both ways; the caller closes it.  There is one at a
+	 * time: a second one is silent until the first is closed. */
 	int (*serial)(struct task *, struct vmm *, int *ret_fd);
 
-	/* Lets go of a VM, running or not; it goes on.  No event comes after the return.  Not to be called
-	 * from the listener. */
+	/* Pulls the plug of a VM that adopt() found but got no answer from.  One that is not there
+	 * is no error. */
+	int (*kill)(struct task *, const char *uuid, const char *dir);
+
+	/* Lets go of a VM, running or not; it goes on.  No call on it may be under way, and no
+	 * event comes after the return.  Not to be called from the listener, nor with a lock held
+	 * that the listener takes. */
 	void (*release)(struct vmm *);
 };
 
 extern const struct vmm_driver vmm_qemu;
 extern const struct vmm_driver vmm_fake; /* no guest: for speed and faults, see fake.c */
 
-/* "kvm" or "tcg" for wish "auto", "kvm" or "tcg".  A /dev/kvm is not trusted: without vmx or svm
- * among the CPU's flags it is TCG; else a guest of three instructions is run with a 2 s deadline.  The reason is logged. */
+/* "kvm" or "tcg" for wish "auto", "kvm" or "tcg"; NULL, failed, for others.  With "auto", /dev/kvm is not
+ * trusted: without vmx or svm among the CPU's flags it is TCG; else a guest of three instructions
+ * is run with a 2 s deadline.  The reason is logged. */
 const char *vmm_accel(struct task *, const char *wish);

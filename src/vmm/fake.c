@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+/* fake.c -- VMs without a guest: the whole contract, quickly, and with faults on demand.
+ *
+ * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
+ *
+ *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]}}
+ *
+ * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
+ * compare what was done.  In the environment
+ *
+ *     STILLFRAME_FAKE=fail=switch_disks,hang=prepare
+ *
+ * makes these members fail, or hang until the task is cancelled or 30 s are over.  The power
+ * button is heeded at once. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/vmm.h"
+
+enum { STATE_LIMIT = 1 << 20, HANG_MS = 30000 };
+#define PAUSE_MS 1.5 /* what every switch says it took */
+
+struct vmm {
+	char *dir;
+	struct vmm_listener listener;
+	pthread_t teller; /* calls the listener */
+	int news[2];      /* a pipe of bytes, each an event, to the teller */
+};
+
+enum { BY_THE_GUEST = 0x80 }; /* in such a byte: the event's detail is "shutdown" */
+
+/* One call at a time changes a file.  Held while nothing waits. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- faults and the log ---- */
+
+static int enter(struct task *t, const char *dir, const char *member, const char *about)
+{
+	const char *asked = getenv("STILLFRAME_FAKE");
+	struct list faults = list_split(t, asked ? asked : "", ',');
+	const char *slash = strrchr(dir, '/');
+	log_line(t, "fake %s vm=%s%s%s", member, slash ? slash + 1 : dir, *about ? " " : "", about);
+	if (list_has(&faults, str(t, "hang=%s", member))) {
+		if (task_wait(t, -1, 0, HANG_MS) < 0)
+			return -1;
+		return fail(t, INTERNAL_ERROR, str(t, "fake %s: no answer", member));
+	}
+	if (list_has(&faults, str(t, "fail=%s", member)))
+		return fail(t, INTERNAL_ERROR, str(t, "fake %s: made to fail", member));
+	return 0;
+}
+
+/* "disk0: top0 < over0, ..." */
+static const char *steps(struct task *t, size_t n, const struct vmm_switch *s)
+{
+	char *text = talloc_strdup(t, "");
+	for (size_t i = 0; i < n; i++)
+		text = talloc_asprintf_append(text, "%s%s: %s < %s", i ? ", " : "", s[i].disk,
+					      s[i].below,
+					      json_string_value(
+						      json_object_get(s[i].overlay, "node-name")));
+	return text;
+}
+
+/* ---- the file ---- */
+
+static const char *path_of(struct task *t, const char *dir)
+{
+	return str(t, "%s/fake.json", dir);
+}
+
+/* NULL: failed, or the VM has ended. */
+static json_t *load(struct task *t, const char *dir)
+{
+	const char *path = path_of(t, dir);
+	if (!file_exists(path))
+		return fail_ptr(t, INTERNAL_ERROR, "the fake VM has ended");
+	char *text = file_read(t, path, STATE_LIMIT);
+	return text ? json_read(t, text, strlen(text), 8) : NULL;
+}
+
+/* Whole or not at all, but not durable: a VM does not survive its host either. */
+static int store(struct task *t, const char *dir, const json_t *state)
+{
+	const char *path = path_of(t, dir), *new = str(t, "%s.new", path);
+	if (json_dump_file(state, new, JSON_INDENT(1)) < 0 || rename(new, path) < 0)
+		return task_fail_errno(t, errno, path);
+	return 0;
+}
+
+static size_t position(const json_t *array, const char *s)
+{
+	size_t i = 0;
+	while (i < json_array_size(array) && !streq(json_string_value(json_array_get(array, i)), s))
+		i++;
+	return i;
+}
+
+static bool has(const json_t *array, const char *s)
+{
+	return position(array, s) < json_array_size(array);
+}
+
+static const char *top_of(const json_t *state, const char *disk)
+{
+	const json_t *chain = json_object_get(json_object_get(state, "chains"), disk);
+	size_t n = json_array_size(chain);
+	return n ? json_string_value(json_array_get(chain, n - 1)) : NULL;
+}
+
+static bool in_use(const json_t *state, const char *node)
+{
+	const char *disk;
+	json_t *chain;
+	json_object_foreach (json_object_get(state, "chains"), disk, chain)
+		if (has(chain, node))
+			return true;
+	return false;
+}
+
+static json_t *first_state(const struct vmm_config *c)
+{
+	json_t *chains = json_object();
+	for (size_t i = 0; i < c->ndisks; i++) {
+		json_t *chain = json_array(), *layer;
+		size_t k;
+		json_array_foreach (c->disks[i].layers, k, layer)
+			json_array_append(chain, json_object_get(layer, "node-name"));
+		json_object_set_new(chains, c->disks[i].id, chain);
+	}
+	return json_pack("{s:s, s:b, s:[], s:o}", "uuid", c->uuid, "paused", c->paused, "prepared",
+			 "chains", chains);
+}
+
+/* ---- the listener ---- */
+
+static void *teller(void *arg)
+{
+	struct vmm *vm = arg;
+	unsigned char event;
+	while (read(vm->news[0], &event, 1) == 1)
+		vm->listener.event(vm->listener.arg, event & ~BY_THE_GUEST,
+				   event & BY_THE_GUEST ? "shutdown" : "");
+	return NULL;
+}
+
+static void tell(struct vmm *vm, unsigned event)
+{
+	unsigned char byte = (unsigned char)event;
+	if (write(vm->news[1], &byte, 1) != 1)
+		log_line(NULL, "fake event lost event=%u", event);
+}
+
+static struct vmm *vmm_new(struct task *t, const char *dir, struct vmm_listener l)
+{
+	struct vmm *vm = calloc(1, sizeof *vm);
+	if (!vm || pipe2(vm->news, O_CLOEXEC) < 0) {
+		free(vm);
+		return fail_ptr(t, INTERNAL_ERROR, "no fake VM can be made");
+	}
+	vm->dir = strdup(dir);
+	vm->listener = l;
+	pthread_create(&vm->teller, NULL, teller, vm);
+	return vm;
+}
+
+static void release(struct vmm *vm)
+{
+	close(vm->news[1]);
+	pthread_join(vm->teller, NULL);
+	close(vm->news[0]);
+	free(vm->dir);
+	free(vm);
+}
+
+/* ---- the contract ---- */
+
+static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_listener l)
+{
+	if (enter(t, c->dir, "start", str(t, "disks=%zu", c->ndisks)) < 0)
+		return NULL;
+	json_t *state = json_own(t, first_state(c));
+	return store(t, c->dir, state) < 0 ? NULL : vmm_new(t, c->dir, l);
+}
+
+static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, struct vmm_listener l)
+{
+	if (enter(t, dir, "adopt", "") < 0 || !file_exists(path_of(t, dir)))
+		return NULL;
+	json_t *state = load(t, dir);
+	if (!state || !streq(json_string_value(json_object_get(state, "uuid")), uuid))
+		return NULL;
+	return vmm_new(t, dir, l);
+}
+
+static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
+{
+	json_t *state = enter(t, vm->dir, "status", "") < 0 ? NULL : load(t, vm->dir);
+	if (!state)
+		return -1;
+	*ret = json_is_true(json_object_get(state, "paused")) ? VMM_PAUSED : VMM_RUNNING;
+	return 0;
+}
+
+static int set_paused(struct task *t, struct vmm *vm, const char *member, bool paused)
+{
+	if (enter(t, vm->dir, member, "") < 0)
+		return -1;
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	bool was = state && json_is_true(json_object_get(state, "paused"));
+	if (state)
+		json_object_set_new(state, "paused", json_boolean(paused));
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	if (result == 0 && was != paused)
+		tell(vm, paused ? VMM_STOPPED : VMM_RESUMED);
+	return result;
+}
+
+static int do_pause(struct task *t, struct vmm *vm)
+{
+	return set_paused(t, vm, "pause", true);
+}
+
+static int resume(struct task *t, struct vmm *vm)
+{
+	return set_paused(t, vm, "resume", false);
+}
+
+static int end(struct task *t, struct vmm *vm, unsigned event)
+{
+	const char *path = path_of(t, vm->dir);
+	if (unlink(path) == 0)
+		tell(vm, event);
+	else if (errno != ENOENT)
+		return task_fail_errno(t, errno, path);
+	return 0;
+}
+
+static int do_shutdown(struct task *t, struct vmm *vm)
+{
+	if (enter(t, vm->dir, "shutdown", "") < 0 || !load(t, vm->dir))
+		return -1;
+	return end(t, vm, VMM_EXITED | BY_THE_GUEST);
+}
+
+static int reset(struct task *t, struct vmm *vm)
+{
+	return enter(t, vm->dir, "reset", "") < 0 || !load(t, vm->dir) ? -1 : 0;
+}
+
+static int stop(struct task *t, struct vmm *vm)
+{
+	return enter(t, vm->dir, "stop", "") < 0 ? -1 : end(t, vm, VMM_EXITED);
+}
+
+static int do_kill(struct task *t, const char *uuid, const char *dir)
+{
+	(void)uuid;
+	if (enter(t, dir, "kill", "") < 0)
+		return -1;
+	const char *path = path_of(t, dir);
+	return unlink(path) == 0 || errno == ENOENT ? 0 : task_fail_errno(t, errno, path);
+}
+
+static int add_overlays(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
+{
+	json_t *prepared = json_object_get(state, "prepared");
+	for (size_t i = 0; i < n; i++) {
+		const char *node = json_string_value(json_object_get(s[i].overlay, "node-name"));
+		if (!node || has(prepared, node) || in_use(state, node))
+			return fail(t, INTERNAL_ERROR,
+				    str(t, "fake prepare: no or second %s", node));
+		json_array_append_new(prepared, json_string(node));
+	}
+	return 0;
+}
+
+static int use_overlays(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
+{
+	json_t *prepared = json_object_get(state, "prepared");
+	json_t *chains = json_object_get(state, "chains");
+	for (size_t i = 0; i < n; i++) {
+		json_t *node = json_object_get(s[i].overlay, "node-name");
+		const char *name = json_string_value(node), *top = top_of(state, s[i].disk);
+		if (!top || !streq(top, s[i].below))
+			return fail(t, INTERNAL_ERROR,
+				    str(t, "fake switch: %s is not the top of %s", s[i].below,
+					s[i].disk));
+		if (!has(prepared, name))
+			return fail(t, INTERNAL_ERROR, str(t, "fake switch: %s: not open", name));
+		json_array_append(json_object_get(chains, s[i].disk), node);
+		json_array_remove(prepared, position(prepared, name));
+	}
+	return 0;
+}
+
+/* All or none: what failed half-way is not stored. */
+static int change(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s,
+		  int (*step)(struct task *, json_t *, size_t, const struct vmm_switch *))
+{
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	int result = state ? step(t, state, n, s) : -1;
+	if (result == 0)
+		result = store(t, vm->dir, state);
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static int prepare(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s)
+{
+	if (enter(t, vm->dir, "prepare", steps(t, n, s)) < 0)
+		return -1;
+	return change(t, vm, n, s, add_overlays);
+}
+
+static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s,
+			double *ret_pause_ms)
+{
+	if (enter(t, vm->dir, "switch_disks", steps(t, n, s)) < 0 ||
+	    change(t, vm, n, s, use_overlays) < 0)
+		return -1;
+	*ret_pause_ms = PAUSE_MS;
+	return 0;
+}
+
+static int drop(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
+{
+	(void)n;
+	json_t *prepared = json_object_get(state, "prepared");
+	if (in_use(state, s->below))
+		return fail(t, INTERNAL_ERROR, str(t, "fake forget: %s is in use", s->below));
+	if (has(prepared, s->below))
+		json_array_remove(prepared, position(prepared, s->below));
+	return 0;
+}
+
+static int forget(struct task *t, struct vmm *vm, const char *node)
+{
+	if (enter(t, vm->dir, "forget", str(t, "node=%s", node)) < 0)
+		return -1;
+	return change(t, vm, 1, &(struct vmm_switch){ .below = node }, drop);
+}
+
+static int top(struct task *t, struct vmm *vm, const char *disk, const char **ret_node)
+{
+	json_t *state = enter(t, vm->dir, "top", disk) < 0 ? NULL : load(t, vm->dir);
+	if (!state)
+		return -1;
+	const char *node = top_of(state, disk);
+	if (!node)
+		return fail(t, INTERNAL_ERROR, str(t, "fake top: no disk %s", disk));
+	*ret_node = talloc_strdup(t, node);
+	return 0;
+}
+
+/* Says who it is, and ends. */
+static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	static const char hello[] = "This is no guest.\r\n";
+	int pair[2];
+	if (enter(t, vm->dir, "serial", "") < 0 || !load(t, vm->dir))
+		return -1;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return task_fail_errno(t, errno, "socketpair");
+	FD_SCOPE int theirs = pair[1];
+	FD_SCOPE int ours = pair[0];
+	if (io_write(t, theirs, hello, sizeof hello - 1, 1000) < 0)
+		return -1;
+	*ret_fd = ours;
+	ours = -1;
+	return 0;
+}
+
+const struct vmm_driver vmm_fake = {
+	.name = "fake",
+	.start = start,
+	.adopt = adopt,
+	.status = status,
+	.pause = do_pause,
+	.resume = resume,
+	.shutdown = do_shutdown,
+	.reset = reset,
+	.stop = stop,
+	.prepare = prepare,
+	.switch_disks = switch_disks,
+	.forget = forget,
+	.top = top,
+	.serial = serial,
+	.kill = do_kill,
+	.release = release,
+};
