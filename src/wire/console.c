@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/console.h"
 
+#include <unistd.h>
+
 #include "api/console.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -33,6 +35,7 @@ static void attach(struct task *t, struct request *req)
 	if (io_write(t, req->fd, head, sizeof head - 1, 60000) == 0)
 		relay(t, client, guest, -1);
 	t->cancellable = false;
+	close(serial);
 	vm_serial_done(t, vm->row.ref);
 	log_line(t, "console left vm=%s peer=\"%s\"", vm->uuid, req->peer);
 }

@@ -175,7 +175,7 @@ static void know_tcp(struct task *t, struct request *who)
 	} options[] = {
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },    { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, 10 }, { IPPROTO_TCP, TCP_KEEPCNT, 6 },
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },    { IPPROTO_TCP, TCP_USER_TIMEOUT, 120000 },
 	};
 	for (size_t i = 0; i < COUNT(options); i++)
 		setsockopt(who->fd, options[i].level, options[i].option, &options[i].value,
