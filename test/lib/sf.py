@@ -98,7 +98,7 @@ class Daemon:
             print('kept', self.state)
         elif self.own:
             shutil.rmtree(self.state, ignore_errors=True)
-        if status not in (0, None):
+        if status not in (0, None) and not keep and sys.exc_info()[0] is None:
             raise Exception(f'the daemon ended with status {status}')
 
     def log(self):

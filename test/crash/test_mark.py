@@ -1,0 +1,40 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""No flushed write is ever lost: the daemon is killed at each point of a snapshot; the guest, which knows
+nothing of it, writes a mark and flushes it; then its QEMU is killed too.  After the next start the
+mark is on the VM's disk, whichever layer the guest was writing."""
+import os, signal, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+
+def test_marks():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, start=False)
+        written = []
+        for n in range(1, 100):
+            serial = d.boot(vm)
+            d.kill()
+            d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+            status = d.run('vm-snapshot', uuid=vm, new_name_label=f'at {n}')[0]
+            serial.ask(f'mark m{n}')
+            written.append(f'm{n}')
+            os.kill(d.guests()[vm], signal.SIGKILL)
+            serial.close()
+            if status == 0:
+                break
+            d.process.wait()
+            d.start()
+            d.check()
+            assert d.state_of(vm) == 'halted'
+            with d.boot(vm) as serial:
+                for disk, marks in serial.fields('marks').items():
+                    lost = set(written) - set(marks.split(','))
+                    assert not lost, f'point {n}: disk {disk} lost {lost}'
+            d.xe('vm-shutdown', '--force', uuid=vm)
+        else:
+            raise Exception('the snapshot never came through')
+        print(f'  {len(written)} marks, none lost')
+
+
+main(globals())

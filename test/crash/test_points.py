@@ -1,0 +1,145 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon is killed (SIGKILL) at every point of an operation where the journal or the world
+changes, one after another, until the operation comes through.  Each time, after the next start, the
+world is as before the operation or as after it: no stray volume, no stuck operation, and the
+guest runs on, not having noticed."""
+import os, sys, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+LIMIT = 200
+
+
+def world(d):
+    """What a user sees; two worlds with equal values are the same."""
+    vms = sorted((d.get('vm', v, 'name-label'), d.get('vm', v, 'is-a-snapshot'))
+                 for v in d.sql('SELECT uuid FROM VM'))
+    return vms, len(d.sql('SELECT uuid FROM VDI WHERE managed = "true"')), len(d.sql('SELECT uuid FROM SR'))
+
+
+def at_every_point(d, what, operation, after, prepare=lambda: None):
+    """operation() is run with a kill at point 1, 2, ... until it survives; after(before, now) says
+    whether the world is one of the two that may be."""
+    for n in range(1, LIMIT):
+        prepare()
+        before = world(d)
+        d.kill()
+        d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+        try:
+            operation()
+            died = False
+        except Failed:
+            d.process.wait(30)
+            assert d.process.returncode == -9, f'{what} failed by itself at point {n}: {d.log()[-2000:]}'
+            died = True
+        if not died:
+            d.kill()            # it still has its point ahead
+        d.start()
+        d.check()
+        now = world(d)
+        assert now == before or after(before, now), f'{what}, point {n}: {before} became {now}'
+        if not died:
+            assert n > 2, f'{what} has no points'
+            print(f'  {what}: {n - 1} points')
+            return
+    raise Exception(f'{what} never came through')
+
+
+def more_vms(n, disks):
+    return lambda before, now: len(now[0]) == len(before[0]) + n and now[1] == before[1] + disks
+
+
+def test_snapshot_of_a_running_vm():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, start=False)
+        serial = d.boot(vm)
+        boot = serial.fields('status')['boot']
+        serial.ask('count start')
+        at_every_point(d, 'snapshot', lambda: d.snapshot(vm), more_vms(1, 2))
+        assert serial.fields('status')['boot'] == boot
+        assert serial.fields('status')['a.errors'] == '0'
+        d.snapshot(vm)
+        d.check()
+
+
+def test_revert_of_a_running_vm():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2)
+        snap = d.snapshot(vm)
+
+        def run_it():
+            if d.state_of(vm) == 'halted':
+                d.xe('vm-start', uuid=vm)
+        at_every_point(d, 'revert', lambda: d.xe('snapshot-revert', uuid=snap),
+                       lambda before, now: now == before, run_it)
+        d.boot(vm).close()
+
+
+def test_snapshot_and_clone_of_a_halted_vm():
+    with Daemon() as d:
+        vm = d.vm(disks=2)
+        at_every_point(d, 'halted snapshot', lambda: d.snapshot(vm), more_vms(1, 2))
+        at_every_point(d, 'clone', lambda: d.xe('vm-clone', uuid=vm, new_name_label='c'), more_vms(1, 2))
+        snap = d.list('snapshot')[0]
+        at_every_point(d, 'clone of a snapshot',
+                       lambda: d.xe('snapshot-clone', uuid=snap, new_name_label='c'), more_vms(1, 2))
+
+
+def test_destroy():
+    with Daemon() as d:
+        vm = d.vm(disks=2)
+        snaps = []
+
+        def prepare():
+            snaps.append(d.snapshot(vm))
+        gone = lambda before, now: len(now[0]) < len(before[0]) or now[1] < before[1]
+        at_every_point(d, 'uninstall', lambda: d.xe('snapshot-uninstall', '--force', uuid=snaps[-1]),
+                       gone, prepare)
+        disk = []
+        at_every_point(d, 'vdi-create', lambda: d.vdi(), lambda b, n: n[1] == b[1] + 1)
+        at_every_point(d, 'vdi-destroy', lambda: d.xe('vdi-destroy', uuid=disk[-1]), gone,
+                       lambda: disk.append(d.vdi()))
+
+
+def test_start():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+
+        def prepare():
+            if d.state_of(vm) != 'halted':
+                d.xe('vm-shutdown', '--force', uuid=vm)
+        at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: n == b, prepare)
+        state = d.state_of(vm)
+        assert (state == 'running') == bool(d.guests()), f'{state} but processes {d.guests()}'
+
+
+def test_recovery_is_killed_too():
+    """The replay of the journal is killed at each of its own points."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2)
+        for n in (4, 6, 8, 9):
+            for m in range(1, 30):
+                d.kill()
+                d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+                if d.run('vm-snapshot', uuid=vm, new_name_label='x')[0] == 0:
+                    break
+                d.process.wait()
+                d.start(env={'STILLFRAME_CRASH_AT': str(m)}, wait=False)
+                try:
+                    d.wait_up()
+                    alive = True
+                except Exception:
+                    alive = False
+                if not alive:
+                    d.process.wait()
+                else:
+                    d.kill()
+                d.start()
+                d.check()
+                assert d.state_of(vm) == 'running'
+                if alive:
+                    break
+
+
+main(globals())
