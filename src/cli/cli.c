@@ -314,6 +314,15 @@ const char *cli_path(struct cli *c, const char *uri, const char *key, const char
 		   url_escape(c->t, value));
 }
 
+/* What was in the way, the client has told already. */
+int cli_transferred(struct cli *c, int result)
+{
+	if (result == 0 || thin_gone(c->thin))
+		return result;
+	cli_forgive(c);
+	return cli_fail(c, "The connection for the data failed");
+}
+
 /* ---- one request ---- */
 
 static int log_in(struct cli *c, const struct thin_request *r, bool trusted)
@@ -370,7 +379,7 @@ void cli_serve(struct task *t, int fd, const char *body, size_t n, bool trusted,
 	if (!c.thin)
 		return;
 	int result = serve(&c, body, n, trusted);
-	log_line(t, "cli command ended command=\"%s\" peer=%s result=%s", c.name, peer,
+	log_line(t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c.name, peer,
 		 result == 0           ? "success"
 		 : t->code == NO_ERROR ? "refused"
 				       : task_error(t));

@@ -111,6 +111,8 @@ bool cli_confirmed(struct cli *);
 int cli_run_call(struct cli *, const struct call *, void *args);
 /* A path for the client's own connection: uri?session_id=...&key=value, the last two as given. */
 const char *cli_path(struct cli *, const char *uri, const char *key, const char *value);
+/* Words the result of thin_get(), thin_put() or thin_connect() for the user. */
+int cli_transferred(struct cli *, int result);
 
 /* ---- choosing columns and objects (select.c) ---- */
 

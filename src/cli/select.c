@@ -77,7 +77,9 @@ int select_filters(struct cli *c, const struct view *v, struct filters *ret)
 {
 	for (size_t i = 0; i < c->args.n; i++) {
 		const struct pair *a = &c->args.v[i];
-		if (cli_takes(c, a->key) || streq(a->key, "multiple") || streq(a->key, "vm"))
+		bool selects = c->command->flags & VM_SELECTORS &&
+			       (streq(a->key, "vm") || streq(a->key, "multiple"));
+		if (selects || cli_takes(c, a->key))
 			continue;
 		if (filter_add(c, v, a->key, a->value, ret) < 0)
 			return -1;

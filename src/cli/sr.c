@@ -16,7 +16,7 @@ const struct command commands_sr[] = {
 	  "Brings the records of disks and the storage into agreement." },
 	{ "sr-forget", sr_forget, 0, "uuid", "", "Drops the records; the storage stays as it is." },
 	{ "sr-destroy", sr_destroy, 0, "uuid", "",
-	  "Deletes a storage repository that is unplugged." },
+	  "Deletes a storage repository that holds no disks." },
 	{ "pbd-create", pbd_create, 0, "host-uuid,sr-uuid",
 	  "device-config:", "Tells a host how to reach a storage repository; prints its uuid." },
 	{ "pbd-plug", pbd_plug, 0, "uuid", "", "Attaches the storage repository to the host." },

@@ -70,11 +70,15 @@ static const char *transfer_path(struct cli *c, const char *uri)
 static int vdi_export(struct cli *c)
 {
 	const char *path = transfer_path(c, "/export_raw_vdi");
-	return path ? thin_get(c->thin, cli_arg(c, "filename"), path) : -1;
+	if (!path)
+		return -1;
+	return cli_transferred(c, thin_get(c->thin, cli_arg(c, "filename"), path));
 }
 
 static int vdi_import(struct cli *c)
 {
 	const char *path = transfer_path(c, "/import_raw_vdi");
-	return path ? thin_put(c->thin, cli_arg(c, "filename"), path) : -1;
+	if (!path)
+		return -1;
+	return cli_transferred(c, thin_put(c->thin, cli_arg(c, "filename"), path));
 }

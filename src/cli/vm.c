@@ -186,7 +186,8 @@ static int connect_one(struct cli *c, struct VM_row *vm)
 	if (vm->power_state != vm_power_state_Running && vm->power_state != vm_power_state_Paused)
 		return fail(c->t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused",
 			    vm->power_state == vm_power_state_Halted ? "halted" : "suspended");
-	return thin_connect(c->thin, cli_path(c, "/console", "uuid", vm->uuid));
+	const char *path = cli_path(c, "/console", "uuid", vm->uuid);
+	return cli_transferred(c, thin_connect(c->thin, path));
 }
 
 static int console(struct cli *c)
