@@ -56,7 +56,7 @@ enum vmm_event {
 	VMM_NOSPACE,  /* it stands still since the storage of disk `detail` is full; no
 	                   VMM_STOPPED follows.  resume() tries the same write again */
 	VMM_IOERROR,  /* the storage of disk `detail` failed; the guest was told and runs on */
-	VMM_REBOOTED, /* the guest reset itself */
+	VMM_REBOOTED, /* the guest reset itself; firmware may add a second one */
 	VMM_CRASHED,  /* the guest panicked; VMM_EXITED follows */
 };
 
