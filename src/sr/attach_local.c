@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+/* attach_local.c -- an SR in a directory of this host that is there already.
+ *
+ * The file `sr-uuid` in it says whose directory it is, so that a file system that is not mounted,
+ * or another one mounted in its place, is refused and not taken for an SR that lost its disks. */
 #include "sr/attach_local.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -14,99 +19,100 @@
 #include "base/task.h"
 #include "base/text.h"
 
-static const char *mark_path(struct task *t, const struct sr *sr)
-{
-	return str(t, "%s/sr-uuid", sr->path);
-}
+#define MARK "sr-uuid"
+#define PROBE ".direct-io.new"
+enum { PROBE_BYTES = 4096 };
 
-static int unusable(struct task *t, const char *path, const char *why)
+static int unavailable(struct task *t, const char *place, const char *why)
 {
 	return fail(t, SR_BACKEND_FAILURE_47, "",
-		    str(t, "The SR is not available [opterr=%s: %s]", path, why), "");
+		    str(t, "The SR is not available [opterr=%s: %s]", place, why), "");
 }
 
-/* NULL without an error: there is no mark. */
-static const char *read_mark(struct task *t, const struct sr *sr)
+/* The directory as QEMU will be told it: absolute, without links, so that it names one place for
+ * as long as the SR is attached. */
+static int find_directory(struct task *t, struct sr *sr, const char *location)
 {
-	if (!file_exists(mark_path(t, sr)))
-		return NULL;
-	char *mark = file_read(t, mark_path(t, sr), 64);
-	if (mark)
-		mark[strcspn(mark, "\n")] = 0;
-	return mark;
+	char real[PATH_MAX];
+	struct stat st;
+	if (*location != '/')
+		return unavailable(t, location, "the location is not an absolute path");
+	if (!realpath(location, real) || stat(real, &st) < 0)
+		return unavailable(t, location, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return unavailable(t, location, "not a directory");
+	if (!text_is_utf8(real))
+		return unavailable(t, location, "the path is not UTF-8"); /* QMP cannot say it */
+	sr->path = talloc_strdup(sr, real);
+	return 0;
+}
+
+/* The uuid in the mark, "" when there is none. */
+static const char *mark_read(struct task *t, const char *path)
+{
+	char *text = talloc_strdup(t, "");
+	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		text = file_read(t, path, 128);
+	if (text)
+		text[strcspn(text, "\n")] = 0;
+	return text;
 }
 
 static int check_mark(struct task *t, const struct sr *sr, bool create)
 {
-	const char *mark = read_mark(t, sr);
-	if (t->code != NO_ERROR)
+	const char *path = str(t, "%s/" MARK, sr->path), *found = mark_read(t, path);
+	if (!found)
 		return -1;
-	if (mark && streq(mark, sr->uuid))
+	if (streq(found, sr->uuid))
 		return 0;
-	if (mark)
-		return unusable(t, sr->path, str(t, "it is SR %s", mark));
-	if (!create)
-		return unusable(t, sr->path, "it is not marked as an SR; is its file system mounted?");
-	return file_write(t, mark_path(t, sr), str(t, "%s\n", sr->uuid), 0600);
+	if (*found || !create)
+		return unavailable(t, sr->path,
+				   *found ? str(t, "it belongs to the SR %.40s", found)
+					  : "it holds no SR; is its file system mounted?");
+	return file_write(t, path, str(t, "%s\n", sr->uuid), 0600);
 }
 
-/* One aligned block, written past the page cache and read back. */
-static bool direct_io_works(struct task *t, const char *path)
+/* Direct I/O to and from an open file, which the caller removes.  A full file system says nothing
+ * about it. */
+static const char *direct_works(int fd)
 {
-	const char *name = str(t, "%s/.direct-io-%d", path, getpid());
-	FD_SCOPE int fd = open(name, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
-	void *block = NULL;
-	bool works = fd >= 0 && posix_memalign(&block, 4096, 4096) == 0;
-	if (works) {
-		memset(block, 0, 4096);
-		works = pwrite(fd, block, 4096, 0) == 4096 && pread(fd, block, 4096, 0) == 4096;
-	}
-	free(block);
-	unlink(name);
-	return works;
+	char buf[PROBE_BYTES] __attribute__((aligned(PROBE_BYTES))) = "";
+	if (pwrite(fd, buf, sizeof buf, 0) != sizeof buf)
+		return errno == ENOSPC || errno == EDQUOT ? NULL : "aligned writes fail";
+	return pread(fd, buf, sizeof buf, 0) == sizeof buf ? NULL : "aligned reads fail";
 }
 
-/* btrfs answers some parallel direct reads with EIO although the disk is fine. */
-static bool choose_direct(struct task *t, const struct sr *sr)
+/* NULL when disks can be opened past the page cache, else why not. */
+static const char *why_not_direct(const char *path)
 {
 	struct statfs fs;
-	const char *why = NULL;
-	if (statfs(sr->path, &fs) == 0 && (unsigned long)fs.f_type == BTRFS_SUPER_MAGIC)
-		why = "btrfs";
-	else if (!direct_io_works(t, sr->path))
-		why = "the file system refuses direct I/O";
-	if (why)
-		log_line(t, "disks go through the page cache sr=%s reason=\"%s\"", sr->uuid, why);
-	return !why;
+	if (statfs(path, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC)
+		return "btrfs answers some parallel direct reads with EIO";
+	FD_SCOPE int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	FD_SCOPE int fd =
+		openat(dir, PROBE, O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_NOFOLLOW | O_CLOEXEC,
+		       0600);
+	if (fd < 0)
+		return errno == EINVAL ? "the file system has no direct I/O" : "the probe failed";
+	unlinkat(dir, PROBE, 0);
+	return direct_works(fd);
 }
 
 static int attach(struct task *t, struct sr *sr, const struct map *config, bool create)
 {
-	struct stat st;
-	const char *location = map_get(config, "location");
-	if (!location || *location != '/')
-		return fail(t, SR_BACKEND_FAILURE_115, "",
-			    "The device-config lacks a parameter [opterr=location: the absolute path of "
-			    "a directory]", "");
-	sr->path = talloc_strdup(sr, location);
-	if (stat(location, &st) < 0)
-		return unusable(t, location, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return unusable(t, location, "not a directory");
-	if (check_mark(t, sr, create) < 0)
+	if (find_directory(t, sr, map_get(config, "location")) < 0 || check_mark(t, sr, create) < 0)
 		return -1;
-	sr->direct = choose_direct(t, sr);
+	const char *why = why_not_direct(sr->path);
+	sr->direct = !why;
+	if (why)
+		log_line(t, "disks go through the page cache sr=%s path=%s because=%s", sr->uuid,
+			 sr->path, why);
 	return 0;
 }
 
 static int destroy(struct task *t, struct sr *sr)
 {
-	struct volumes left;
-	if (sr->layout->scan(t, sr, &left) < 0)
-		return -1;
-	if (left.n)
-		return fail(t, SR_NOT_EMPTY);
-	return file_delete(t, mark_path(t, sr));
+	return file_delete(t, str(t, "%s/" MARK, sr->path));
 }
 
 const struct attach attach_local = {

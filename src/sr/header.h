@@ -1,45 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
-/* header.h -- the header of a qcow2 image, read by our own eyes before any tool opens it.
+/* header.h -- reads the header of a qcow2 image that nobody vouches for.
  *
- *      0  magic "QFI\xfb"              40  L1 table offset
- *      4  version (2 or 3)             48  refcount table offset
- *      8  backing file name, offset    56  refcount table clusters
- *     16  backing file name, length    60  number of internal snapshots
- *     20  cluster bits (9..21)         64  snapshot table offset
- *     24  virtual size in bytes        72  incompatible features   (version 3 from here)
- *     32  crypt method                 80  compatible features
- *     36  L1 entries                   88  autoclear features
- *                                      96  refcount order
- *                                     100  header length
+ * QEMU's tools do what an image says: open the file that it names as its backing, connect to the
+ * server it names as its data.  So no tool gets an image before its header was read here and
+ * found to name nothing, or a volume of ours.  Pure functions over bytes: no file is touched.
  *
- * All big endian.  Behind the header follow extensions: be32 type, be32 length, data padded to 8;
- * type 0 ends them.  e2792aca is the name of the backing format, 44415441 that of an external data file.
+ * All integers are big-endian.  Version 2 ends at 72; version 3 says its own length at 100.
  *
- *     51 46 49 fb 00 00 00 03  00 00 00 00 00 00 00 00   no backing file
- *     00 00 00 00 00 00 00 10  00 00 00 00 04 00 00 00   64 KiB clusters, 64 MiB
+ *     offset  bytes
+ *        0      4   "QFI\xfb"
+ *        4      4   version, 2 or 3
+ *        8      8   where the backing file's name starts; 0: it has none
+ *       16      4   length of that name, at most 1023, no NUL behind it
+ *       20      4   cluster_bits: a cluster has 1 << cluster_bits bytes, 9..21
+ *       24      8   size of the disk in bytes
+ *       32      4   encryption: 0 none, 1 AES, 2 LUKS
+ *       36      4   entries in the L1 table, 8 bytes each
+ *       40      8   where the L1 table starts
+ *       48      8   where the refcount table starts
+ *       56      4   clusters in the refcount table
+ *       60      4   number of internal snapshots
+ *       64      8   where their table starts
+ *    -- version 3 --
+ *       72      8   features that a reader must know: 0x01 was not closed, 0x02 corrupt, 0x04 the
+ *                   data is in another file, 0x08 compression other than zlib, 0x10 extended L2
+ *       80      8   features that a writer must know: 0x01 lazy refcounts
+ *       88      8   features that a writer may forget: 0x01 bitmaps, 0x02 the data file is raw
+ *       96      4   refcount_order: a refcount has 1 << refcount_order bits, at most 6
+ *      100      4   length of the header, a multiple of 8, 104 or more
+ *      104      1   compression: 0 zlib, 1 zstd; 7 bytes of zeros behind it
  *
- * Source: QEMU's docs/interop/qcow2. */
+ * Behind the header come extensions: type, length, that many bytes, padding to 8.  Type 0 or the
+ * backing file's name ends them:
+ *
+ *     0xe2792aca  format of the backing file      0x44415441  name of the data file
+ *     0x6803f857  names of the features           0x0537be77  where the encryption's header is
+ *     0x23852875  where the bitmaps are           others are stepped over
+ *
+ * A layer of 1 GiB over the volume aaaaaaaaaaaaaaaaaaaaaaaa, whose name is at 0x210:
+ *
+ *     000  51 46 49 fb  00 00 00 03  00 00 00 00  00 00 02 10
+ *     010  00 00 00 1e  00 00 00 10  00 00 00 00  40 00 00 00
+ *     020  00 00 00 00  00 00 00 02  00 00 00 00  00 03 00 00
+ *     030  00 00 00 00  00 01 00 00  00 00 00 01  00 00 00 00
+ *     040  00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00
+ *     050  00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00
+ *     060  00 00 00 04  00 00 00 70  00 00 00 00  00 00 00 00
+ *     070  e2 79 2a ca  00 00 00 05  71 63 6f 77  32 00 00 00   format: "qcow2"
+ *     080  68 03 f8 57  00 00 01 80  ...                        names of the features
+ *     208  00 00 00 00  00 00 00 00                             the end of the extensions
+ *     210  61 61 61 61  ... 2e 71 63 6f 77 32                   "aaaa....qcow2" */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HEADER_BYTES = 65536 }; /* so much of a file is enough to judge it by */
+enum {
+	HEADER_BYTES = 4096,     /* all of header, extensions and name must be in these; QEMU's
+	                            own take less than 700 */
+	HEADER_NAME = 1023,      /* longest name of a backing file */
+	HEADER_FORMAT = 15,      /* longest name of a format */
+	HEADER_SNAPSHOTS = 1024, /* most internal snapshots */
+};
+#define HEADER_SIZE_MAX (UINT64_C(64) << 40) /* largest disk, bytes */
 
 struct header {
-	uint64_t virtual_size;
-	uint32_t cluster_bits;
-	char backing[1024]; /* name as it stands there, "" for none */
-	char backing_format[32];
+	unsigned version;
+	uint64_t size; /* bytes of the disk */
+	unsigned cluster_bits;
+	bool dirty;                             /* was not closed; QEMU repairs it */
+	unsigned snapshots;                     /* internal ones */
+	char backing[HEADER_NAME + 1];          /* as it stands there; "" none */
+	char backing_format[HEADER_FORMAT + 1]; /* "" not said */
 };
 
-/* Reads the first n bytes of a file.  NULL, or why it is no image that may be opened: not qcow2, damaged, encrypted,
- * with an external data file, with a feature that is not known, or larger than MAX_VIRTUAL. */
-const char *header_read(const uint8_t *bytes, size_t n, struct header *ret);
+/* Reads the first n bytes of an image whose file has file_size bytes; n is HEADER_BYTES, or less
+ * for a shorter file.  Returns NULL and fills *ret when the header is sound and asks for nothing
+ * that we do not know; else what is wrong, and *ret is as it was.  Where the tables lie is judged,
+ * what is in them is not. */
+const char *header_read(const void *bytes, size_t n, uint64_t file_size, struct header *ret);
 
-/* Is it one of our own volumes: its backing file none, or "<volume id>.qcow2" in the same
- * folder?  ret_parent (25 bytes) becomes the id, or "". */
-bool header_is_volume(const struct header *, char *ret_parent);
+/* NULL when the header can be one of a volume in an SR, else what speaks against it.  The parent's
+ * id, or "", goes to ret_parent, which has room for 25 bytes. */
+const char *header_ours(const struct header *, char *ret_parent);
 
-#define MAX_VIRTUAL ((uint64_t)64 << 40)
+/* NULL when the image names no other file, so that a tool may read it; else what it names. */
+const char *header_alone(const struct header *);

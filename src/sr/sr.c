@@ -11,7 +11,7 @@ const struct sr_type sr_types[] = {
 	{ NULL },
 };
 
-static const struct sr_type *find(struct task *t, const char *name)
+static const struct sr_type *type_find(struct task *t, const char *name)
 {
 	for (const struct sr_type *s = sr_types; s->name; s++)
 		if (streq(s->name, name))
@@ -19,22 +19,44 @@ static const struct sr_type *find(struct task *t, const char *name)
 	return fail_ptr(t, SR_UNKNOWN_DRIVER, name);
 }
 
+static int check_config(struct task *t, const struct sr_type *type, const struct map *config)
+{
+	struct list keys = list_split(t, type->config, ' ');
+	for (size_t i = 0; i < keys.n; i++) {
+		const char *value = map_get(config, keys.v[i]);
+		if (!value || !*value)
+			return fail(t, SR_BACKEND_FAILURE_115, "",
+				    str(t, "The request is missing the %s parameter", keys.v[i]),
+				    "");
+	}
+	return 0;
+}
+
 struct sr *sr_open(struct task *t, const char *type, const char *uuid, const struct map *config,
 		   bool create)
 {
-	const struct sr_type *s = find(t, type);
-	if (!s)
+	const struct sr_type *found = type_find(t, type);
+	if (!found || check_config(t, found, config) < 0)
 		return NULL;
 	struct sr *sr = talloc_zero(t, struct sr);
 	sr->uuid = talloc_strdup(sr, uuid);
-	sr->layout = s->layout;
-	return s->attach->attach(t, sr, config, create) < 0 ? NULL : sr;
+	sr->layout = found->layout;
+	if (found->attach->attach(t, sr, config, create) < 0)
+		return NULL;
+	if (sr->layout->tidy && sr->layout->tidy(t, sr) < 0)
+		return NULL;
+	return sr;
 }
 
 int sr_destroy(struct task *t, const char *type, struct sr *sr)
 {
-	const struct sr_type *s = find(t, type);
-	return s ? s->attach->destroy(t, sr) : -1;
+	struct volumes left;
+	const struct sr_type *found = type_find(t, type);
+	if (!found || sr->layout->scan(t, sr, &left) < 0)
+		return -1;
+	if (left.n)
+		return fail(t, SR_NOT_EMPTY);
+	return found->attach->destroy(t, sr);
 }
 
 char *volume_id_new(const void *ctx)

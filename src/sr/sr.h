@@ -24,16 +24,16 @@ struct task;
 
 struct sr {
 	const char *uuid;
-	const char *path;            /* the directory (or device) that the attach made appear */
-	bool direct;                 /* disks are opened past the page cache */
+	const char *path; /* the directory (or device) that the attach made appear */
+	bool direct;      /* disks are opened past the page cache */
 	const struct layout *layout;
 };
 
 struct volume {
 	const char *id;
-	const char *parent;          /* id of the volume below, "" for none */
-	uint64_t virtual_size;       /* bytes the guest sees, a multiple of 512 */
-	uint64_t physical_size;      /* bytes it takes on the storage */
+	const char *parent;     /* id of the volume below, "" for none */
+	uint64_t virtual_size;  /* bytes the guest sees, a multiple of 512 */
+	uint64_t physical_size; /* bytes it takes on the storage */
 };
 
 struct volumes {
@@ -47,7 +47,8 @@ struct attach {
 	 * create: the SR is new: the place must not hold another one, and is marked with sr->uuid;
 	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47). */
 	int (*attach)(struct task *, struct sr *, const struct map *config, bool create);
-	/* Required.  The place is no longer an SR: removes the mark, refuses when volumes are left. */
+	/* Required.  The place is no longer an SR: removes the mark.  sr_destroy() has seen that no
+	 * volume is left. */
 	int (*destroy)(struct task *, struct sr *);
 };
 
@@ -77,12 +78,15 @@ struct layout {
 	/* Optional.  Pushes what QEMU has written to the volume's file out to the disk, from this
 	 * process, so that nothing is left to flush inside a snapshot's pause. */
 	int (*sync)(struct task *, const struct sr *, const char *id);
+	/* Optional.  Removes what a create that was killed half-way left behind.  Called by
+	 * sr_open(), when nothing else works on the SR. */
+	int (*tidy)(struct task *, const struct sr *);
 };
 
 /* A row per SR type; SR_UNKNOWN_DRIVER for others. */
 struct sr_type {
 	const char *name;
-	const char *config;          /* names of the device_config keys it needs, for messages */
+	const char *config; /* names of the device_config keys it needs, for messages */
 	const struct attach *attach;
 	const struct layout *layout;
 };

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_sr.c -- an SR in a directory, on each file system that this machine can mount: its mark, its
+ * volumes, what lies between them, their content in and out, and no room left. */
+#include "sr/sr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/run.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "unit/check.h"
+
+#define UUID "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e01"
+#define OTHER "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e02"
+#define A "aaaaaaaaaaaaaaaaaaaaaaaa"
+#define B "bbbbbbbbbbbbbbbbbbbbbbbb"
+#define C "cccccccccccccccccccccccc"
+enum { MIB = 1 << 20 };
+
+static char scratch[] = "/tmp/test_sr-XXXXXX";
+static const char *mounted; /* unmounted at the end, however that comes */
+
+/* ---- small helpers ---- */
+
+static bool failed(struct task *t, enum code code, const char *part)
+{
+	const char *error = task_error(t);
+	bool right = t->code == code && strstr(error, part);
+	if (!right)
+		fprintf(stderr, "wanted %s with \"%s\", got %s\n", code_rows[code].name, part,
+			error);
+	task_forgive(t);
+	return right;
+}
+
+static bool good(struct task *t, bool result)
+{
+	if (!result)
+		fprintf(stderr, "%s\n", task_error(t));
+	return result;
+}
+#define GOOD(call) CHECK(good(t, (call) == 0))
+
+static void command(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = 60000 };
+	GOOD(run_ok(t, &r));
+}
+
+static struct sr *attach(struct task *t, const char *uuid, const char *location, bool create)
+{
+	struct map config = { 0 };
+	if (location)
+		map_set(t, &config, "location", location);
+	return sr_open(t, "file", uuid, &config, create);
+}
+
+static const char *file_of(struct task *t, const struct sr *sr, const char *id)
+{
+	return str(t, "%s/%s.qcow2", sr->path, id);
+}
+
+static size_t count(struct task *t, const struct sr *sr)
+{
+	struct volumes all;
+	GOOD(sr->layout->scan(t, sr, &all));
+	return all.n;
+}
+
+/* ---- the place ---- */
+
+static void test_config(struct task *t, const char *dir)
+{
+	struct map none = { 0 };
+	CHECK(!sr_open(t, "tape", UUID, &none, true) && failed(t, SR_UNKNOWN_DRIVER, "tape"));
+	CHECK(!attach(t, UUID, NULL, true) && failed(t, SR_BACKEND_FAILURE_115, "location"));
+	CHECK(!attach(t, UUID, "", true) && failed(t, SR_BACKEND_FAILURE_115, "location"));
+	CHECK(!attach(t, UUID, "tmp", true) && failed(t, SR_BACKEND_FAILURE_47, "absolute"));
+	CHECK(!attach(t, UUID, "/no/such", true) && failed(t, SR_BACKEND_FAILURE_47, "No such"));
+	const char *file = str(t, "%s/file", dir);
+	GOOD(file_write(t, file, "x", 0600));
+	CHECK(!attach(t, UUID, file, true) && failed(t, SR_BACKEND_FAILURE_47, "not a directory"));
+	GOOD(file_delete(t, file));
+}
+
+static struct sr *test_mark(struct task *t, const char *dir, bool direct)
+{
+	CHECK(!attach(t, UUID, dir, false) && failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
+	struct sr *sr = attach(t, UUID, dir, true);
+	CHECK(good(t, sr) && streq(sr->path, dir) && sr->direct == direct);
+	CHECK(streq(file_read(t, str(t, "%s/sr-uuid", dir), 100), UUID "\n"));
+	CHECK(attach(t, UUID, dir, true) && attach(t, UUID, dir, false));
+	CHECK(!attach(t, OTHER, dir, false) && failed(t, SR_BACKEND_FAILURE_47, UUID));
+	CHECK(!attach(t, OTHER, dir, true) && failed(t, SR_BACKEND_FAILURE_47, UUID));
+	return sr;
+}
+
+static void test_destroy(struct task *t, struct sr *sr)
+{
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	CHECK(sr_destroy(t, "file", sr) < 0 && failed(t, SR_NOT_EMPTY, ""));
+	GOOD(sr->layout->remove(t, sr, A));
+	GOOD(sr_destroy(t, "file", sr));
+	CHECK(!attach(t, UUID, sr->path, false) && failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
+}
+
+/* ---- volumes ---- */
+
+static void test_volumes(struct task *t, const struct sr *sr)
+{
+	struct volume v;
+	struct stat st;
+	uint64_t total, room;
+	GOOD(sr->layout->space(t, sr, &total, &room));
+	CHECK(total > room && room > 0);
+	CHECK(count(t, sr) == 0);
+	GOOD(sr->layout->create(t, sr, A, "", 8 * MIB));
+	GOOD(sr->layout->create(t, sr, B, A, 16 * MIB));
+	CHECK(stat(file_of(t, sr, B), &st) == 0 && (st.st_mode & 07777) == 0600);
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	CHECK(streq(v.id, A) && streq(v.parent, "") && v.virtual_size == 8 * MIB);
+	CHECK(v.physical_size > 0 && v.physical_size < MIB);
+	GOOD(sr->layout->stat(t, sr, B, &v));
+	CHECK(streq(v.parent, A) && v.virtual_size == 16 * MIB);
+	CHECK(count(t, sr) == 2);
+	GOOD(sr->layout->sync(t, sr, B));
+
+	CHECK(sr->layout->create(t, sr, A, "", MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_78, "already"));
+	CHECK(sr->layout->create(t, sr, C, OTHER, MIB) < 0 && failed(t, VDI_MISSING, OTHER));
+	CHECK(sr->layout->create(t, sr, "../x", "", MIB) < 0 &&
+	      failed(t, INTERNAL_ERROR, "no volume"));
+	CHECK(sr->layout->stat(t, sr, C, &v) < 0 && failed(t, VDI_MISSING, UUID ", " C));
+	CHECK(sr->layout->stat(t, sr, "../x", &v) < 0 && failed(t, VDI_MISSING, "../x"));
+	CHECK(sr->layout->sync(t, sr, C) < 0 && failed(t, VDI_MISSING, C));
+	GOOD(sr->layout->remove(t, sr, B));
+	GOOD(sr->layout->remove(t, sr, B));
+	GOOD(sr->layout->remove(t, sr, A));
+	CHECK(count(t, sr) == 0);
+}
+
+static void test_sizes(struct task *t, const struct sr *sr)
+{
+	static const struct {
+		uint64_t asked, got;
+	} sizes[] = { { 1, 512 },
+		      { 512, 512 },
+		      { MIB + 1, MIB + 512 },
+		      { (uint64_t)64 << 40, (uint64_t)64 << 40 } };
+	for (size_t i = 0; i < COUNT(sizes); i++) {
+		struct volume v;
+		GOOD(sr->layout->create(t, sr, A, "", sizes[i].asked));
+		GOOD(sr->layout->stat(t, sr, A, &v));
+		CHECK(v.virtual_size == sizes[i].got);
+		GOOD(sr->layout->remove(t, sr, A));
+	}
+	CHECK(sr->layout->create(t, sr, A, "", 0) < 0 && failed(t, SR_BACKEND_FAILURE_79, "size"));
+	CHECK(sr->layout->create(t, sr, A, "", ((uint64_t)64 << 40) + 1) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_79, "size"));
+}
+
+/* ---- what else lies there ---- */
+
+static void test_strangers(struct task *t, const struct sr *sr)
+{
+	struct volume v;
+	const char *a = file_of(t, sr, A), *b = file_of(t, sr, B), *c = file_of(t, sr, C);
+	const char *notes = str(t, "%s/notes.txt", sr->path);
+	GOOD(file_write(t, notes, "mine", 0644));
+	GOOD(file_write(t, str(t, "%s/%s.qcow2.new", sr->path, A), "half", 0600));
+	GOOD(file_write(t, a, "no image", 0600));
+	CHECK(symlink("/etc/passwd", b) == 0);
+	CHECK(mkfifo(c, 0600) == 0);
+	CHECK(count(t, sr) == 0);
+	CHECK(sr->layout->stat(t, sr, A, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "too short"));
+	CHECK(sr->layout->stat(t, sr, B, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "symbolic"));
+	CHECK(sr->layout->stat(t, sr, C, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "regular"));
+	CHECK(sr->layout->create(t, sr, B, "", MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_78, "already"));
+	CHECK(unlink(a) == 0 && unlink(b) == 0 && unlink(c) == 0);
+	command(t, RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd",
+			    "-F", "raw", a, "1M"));
+	CHECK(count(t, sr) == 0);
+	CHECK(sr->layout->stat(t, sr, A, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "not qcow2"));
+	GOOD(sr->layout->remove(t, sr, A));
+
+	GOOD(file_write(t, str(t, "%s/%s.qcow2.new", sr->path, A), "half", 0600));
+	GOOD(file_write(t, str(t, "%s/x.qcow2.new", sr->path), "not ours", 0600));
+	CHECK(attach(t, UUID, sr->path, false));
+	CHECK(!file_exists(str(t, "%s/%s.qcow2.new", sr->path, A)));
+	CHECK(file_exists(str(t, "%s/x.qcow2.new", sr->path)) && file_exists(notes));
+	GOOD(file_delete(t, str(t, "%s/x.qcow2.new", sr->path)));
+	GOOD(file_delete(t, notes));
+}
+
+/* ---- how QEMU opens it ---- */
+
+/* qemu-storage-daemon opens what it is given, one by one, in this order, and no more. */
+static void opens(struct task *t, json_t *layers)
+{
+	size_t i;
+	json_t *layer;
+	struct list argv = { 0 };
+	list_add(t, &argv, "timeout");
+	list_add(t, &argv, "2");
+	list_add(t, &argv, "qemu-storage-daemon");
+	json_array_foreach (layers, i, layer) {
+		list_add(t, &argv, "--blockdev");
+		list_add(t, &argv, json_text(t, layer));
+	}
+	argv.v = talloc_realloc(t, argv.v, const char *, argv.n + 1);
+	argv.v[argv.n] = NULL;
+	struct run r = { .argv = argv.v, .in = -1, .out = -1, .timeout_ms = 20000 };
+	GOOD(run(t, &r));
+	if (r.ret_status != 124) /* it stayed until its time was over */
+		fprintf(stderr, "%d: %s\n", r.ret_status, r.ret_err);
+	CHECK(r.ret_status == 124 && streq(r.ret_err, ""));
+}
+
+static const char *word(json_t *layers, size_t i, const char *key)
+{
+	return json_string_value(json_object_get(json_array_get(layers, i), key));
+}
+
+static void test_blockdev(struct task *t, const struct sr *sr)
+{
+	json_t *layers;
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	GOOD(sr->layout->create(t, sr, B, A, MIB));
+	GOOD(sr->layout->create(t, sr, C, B, 2 * MIB));
+	GOOD(sr->layout->blockdev(t, sr, C, true, &layers));
+	CHECK(json_array_size(layers) == 3);
+	CHECK(streq(word(layers, 0, "node-name"), "v" A) && !word(layers, 0, "backing"));
+	CHECK(json_is_null(json_object_get(json_array_get(layers, 0), "backing")));
+	CHECK(streq(word(layers, 1, "backing"), "v" A) && streq(word(layers, 2, "backing"), "v" B));
+	for (size_t i = 0; i < 3; i++)
+		CHECK(json_is_true(json_object_get(json_array_get(layers, i), "read-only")) ==
+		      (i < 2));
+	opens(t, layers);
+	GOOD(sr->layout->blockdev(t, sr, C, false, &layers));
+	CHECK(json_is_true(json_object_get(json_array_get(layers, 2), "read-only")));
+	opens(t, layers);
+
+	GOOD(sr->layout->remove(t, sr, A));
+	CHECK(sr->layout->blockdev(t, sr, C, true, &layers) < 0 &&
+	      failed(t, VDI_MISSING, UUID ", " A));
+	command(t, RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", C ".qcow2", "-F",
+			    "qcow2", file_of(t, sr, A), "1M"));
+	CHECK(sr->layout->blockdev(t, sr, C, true, &layers) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_46, "circle"));
+	for (size_t i = 0; i < 3; i++)
+		GOOD(sr->layout->remove(t, sr, (const char *[]){ A, B, C }[i]));
+}
+
+/* ---- content ---- */
+
+/* Bytes that are a function of their place and of what; a few MiB of zeros among them. */
+static char *pattern(struct task *t, size_t n, unsigned what)
+{
+	char *s = talloc_zero_array(t, char, n);
+	for (size_t i = 0; i < n; i++)
+		if (i / MIB % 2 == 0)
+			s[i] = (char)((i * 2654435761u + what) >> 13);
+	return s;
+}
+
+struct feed {
+	pthread_t thread;
+	int fd, source;
+	const char *from;
+	size_t n;
+	bool stay; /* does not close at the end */
+};
+
+static void *feeding(void *arg)
+{
+	struct feed *f = arg;
+	for (size_t done = 0; done < f->n;) {
+		ssize_t put = write(f->fd, f->from + done, f->n - done);
+		if (put < 0)
+			break;
+		done += (size_t)put;
+	}
+	if (!f->stay)
+		close(f->fd);
+	return NULL;
+}
+
+/* A pipe from which n bytes come. */
+static void feed_start(struct feed *f, const char *from, size_t n, bool stay)
+{
+	int p[2];
+	CHECK(pipe2(p, O_CLOEXEC) == 0);
+	*f = (struct feed){ .fd = p[1], .source = p[0], .from = from, .n = n, .stay = stay };
+	CHECK(pthread_create(&f->thread, NULL, feeding, f) == 0);
+}
+
+static void feed_end(struct feed *f)
+{
+	close(f->source);
+	pthread_join(f->thread, NULL);
+	if (f->stay)
+		close(f->fd);
+}
+
+static int import(struct task *t, const struct sr *sr, const char *id, const char *from, size_t n,
+		  uint64_t expected)
+{
+	struct feed f;
+	feed_start(&f, from, n, false);
+	int result = sr_import(t, sr, id, f.source, expected);
+	feed_end(&f);
+	return result;
+}
+
+struct drain {
+	pthread_t thread;
+	int fd;
+	const char *wanted;
+	size_t n, got;
+	bool equal;
+};
+
+static void *draining(void *arg)
+{
+	struct drain *d = arg;
+	char buf[65536];
+	d->equal = true;
+	for (ssize_t got; (got = read(d->fd, buf, sizeof buf)) > 0; d->got += (size_t)got)
+		if (d->got + (size_t)got > d->n || memcmp(buf, d->wanted + d->got, (size_t)got))
+			d->equal = false;
+	return NULL;
+}
+
+static bool exports(struct task *t, const struct sr *sr, const char *id, const char *wanted,
+		    size_t n)
+{
+	int p[2];
+	CHECK(pipe2(p, O_CLOEXEC) == 0);
+	struct drain d = { .fd = p[0], .wanted = wanted, .n = n };
+	CHECK(pthread_create(&d.thread, NULL, draining, &d) == 0);
+	GOOD(sr_export(t, sr, id, p[1]));
+	CHECK(!(fcntl(p[1], F_GETFL) & O_NONBLOCK)); /* as it was before */
+	close(p[1]);
+	pthread_join(d.thread, NULL);
+	close(p[0]);
+	return d.got == n && d.equal;
+}
+
+static void test_content(struct task *t, const struct sr *sr)
+{
+	struct volume v;
+	enum { SIZE = 8 * MIB, ODD = 3 * MIB + 777 };
+	char *first = pattern(t, SIZE, 1), *second = pattern(t, SIZE, 2);
+	GOOD(sr->layout->create(t, sr, A, "", SIZE));
+	GOOD(import(t, sr, A, first, SIZE, SIZE));
+	CHECK(exports(t, sr, A, first, SIZE));
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	/* Half is zeros, which stay holes; XFS sets some more aside. */
+	CHECK(v.physical_size >= SIZE / 2 && v.physical_size < SIZE * 3 / 4);
+
+	/* A layer: shorter data leaves the rest as it was; zeros hide what is below. */
+	GOOD(sr->layout->create(t, sr, B, A, SIZE));
+	CHECK(exports(t, sr, B, first, SIZE));
+	GOOD(import(t, sr, B, second, ODD, 0));
+	char *both = talloc_memdup(t, first, SIZE);
+	memcpy(both, second, ODD);
+	CHECK(exports(t, sr, B, both, SIZE) && exports(t, sr, A, first, SIZE));
+	memset(both, 0, MIB);
+	GOOD(import(t, sr, B, both, MIB, MIB));
+	CHECK(exports(t, sr, B, both, SIZE));
+
+	/* From and to files. */
+	const char *raw = str(t, "%s/raw", scratch);
+	FD_SCOPE int fd = open(raw, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	GOOD(sr_export(t, sr, B, fd));
+	CHECK(lseek(fd, 0, SEEK_CUR) == SIZE && lseek(fd, 0, SEEK_SET) == 0);
+	GOOD(sr_import(t, sr, A, fd, 0));
+	CHECK(exports(t, sr, A, both, SIZE));
+	command(t, RUN_ARGV("qemu-img", "check", "-q", "-f", "qcow2", file_of(t, sr, A)));
+	command(t, RUN_ARGV("qemu-img", "check", "-q", "-f", "qcow2", file_of(t, sr, B)));
+	CHECK(unlink(raw) == 0);
+	GOOD(sr->layout->remove(t, sr, B));
+}
+
+static void test_streams_that_lie(struct task *t, const struct sr *sr)
+{
+	enum { SIZE = 8 * MIB };
+	char *data = pattern(t, SIZE + 1, 3);
+	CHECK(import(t, sr, A, data, SIZE + 1, 0) < 0 && failed(t, VDI_TOO_SMALL, A ", 8388609"));
+	CHECK(sr_import(t, sr, A, -1, SIZE + 5) < 0 && failed(t, VDI_TOO_SMALL, A ", 8388613"));
+	CHECK(import(t, sr, A, data, MIB, 2 * MIB) < 0 && failed(t, INTERNAL_ERROR, "ended after"));
+	CHECK(import(t, sr, A, data, 0, 0) == 0);
+	CHECK(import(t, sr, C, data, 0, 0) < 0 && failed(t, VDI_MISSING, C));
+
+	int p[2]; /* nobody reads */
+	CHECK(pipe2(p, O_CLOEXEC) == 0);
+	close(p[0]);
+	CHECK(sr_export(t, sr, A, p[1]) < 0 && failed(t, INTERNAL_ERROR, "Broken pipe"));
+	close(p[1]);
+}
+
+static void *interrupt_soon(void *task)
+{
+	usleep(300000);
+	task_interrupt(task);
+	return NULL;
+}
+
+/* A stream that pauses does not hold up the cancel, and no program outlives it. */
+static void test_cancel(struct task *parent, const struct sr *sr)
+{
+	struct task *t = task_new(parent, "cancelled");
+	struct feed f;
+	pthread_t thread;
+	char *data = pattern(t, MIB, 4);
+	t->cancellable = true;
+	feed_start(&f, data, MIB, true);
+	CHECK(pthread_create(&thread, NULL, interrupt_soon, t) == 0);
+	int64_t begun = clock_ms();
+	CHECK(sr_import(t, sr, A, f.source, 0) < 0 && failed(t, TASK_CANCELLED, ""));
+	CHECK(clock_ms() - begun < 5000);
+	pthread_join(thread, NULL);
+	feed_end(&f);
+	CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+	talloc_free(t);
+	t = parent;
+	GOOD(import(t, sr, A, "x", 1, 1)); /* nothing has the volume open any more */
+}
+
+static void test_in_use(struct task *t, const struct sr *sr)
+{
+	const char *const argv[] = { "qemu-io",         "-f", "qcow2", "-c", "sleep 3000",
+				     file_of(t, sr, A), NULL };
+	pid_t pid = fork();
+	if (pid == 0) {
+		execvp(argv[0], (char *const *)(uintptr_t)argv);
+		_exit(127);
+	}
+	usleep(700000);
+	CHECK(import(t, sr, A, "x", 1, 0) < 0 && failed(t, SR_BACKEND_FAILURE_46, "lock"));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	GOOD(import(t, sr, A, "x", 1, 0));
+	GOOD(sr->layout->remove(t, sr, A));
+}
+
+/* ---- no room ---- */
+
+static void test_full(struct task *t, const struct sr *sr)
+{
+	char *data = pattern(t, 32 * MIB, 5);
+	for (size_t i = 0; i < 32 * MIB; i++)
+		data[i] |= 1;
+	GOOD(sr->layout->create(t, sr, A, "", 32 * MIB));
+	CHECK(import(t, sr, A, data, 32 * MIB, 0) < 0 && failed(t, SR_BACKEND_FAILURE_44, "space"));
+
+	const char *filler = str(t, "%s/filler", sr->path);
+	FD_SCOPE int fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	while (write(fd, data, 4096) > 0)
+		;
+	CHECK(sr->layout->create(t, sr, B, A, 32 * MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_44, "space"));
+	CHECK(!file_exists(file_of(t, sr, B)));
+	CHECK(!file_exists(str(t, "%s/%s.qcow2.new", sr->path, B)));
+	struct sr *again = attach(t, UUID, sr->path, false);
+	CHECK(good(t, again) && again->direct == sr->direct); /* no room is no reason against it */
+	GOOD(sr->layout->remove(t, sr, A));
+	CHECK(unlink(filler) == 0);
+}
+
+/* ---- file systems ---- */
+
+static void unmount(void)
+{
+	if (mounted)
+		umount2(mounted, MNT_DETACH);
+}
+
+static void test_place(const char *name, const char *dir, bool direct, bool small)
+{
+	struct task *t = task_new(NULL, name);
+	test_config(t, dir);
+	struct sr *sr = test_mark(t, dir, direct);
+	if (small) {
+		test_full(t, sr);
+	} else {
+		test_volumes(t, sr);
+		test_sizes(t, sr);
+		test_strangers(t, sr);
+		test_blockdev(t, sr);
+		test_content(t, sr);
+		test_streams_that_lie(t, sr);
+		test_cancel(t, sr);
+		test_in_use(t, sr);
+	}
+	test_destroy(t, sr);
+	printf("%s: good, direct=%d\n", name, direct);
+	talloc_free(t);
+}
+
+static const struct fs {
+	const char *name, *mkfs, *option;
+	int mib;
+	bool direct, small;
+} file_systems[] = {
+	{ "full ext4", "mkfs.ext4", "-q", 16, true, true },
+	{ "xfs", "mkfs.xfs", "-q", 320, true, false },
+	{ "btrfs", "mkfs.btrfs", "-q", 160, false, false },
+};
+
+static bool ran(struct task *t, const char *const *argv, const char *name)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = 60000 };
+	if (run_ok(t, &r) == 0)
+		return true;
+	printf("%s: skipped, %s\n", name, task_error(t));
+	task_forgive(t);
+	return false;
+}
+
+static void test_mounted(const struct fs *f)
+{
+	struct task *t = task_new(NULL, f->name);
+	const char *image = str(t, "%s/image", scratch), *dir = str(t, "%s/mount", scratch);
+	FD_SCOPE int fd = open(image, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, (off_t)f->mib * MIB) == 0);
+	GOOD(dir_make(t, dir, 0700));
+	if (ran(t, RUN_ARGV(f->mkfs, f->option, image), f->name) &&
+	    ran(t, RUN_ARGV("mount", "-o", "loop", image, dir), f->name)) {
+		mounted = dir;
+		test_place(f->name, dir, f->direct, f->small);
+		mounted = NULL;
+		CHECK(umount(dir) == 0);
+	}
+	CHECK(rmdir(dir) == 0 && unlink(image) == 0);
+	talloc_free(t);
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	CHECK(mkdtemp(scratch));
+	atexit(unmount);
+	struct task *t = task_new(NULL, "where");
+	struct map config = { 0 };
+	map_set(t, &config, "location", scratch);
+	struct sr *sr = sr_open(t, "file", UUID, &config, true);
+	CHECK(good(t, sr) && sr_destroy(t, "file", sr) == 0);
+	test_place("/tmp", scratch, sr->direct, false);
+	talloc_free(t);
+	for (size_t i = 0; i < COUNT(file_systems) && geteuid() == 0; i++)
+		test_mounted(&file_systems[i]);
+	if (geteuid() != 0)
+		printf("other file systems: skipped, mounting them takes root\n");
+	CHECK(rmdir(scratch) == 0);
+	return 0;
+}
