@@ -26,7 +26,9 @@ int vm_check_memory(struct task *t, const struct VM_row *vm)
 
 int vm_check_vcpus(struct task *t, const struct VM_row *vm)
 {
-	if (vm->VCPUs_max < 1 || vm->VCPUs_max > 255)
+	if (vm->VCPUs_max < 1)
+		return fail(t, VM_NO_VCPUS, vm->row.ref);
+	if (vm->VCPUs_max > 255)
 		return fail(t, INVALID_VALUE, "VCPUs_max", str(t, "%lld", (long long)vm->VCPUs_max));
 	if (vm->VCPUs_at_startup < 1 || vm->VCPUs_at_startup > vm->VCPUs_max)
 		return fail(t, INVALID_VALUE, "VCPUs_at_startup",

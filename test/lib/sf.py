@@ -113,8 +113,9 @@ class Daemon:
             try:
                 with open(os.path.join(run, uuid, 'pid')) as f:
                     pid = int(f.read().split()[0])
-                os.kill(pid, 0)
-                found[uuid] = pid
+                with open(f'/proc/{pid}/stat') as f:
+                    if f.read().rsplit(')', 1)[1].split()[0] != 'Z':
+                        found[uuid] = pid
             except (OSError, ValueError, IndexError):
                 pass
         return found

@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""VMs as processes: they boot, outlive the daemon, run without rights, and their end is seen."""
+import os, re, shutil, signal, subprocess, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+
+def test_outlives_the_daemon():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        s = d.boot(vm)
+        boot = s.fields('status')['boot']
+        d.restart()
+        assert d.state_of(vm) == 'running'
+        d.kill()
+        s.ask('mark alone')
+        d.start()
+        assert d.state_of(vm) == 'running'
+        assert s.fields('status')['boot'] == boot
+        d.snapshot(vm)
+        d.xe('vm-shutdown', uuid=vm)
+        assert d.state_of(vm) == 'halted' and not d.guests()
+
+
+def test_ends_are_seen_within_a_second():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        with d.boot(vm) as s:
+            s.ask('poweroff')
+            while d.guests():
+                time.sleep(0.02)
+            d.wait_state(vm, 'halted', 1)
+        d.boot(vm).close()
+        os.kill(d.guests()[vm], signal.SIGKILL)
+        d.wait_state(vm, 'halted', 1)
+        d.boot(vm).close()
+        d.kill()
+        os.kill(d.guests()[vm], signal.SIGKILL)
+        d.start()
+        assert d.state_of(vm) == 'halted'
+        d.check()
+
+
+def test_reboots():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        with d.boot(vm) as s:
+            pid = d.guests()[vm]
+            log = os.path.join(d.state, 'run', vm, 'serial.log')
+            after = os.path.getsize(log)
+            s.ask('reboot')
+            Serial(d, vm, after).close()
+        with Serial(d, vm, after) as s:
+            s.wait_ready()
+            assert d.guests()[vm] == pid, 'a reset is no new process'
+        after = os.path.getsize(log)
+        d.xe('vm-reboot', '--force', uuid=vm)
+        with Serial(d, vm, after) as s:
+            s.wait_ready()
+        d.xe('vm-reboot', uuid=vm)
+        assert d.state_of(vm) == 'running'
+
+
+def test_without_rights():
+    need_root()
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, start=False)
+        d.boot(vm).close()
+        pid = d.guests()[vm]
+        uid = subprocess.run(['ps', '-o', 'uid=', '-p', str(pid)], capture_output=True, text=True).stdout
+        assert int(uid) != 0
+        status = open(f'/proc/{pid}/status').read()
+        assert re.search(r'^Seccomp:\t2$', status, re.M) and re.search(r'^NoNewPrivs:\t1$', status, re.M)
+        assert not re.search(r'^CapEff:\t0*[1-9a-f]', status, re.M)
+        direct = 0
+        for fd in os.listdir(f'/proc/{pid}/fd'):
+            if os.readlink(f'/proc/{pid}/fd/{fd}').endswith('.qcow2'):
+                flags = int(re.search(r'flags:\s+(\d+)', open(f'/proc/{pid}/fdinfo/{fd}').read())[1], 8)
+                direct += bool(flags & os.O_DIRECT)
+        assert direct >= 2, 'disks are not opened with direct I/O'
+        for path in (d.state + '/state.db', d.state + '/password', d.state + '/xapi.sock'):
+            assert os.stat(path).st_mode & 0o077 == 0, path
+
+
+def test_boots_from_disk():
+    """BIOS, boot loader, kernel: from a disk that was imported, in a VM cloned from a snapshot."""
+    with Daemon() as d:
+        image = os.path.join(guest_folder(), 'boot.img')
+        size = os.path.getsize(image)
+        vdi = d.vdi(f'{size}', 'boot')
+        d.xe('vdi-import', uuid=vdi, filename=image)
+        vm = d.vm('bios', memory='192MiB')
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=0, bootable='true')
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi('128MiB'), device=1)
+        with d.boot(vm) as s:
+            assert s.fields('status')['disks'] == '1'
+            assert vdi[:20] in s.ask('shell cat /sys/block/vda/serial')
+            snap = d.snapshot(vm)
+        copy = d.xe('vm-install', template=snap, new_name_label='copy')
+        d.boot(copy).close()
+        d.check()
+
+
+def test_console():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        d.boot(vm).close()
+        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'console', f'vm={vm}'], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE,
+                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        p.stdin.write(b'ping\n')
+        p.stdin.flush()
+        assert b'OK ping' in p.stdout.readline()
+        p.stdin.close()
+        p.wait(20)
+
+
+def test_kernels_only_from_allowed_folders():
+    with Daemon() as d:
+        vm = guest_vm(d, start=False)
+        boot = os.path.join(d.state, 'boot')
+        shutil.copy(os.path.join(boot, 'vmlinuz'), os.path.join(d.state, 'elsewhere'))
+        os.symlink('../elsewhere', os.path.join(boot, 'link'))
+        for path in (d.state + '/elsewhere', boot + '/../elsewhere', boot + '/link', '/etc/passwd',
+                     boot + '/none', boot, 'vmlinuz'):
+            d.xe('vm-param-set', f'PV-kernel={path}', uuid=vm)
+            d.fails('vm-start', uuid=vm, says=path)
+            assert d.state_of(vm) == 'halted'
+        d.check()
+
+
+main(globals())
