@@ -315,7 +315,7 @@ int carry_put(struct carrier *c, const char *file, const char *path)
 
 static int relay_terminal(struct task *t, int fd)
 {
-	static const char leave[] = "Connected; Ctrl-] leaves.\r\n";
+	static const char leave[] = "Connected; Ctrl-] leaves.\n", left[] = "\n";
 	struct relay_end terminal = { STDIN_FILENO, STDOUT_FILENO }, server = { fd, fd };
 	struct termios before, raw;
 	if (tcgetattr(STDIN_FILENO, &before) < 0)
@@ -327,7 +327,7 @@ static int relay_terminal(struct task *t, int fd)
 	tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
 	int status = relay(t, terminal, server, LEAVE);
 	tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
-	return status;
+	return io_write(t, STDERR_FILENO, left, sizeof left - 1, -1) < 0 ? -1 : status;
 }
 
 int carry_terminal(struct carrier *c, const char *path)
