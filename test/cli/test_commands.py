@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What xe prints: layouts, selectors and messages as scripts written for XenServer expect them."""
+import os, re, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+UUID = '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+
+
+def test_record_layout():
+    with Daemon('fake') as d:
+        vm = d.vm('web')
+        status, out, err = d.run('vm-list')
+        assert out == (f'uuid ( RO)           : {vm}\n'
+                       '     name-label ( RW): web\n'
+                       '    power-state ( RO): halted\n\n\n'), repr(out)
+        assert err == '' and status == 0
+        snap = d.snapshot(vm, 'before-upgrade')
+        out = d.run('snapshot-list', snapshot_of=vm)[1]
+        assert out.startswith(f'uuid ( RO)                : {snap}\n'
+                              '          name-label ( RW): before-upgrade\n'), out
+        assert '    is-vmss-snapshot ( RO): false\n\n\n' in out
+        assert d.xe('snapshot-list', 'snapshot-of=' + vm, '--minimal') == snap
+        assert d.run('vm-list', 'name-label=nobody') == (0, '', '')
+        assert d.run('vm-list', '--minimal', 'name-label=nobody')[1].strip() == ''
+
+
+def test_selectors():
+    with Daemon('fake') as d:
+        one, two = d.vm('one'), d.vm('two')
+        d.fails('vm-start', 'power-state=halted', says='Multiple matches VMs found. --multiple required')
+        d.xe('vm-start', 'power-state=halted', '--multiple')
+        assert d.state_of(one) == d.state_of(two) == 'running'
+        d.xe('vm-pause', 'vm=one')
+        assert d.state_of(one) == 'paused'
+        assert set(d.list('vm', power_state='running')) == {two}
+        d.xe('vm-param-set', 'other-config:colour=red', uuid=two)
+        assert d.list('vm', **{'other-config:colour': 'red'}) == [two]
+        d.xe('vm-param-add', 'param-name=tags', 'param-key=db', uuid=two)
+        assert d.list('vm', **{'tags:contains': 'db'}) == [two]
+        d.xe('vm-param-remove', 'param-name=other-config', 'param-key=colour', uuid=two)
+        d.fails('vm-param-get', 'param-name=other-config', 'param-key=colour', uuid=two)
+        d.xe('vm-param-clear', 'param-name=tags', uuid=two)
+        assert d.get('vm', two, 'tags') == ''
+
+
+def test_params():
+    with Daemon('fake') as d:
+        vm = d.vm('web')
+        out = d.run('vm-list', 'params=name-label,memory-static-max')[1]
+        assert out == ('name-label ( RW)           : web\n'
+                       '    memory-static-max ( RW): 268435456\n\n\n'), repr(out)
+        status, out, err = d.run('vm-list', 'params=nonsense')
+        assert "Unknown field 'nonsense'" in out + err
+        everything = d.xe('vm-param-list', uuid=vm)
+        for word in ('snapshot-info (', 'VCPUs-max (', 'platform (MRW)', 'allowed-operations (SRO): snapshot'):
+            assert word in everything, word
+
+
+def test_snapshot_tree():
+    """parent, children, snapshots, snapshot-of: a tree that a revert makes branch."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1)
+        a = d.snapshot(vm, 'a', new_name_description='first')
+        b = d.snapshot(vm, 'b')
+        assert d.get('snapshot', a, 'name-description') == 'first'
+        assert d.get('snapshot', b, 'parent') == a and d.get('snapshot', a, 'children') == b
+        assert d.get('vm', vm, 'parent') == b
+        d.xe('snapshot-revert', snapshot_uuid=a)
+        assert d.get('vm', vm, 'parent') == a
+        c = d.snapshot(vm, 'c')
+        assert set(d.get('snapshot', a, 'children').split('; ')) == {b, c}
+        assert d.get('snapshot', c, 'is-a-snapshot') == 'true'
+        assert set(d.list('snapshot', snapshot_of=vm)) == {a, b, c}
+        d.xe('snapshot-uninstall', '--force', uuid=a)
+        assert d.get('snapshot', b, 'parent') == '<not in database>'
+        assert set(d.list('snapshot')) == {b, c}
+        info = d.get('snapshot', c, 'snapshot-info')
+        assert 'disk-snapshot-type: crash_consistent' in info and 'power-state-at-snapshot: Halted' in info
+        d.check()
+
+
+def test_revert_to_a_vm_that_is_gone():
+    """The VM comes back with its uuid, its configuration and its disks."""
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=2)
+        snap = d.snapshot(vm, 's')
+        disks = list(d.disks(vm).values())
+        d.xe('vm-destroy', uuid=vm)
+        for disk in disks:
+            d.xe('vdi-destroy', uuid=disk)
+        d.xe('snapshot-revert', uuid=snap)
+        assert d.get('vm', vm, 'name-label') == 'web' and len(d.disks(vm)) == 2
+        assert d.list('snapshot', snapshot_of=vm) == [snap]
+        d.xe('vm-start', uuid=vm)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
+
+
+def test_clone_and_install():
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=1)
+        net = d.list('network')[0]
+        d.xe('vif-create', vm_uuid=vm, network_uuid=net, device=0)
+        mac = lambda v: d.get('vif', d.list('vif', vm_uuid=v)[0], 'MAC')
+        snap = d.snapshot(vm, 's')
+        assert mac(snap) == mac(vm), 'a snapshot keeps its MAC'
+        clone = d.xe('vm-clone', uuid=vm, new_name_label='clone')
+        assert mac(clone) != mac(vm)
+        installed = d.xe('vm-install', template='s', new_name_label='installed')
+        assert d.get('vm', installed, 'name-description') == 'Installed via xe CLI'
+        assert d.get('vm', installed, 'is-a-template') == 'false'
+        copy = d.xe('snapshot-clone', uuid=snap, new_name_label='template')
+        assert copy in d.list('template') and copy not in d.list('snapshot')
+        for v in (vm, clone, installed):
+            d.xe('vm-start', uuid=v)
+        d.check()
+
+
+def test_storage():
+    with Daemon('fake') as d:
+        folder = os.path.join(d.state, 'second')
+        os.mkdir(folder)
+        sr = d.xe('sr-create', name_label='second', type='file', **{'device-config:location': folder})
+        vdi = d.vdi('10MiB', 'data', sr)
+        assert d.get('vdi', vdi, 'virtual-size') == str(10 << 20)
+        assert d.get('sr', sr, 'virtual-allocation') == str(10 << 20)
+        d.fails('sr-destroy', uuid=sr, says='still holds disks')
+        image = os.path.join(d.state, 'in')
+        content = os.urandom(3 << 20)
+        open(image, 'wb').write(content)
+        d.xe('vdi-import', uuid=vdi, filename=image)
+        out = os.path.join(d.state, 'out')
+        d.xe('vdi-export', uuid=vdi, filename=out)
+        assert open(out, 'rb').read() == content + bytes(7 << 20)
+        assert os.stat(out).st_blocks * 512 < 5 << 20, 'zeroes were written'
+        pbd = d.list('pbd', sr_uuid=sr)[0]
+        d.fails('sr-forget', uuid=sr, says='plugged')
+        d.xe('pbd-unplug', uuid=pbd)
+        d.fails('vdi-create', sr_uuid=sr, name_label='x', virtual_size='1MiB', says='not attached')
+        d.xe('sr-forget', uuid=sr)
+        d.xe('sr-introduce', uuid=sr, name_label='again', type='file')
+        pbd = d.xe('pbd-create', sr_uuid=sr, host_uuid=d.list('host')[0],
+                   **{'device-config:location': folder})
+        d.xe('pbd-plug', uuid=pbd)
+        found = d.list('vdi', sr_uuid=sr)
+        assert len(found) == 1
+        os.unlink(out)
+        d.xe('vdi-export', uuid=found[0], filename=out)
+        assert open(out, 'rb').read(len(content)) == content
+        d.xe('vdi-destroy', uuid=found[0])
+        d.xe('sr-destroy', uuid=sr)
+        assert os.listdir(folder) == []
+        d.check()
+
+
+def test_confirmation():
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1)
+        snap = d.snapshot(vm, 'precious')
+        status, out, err = d.run('snapshot-uninstall', uuid=snap, input=b'no\n')
+        assert 'The following items are about to be destroyed' in out
+        assert f'VM : {snap} (precious)' in out and re.search(f'VDI: {UUID} \\(', out), out
+        assert d.list('snapshot') == [snap]
+        status, out, err = d.run('snapshot-uninstall', uuid=snap, input=b'yes\n')
+        assert status == 0 and 'All objects destroyed' in out
+        assert d.list('snapshot') == []
+
+
+def test_messages_and_events():
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=1)
+        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'event-wait', 'class=vm', f'uuid={vm}',
+                              'power-state=running'],
+                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        time.sleep(0.3)
+        assert p.poll() is None
+        d.xe('vm-start', uuid=vm)
+        assert p.wait(20) == 0
+        d.snapshot(vm, 's')
+        body = d.xe('message-list', 'params=body', 'name=VM_SNAPSHOTTED', '--minimal')
+        assert f"VM 'web' (uuid: {vm}) snapshotted" in body.replace('\\', ''), body
+
+
+def test_help():
+    with Daemon('fake') as d:
+        assert 'vm-snapshot' in d.xe('help', '--all')
+        out = d.xe('help', 'vm-snapshot')
+        for word in ('command name', 'reqd params', 'new-name-label', 'optional params', 'description'):
+            assert word in out
+
+
+main(globals())

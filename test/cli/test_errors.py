@@ -1,0 +1,128 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: each its error, with the offending value, and nothing half-done."""
+import os, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+NOBODY = '00000000-0000-4000-8000-000000000000'
+
+
+def test_unknown_objects():
+    with Daemon('fake') as d:
+        for command in ('snapshot-revert', 'snapshot-uninstall', 'snapshot-destroy', 'vdi-destroy',
+                        'vbd-destroy', 'vif-destroy', 'sr-destroy', 'sr-scan', 'vm-destroy'):
+            d.fails(command, uuid=NOBODY, says=NOBODY)
+        d.fails('vm-start', vm='nobody', says='No matching VMs found')
+        d.fails('vm-snapshot', uuid=NOBODY, new_name_label='x', says='No matching VMs found')
+        d.fails('vm-install', template='no such', new_name_label='x')
+        d.fails('vdi-create', sr_uuid=NOBODY, name_label='x', virtual_size='1MiB', says=NOBODY)
+        d.fails('vm-param-get', uuid=NOBODY, param_name='name-label', says=NOBODY)
+        d.fails('nonsense', says='Unknown command: nonsense')
+        d.fails('vm-snapshot', says='Required parameter not found: new-name-label')
+        d.check()
+
+
+def test_wrong_states():
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1)
+        for command in ('vm-pause', 'vm-unpause', 'vm-reboot', 'vm-shutdown'):
+            err = d.fails(command, uuid=vm, says='halted')
+            assert 'power state' in err, err
+        d.xe('vm-start', uuid=vm)
+        d.fails('vm-start', uuid=vm, says='running')
+        d.fails('vm-clone', uuid=vm, new_name_label='c', says='running')
+        d.fails('vm-destroy', uuid=vm, says='running')
+        d.fails('vm-unpause', uuid=vm, says='running')
+        disk = d.disks(vm)['0']
+        d.fails('vdi-destroy', uuid=disk, says='in use')
+        d.fails('vdi-export', uuid=disk, filename=os.path.join(d.state, 'out'))
+        assert not os.path.exists(os.path.join(d.state, 'out')), 'a partial file was left'
+        d.fails('vm-param-set', 'VCPUs-max=4', uuid=vm, says='running')
+        d.check()
+
+
+def test_templates_and_snapshots():
+    with Daemon('fake') as d:
+        template = d.list('template')[0]
+        d.fails('template-uninstall', '--force', template_uuid=template, says='cannot be deleted')
+        vm = d.vm(disks=1)
+        snap = d.snapshot(vm)
+        for command in ('snapshot-revert', 'snapshot-uninstall', 'snapshot-disk-list'):
+            d.fails(command, uuid=vm, says=f'{vm} is not a VM snapshot')
+        d.fails('vm-destroy', uuid=template)
+        disk = d.disks(snap)['0']
+        d.fails('vbd-create', vm_uuid=vm, vdi_uuid=disk, device=3, says='cannot be written')
+        d.fails('vbd-create', vm_uuid=snap, vdi_uuid=d.vdi(), device=3, says='snapshot')
+        image = os.path.join(d.state, 'raw')
+        open(image, 'wb').write(b'x' * 4096)
+        d.fails('vdi-import', uuid=disk, filename=image)
+        d.check()
+
+
+def test_names():
+    """Names hold anything that is text, and come back as they were."""
+    with Daemon('fake') as d:
+        for name in ("it's", 'say "hi"', 'a,b', 'a\\b', '; rm -rf /', '$(id)', '%n%s', '-x', 'ü€😀', ' ',
+                     "')(", 'x' * 5000):
+            vm = d.xe('vm-install', template='Other install media', new_name_label=name)
+            assert d.get('vm', vm, 'name-label') == name, name
+            snap = d.snapshot(vm, name)
+            d.xe('snapshot-revert', uuid=snap)
+            assert d.get('vm', vm, 'name-label') == name, f'{name} did not survive a revert'
+            assert d.list('vm', name_label=name) == [vm]
+        status, out, err = d.run('vm-install', 'template=Other install media', 'new-name-label=a\nb')
+        assert status == 1 and 'line' in err, (status, err)
+        p = subprocess.run([os.path.join(BUILD, 'xe').encode(), b'vm-install',
+                            b'template=Other install media', b'new-name-label=\xff\xfe'],
+                           capture_output=True, env={**os.environ, 'STILLFRAME_STATE': d.state})
+        assert p.returncode == 1 and b'UTF-8' in p.stderr + p.stdout, p
+        d.check()
+
+
+def test_values():
+    with Daemon('fake') as d:
+        vm, sr = d.vm(), d.sr()
+        for size in ('0', '-1', '99999999999999999999', '1PiB', 'big', '100TiB'):
+            d.fails('vdi-create', sr_uuid=sr, name_label='x', virtual_size=size)
+        assert d.volumes() == []
+        d.fails('vm-memory-limits-set', uuid=vm, static_min='2GiB', static_max='1GiB',
+                dynamic_min='1GiB', dynamic_max='1GiB', says='static_min')
+        d.fails('vm-param-set', 'VCPUs-at-startup=5', uuid=vm)
+        d.fails('vm-param-set', 'VCPUs-max=many', uuid=vm)
+        d.fails('vm-param-set', 'power-state=Running', uuid=vm)
+        d.fails('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi(), device=99)
+        net = d.list('network')[0]
+        d.fails('vif-create', vm_uuid=vm, network_uuid=net, device=0, mac='01:00:00:00:00:00')
+        d.fails('vif-create', vm_uuid=vm, network_uuid=net, device=0, mac='nonsense', says='nonsense')
+        d.fails('sr-create', name_label='x', type='magic', says='magic')
+        d.fails('sr-create', name_label='x', type='file', says='location')
+        d.fails('sr-create', name_label='x', type='file',
+                **{'device-config:location': '/nonexistent'}, says='/nonexistent')
+        d.fails('sr-create', name_label='x', type='file',
+                **{'device-config:location': os.path.join(d.state, 'sr')})
+        assert len(d.list('sr')) == 1
+        d.check()
+
+
+def test_network_login():
+    with Daemon('fake', options=['--listen', '127.0.0.1:0']) as d:
+        port = None
+        inodes = {os.readlink(f'/proc/{d.process.pid}/fd/{f}') for f in os.listdir(f'/proc/{d.process.pid}/fd')}
+        for line in open('/proc/net/tcp').read().splitlines()[1:]:
+            w = line.split()
+            if w[3] == '0A' and f'socket:[{w[9]}]' in inodes:
+                port = int(w[1].split(':')[1], 16)
+        assert port, 'no TCP socket'
+        password = open(os.path.join(d.state, 'password')).read().strip()
+        way = ['-s', '127.0.0.1', '-p', str(port), '--nossl', '-u', 'root']
+        assert d.xe(*way, '-pw', password, 'host-list', '--minimal')
+        begin = time.time()
+        status, out, err = d.run(*way, '-pw', 'wrong', 'host-list')
+        assert status == 1 and 'Authentication failed' in out + err and time.time() - begin > 1
+        status, out, err = d.run('-s', '127.0.0.1', '-p', str(port), '--nossl', 'host-list')
+        assert status == 1 and 'Username/password must be specified' in out + err
+        assert password not in d.log()
+
+
+main(globals())

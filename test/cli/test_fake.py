@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of the VMM, which real ones show too seldom: each call of the driver fails in turn."""
+import os, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+
+def test_every_call_fails_once():
+    for call in ('start', 'prepare', 'switch_disks', 'pause', 'stop'):
+        with Daemon('fake') as d:
+            vm = d.vm(disks=2)
+            if call != 'start':
+                d.xe('vm-start', uuid=vm)
+                snap = d.snapshot(vm)
+            volumes, disks = d.volumes(), d.disks(vm)
+            d.restart(env={'STILLFRAME_FAKE': f'fail={call}'})
+            state = d.state_of(vm)
+            if call == 'start':
+                d.fails('vm-start', uuid=vm)
+            elif call == 'pause':
+                d.fails('vm-pause', uuid=vm)
+            elif call == 'stop':
+                d.fails('snapshot-revert', uuid=snap)
+            else:
+                d.fails('vm-snapshot', uuid=vm, new_name_label='x')
+            assert d.state_of(vm) == state and d.disks(vm) == disks
+            assert d.volumes() == volumes, f'{call}: {set(d.volumes()) - set(volumes)}'
+            d.restart()
+            d.check()
+
+
+def test_cancel():
+    """A snapshot that hangs is cancelled, and leaves nothing behind."""
+    with Daemon('fake', env={'STILLFRAME_FAKE': 'hang=prepare'}) as d:
+        vm = d.vm(disks=1)
+        d.xe('vm-start', uuid=vm)
+        volumes = d.volumes()
+        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-snapshot', f'uuid={vm}', 'new-name-label=x'],
+                             stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        end = time.time() + 20
+        while not (tasks := d.list('task', status='pending', name_label='VM.snapshot')):
+            assert time.time() < end
+            time.sleep(0.05)
+        assert d.get('vm', vm, 'current-operations'), 'a running operation is not shown'
+        time.sleep(0.3)
+        d.xe('task-cancel', uuid=tasks[0])
+        out, err = p.communicate(timeout=30)
+        assert p.returncode == 1 and b'cancelled' in err, err
+        assert d.get('task', tasks[0], 'status') == 'cancelled'
+        assert d.volumes() == volumes
+        d.check()
+
+
+def test_a_client_that_leaves_cancels():
+    with Daemon('fake', env={'STILLFRAME_FAKE': 'hang=prepare'}) as d:
+        vm = d.vm(disks=1)
+        d.xe('vm-start', uuid=vm)
+        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-snapshot', f'uuid={vm}', 'new-name-label=x'],
+                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        while not d.list('task', status='pending', name_label='VM.snapshot'):
+            time.sleep(0.05)
+        p.kill()
+        p.wait()
+        end = time.time() + 20
+        while d.list('task', status='pending'):
+            assert time.time() < end, 'the task goes on without its client'
+            time.sleep(0.1)
+        d.check()
+
+
+main(globals())
