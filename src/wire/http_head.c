@@ -206,7 +206,7 @@ int http_parse_head(const void *ctx, const char *head, size_t n, struct request 
 		return 400;
 	char *copy = talloc_strndup(ctx, head, n), *at = copy;
 	char *line = next_line(&at);
-	int status = parse_request_line(ctx, line, ret);
+	int status = line ? parse_request_line(ctx, line, ret) : 400;
 	while (!status && (line = next_line(&at)) && *line)
 		status = parse_field(ctx, line, ret);
 	talloc_free(copy);
