@@ -66,7 +66,8 @@ static int add_kernel(struct task *t, const struct VM_row *vm, struct vmm_config
 		return 0;
 	if (!*vm->PV_kernel)
 		return refuse(t, vm, "PV-kernel",
-			      "not set; set it, or HVM-boot-policy=\"BIOS order\" to boot from a disk");
+			      "not set; set it, or HVM-boot-policy=\"BIOS order\" to boot from a "
+			      "disk");
 	if (open_boot_file(t, vm, vm->PV_kernel, &c->kernel) < 0)
 		return -1;
 	if (*vm->PV_ramdisk && open_boot_file(t, vm, vm->PV_ramdisk, &c->ramdisk) < 0)
@@ -124,7 +125,7 @@ static int add_disks(struct task *t, const struct VM_row *vm, struct vmm_config 
 static void add_nics(struct task *t, const struct VM_row *vm, struct vmm_config *c)
 {
 	struct vmm_nic *nics = NULL;
-	DB_EACH(t, VIF, vif, "VM", vm->row.ref) {
+	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
 		nics = talloc_realloc(t, nics, struct vmm_nic, c->nnics + 1);
 		nics[c->nnics].id = str(t, "nic-%s", vif->device);
 		nics[c->nnics++].mac = vif->MAC;

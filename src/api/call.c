@@ -20,7 +20,9 @@
 		return class##_##name(t, args);                                                    \
 	}                                                                                          \
 	const struct call call_##class##_##name = {                                                \
-		#class "." #name, kind, offsetof(struct class##_##name, result),                   \
+		#class "." #name,                                                                  \
+		kind,                                                                              \
+		offsetof(struct class##_##name, result),                                           \
 		run_##class##_##name,                                                              \
 	};
 #include "model/calls.def"
@@ -133,9 +135,9 @@ static int row_end(struct task *t, const char *ref, const struct call *c, void *
 		return -1;
 	row->finished = time_now(row);
 	row->progress = 1;
-	row->status = how->code == NO_ERROR	     ? task_status_type_success
+	row->status = how->code == NO_ERROR         ? task_status_type_success
 		      : how->code == TASK_CANCELLED ? task_status_type_cancelled
-						     : task_status_type_failure;
+						    : task_status_type_failure;
 	if (how->code == NO_ERROR) {
 		row->result = result_text(t, c, args);
 	} else {
@@ -234,7 +236,8 @@ int tasks_open(struct task *t)
 		row->status = task_status_type_failure;
 		row->finished = time_now(row);
 		list_add(row, &row->error_info, "INTERNAL_ERROR");
-		list_add(row, &row->error_info, "the server was restarted; the operation was undone");
+		list_add(row, &row->error_info,
+			 "the server was restarted; the operation was undone");
 		if (db_put(t, &row->row) < 0)
 			return -1;
 	}

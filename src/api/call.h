@@ -17,9 +17,9 @@
 struct task;
 
 struct call {
-	const char *name;        /* "VM.snapshot" */
+	const char *name; /* "VM.snapshot" */
 	enum kind result;
-	size_t result_offset;    /* of the member `result` in the arguments */
+	size_t result_offset; /* of the member `result` in the arguments */
 	int (*run)(struct task *, void *args);
 };
 
@@ -30,7 +30,8 @@ int api_call(struct task *t, const struct call *, void *args);
 
 #define ARG(kind, of, name) CTYPE_##kind(of) name;
 #define CALL(class, name, kind, of, doc, ...)                                                      \
-	struct class##_##name {                                                                    \
+	struct class##_##name                                                                      \
+	{                                                                                          \
 		__VA_ARGS__                                                                        \
 		CTYPE_##kind(of) result;                                                           \
 	};                                                                                         \

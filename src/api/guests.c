@@ -18,10 +18,10 @@
 
 struct guest {
 	struct guest *next;
-	const char *ref;       /* of the VM */
-	struct vmm *vmm;       /* NULL while it is being started */
+	const char *ref; /* of the VM */
+	struct vmm *vmm; /* NULL while it is being started */
 	int users;
-	bool gone;             /* not to be used any more */
+	bool gone; /* not to be used any more */
 };
 
 struct happening {
@@ -38,7 +38,9 @@ static struct {
 	bool running, closing;
 	struct guest *guests;
 	struct happening *first, **last;
-} all = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &all.first };
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER,
+	  .changed = PTHREAD_COND_INITIALIZER,
+	  .last = &all.first };
 
 /* ---- the list; lock held ---- */
 
@@ -124,14 +126,14 @@ int guest_mark_halted(struct task *t, struct VM_row *vm)
 	vm->power_state = vm_power_state_Halted;
 	vm->resident_on = NULL_REF;
 	vm->domid = -1;
-	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (!vbd->currently_attached)
 			continue;
 		vbd->currently_attached = false;
 		if (db_put(t, &vbd->row) < 0)
 			return -1;
 	}
-	DB_EACH(t, VIF, vif, "VM", vm->row.ref) {
+	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
 		if (!vif->currently_attached)
 			continue;
 		vif->currently_attached = false;
@@ -150,8 +152,8 @@ static int write_state(struct task *t, const char *ref, enum vm_power_state stat
 	if (!alive || vm->power_state == state)
 		return 0; /* one that is being started is recorded by who starts it */
 	vm->power_state = state;
-	int written = state == vm_power_state_Halted ? guest_mark_halted(t, vm)
-						     : db_put(t, &vm->row);
+	int written =
+		state == vm_power_state_Halted ? guest_mark_halted(t, vm) : db_put(t, &vm->row);
 	return written < 0 ? -1 : db_commit(t);
 }
 
@@ -175,8 +177,11 @@ static void storage_failed(struct task *t, const char *ref, const char *name, co
 	write_state(t, ref, vm_power_state_Paused);
 	log_line(t, "guest paused vm=%s disk=%s reason=\"%s\"", vm->uuid, disk, why);
 	message_create(t, name, 3, cls_VM, vm->uuid,
-		       str(t, "VM '%s' (uuid: %s) was paused: %s (disk %s). When that is mended, let it "
-			      "go on with vm-unpause.", vm->name_label, vm->uuid, why, disk));
+		       str(t,
+			   "VM '%s' (uuid: %s) was paused: %s (disk %s). When that is mended, let "
+			   "it "
+			   "go on with vm-unpause.",
+			   vm->name_label, vm->uuid, why, disk));
 }
 
 static void exited(struct task *t, struct guest *g)
@@ -200,10 +205,12 @@ static void handle(struct task *t, const struct happening *h)
 		write_state(t, g->ref, state_of(t, g->vmm));
 		break;
 	case VMM_NOSPACE:
-		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_FULL", "its storage is full", h->detail);
+		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_FULL", "its storage is full",
+			       h->detail);
 		break;
 	case VMM_IOERROR:
-		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_ERROR", "its storage failed", h->detail);
+		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_ERROR", "its storage failed",
+			       h->detail);
 		break;
 	case VMM_REBOOTED:
 		log_line(t, "guest reset itself vm=%s", g->ref);
@@ -427,7 +434,7 @@ static void adopt(struct task *t, const struct VM_row *vm)
 int guests_open(struct task *t)
 {
 	all.closing = false;
-	DB_ALL(t, VM, vm) {
+	DB_ALL (t, VM, vm) {
 		if (vm->is_a_template)
 			continue;
 		struct task *own = task_new(t, "adopt");

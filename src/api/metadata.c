@@ -79,7 +79,8 @@ char *metadata_write(struct task *t, const struct row *r)
 		/* A snapshot's own metadata would nest without end. */
 		if (field_is_stored(f) && !streq(f->name, "snapshot_metadata"))
 			s = talloc_asprintf_append(s, " (%s %s)",
-						   quoted(t, database_name(t, f->name)), value(t, r, f));
+						   quoted(t, database_name(t, f->name)),
+						   value(t, r, f));
 	return talloc_asprintf_append(s, ")");
 }
 
@@ -99,7 +100,8 @@ struct reader {
 
 static int malformed(struct reader *r)
 {
-	return fail(r->task, INTERNAL_ERROR, str(r->task, "snapshot metadata malformed at \"%.20s\"", r->at));
+	return fail(r->task, INTERNAL_ERROR,
+		    str(r->task, "snapshot metadata malformed at \"%.20s\"", r->at));
 }
 
 static void skip_space(struct reader *r)

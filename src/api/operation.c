@@ -70,8 +70,8 @@ static bool excludes(const struct op_row *mine, const struct map *running)
 	if (mine->group == ALWAYS)
 		return false;
 	for (size_t i = 0; i < running->n; i++) {
-		const struct op_row *other =
-			op_row((enum vm_operations)enum_value("vm_operations", running->v[i].value));
+		const struct op_row *other = op_row(
+			(enum vm_operations)enum_value("vm_operations", running->v[i].value));
 		if (!other || mine->group == NONE || other->group != mine->group)
 			return true;
 	}
@@ -219,7 +219,7 @@ static struct list allowed_vdi(struct task *t, const struct VDI_row *vdi)
 {
 	struct list l = { 0 };
 	bool attached = false;
-	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		attached |= vbd->currently_attached;
 	if (!attached && !vdi->current_operations.n && vdi->managed)
 		list_add(t, &l, "destroy");

@@ -16,7 +16,7 @@
 /* Another VM's process that writes the disk would write below what is made here. */
 static int check_elsewhere(struct task *t, const struct VDI_row *vdi, const char *vm)
 {
-	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !streq(vbd->VM, vm) &&
 		    !vdi->is_a_snapshot)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "snapshot");
@@ -62,7 +62,7 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 		       vm->power_state == vm_power_state_Paused;
 	if (process && !(p->vmm = guest_need(t, p->hold, vm)))
 		return NULL;
-	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
 		    plan_find(p, vbd->VDI))
 			continue;
@@ -86,7 +86,8 @@ static const char *make_layer(struct task *t, const struct plan *p, const struct
 {
 	const char *id = volume_id_new(t);
 	if (undo_vol_delete(t, d->vdi->SR, id, d->written ? p->vm : "") < 0 ||
-	    d->sr->layout->create(t, d->sr, id, d->vdi->location, (uint64_t)d->vdi->virtual_size) < 0)
+	    d->sr->layout->create(t, d->sr, id, d->vdi->location, (uint64_t)d->vdi->virtual_size) <
+		    0)
 		return NULL;
 	return id;
 }

@@ -10,19 +10,19 @@ struct task;
 struct vmm;
 
 struct plan_disk {
-	const struct VDI_row *vdi;   /* as it was when the plan was made */
+	const struct VDI_row *vdi; /* as it was when the plan was made */
 	const struct sr *sr;
-	const char *id;              /* of the drive in the VMM */
-	bool written;                /* by the running guest: takes part in the switch */
-	const char *overlay;         /* id of the volume that the VM goes on with, or NULL */
-	const char *copy;            /* id of the volume for another VM, or NULL */
-	const char *new_vdi;         /* ref of the record made from it */
+	const char *id;      /* of the drive in the VMM */
+	bool written;        /* by the running guest: takes part in the switch */
+	const char *overlay; /* id of the volume that the VM goes on with, or NULL */
+	const char *copy;    /* id of the volume for another VM, or NULL */
+	const char *new_vdi; /* ref of the record made from it */
 };
 
 struct plan {
-	const char *vm;              /* ref */
-	void *hold;                  /* of vmm; freed with the plan */
-	struct vmm *vmm;             /* NULL: no process */
+	const char *vm;  /* ref */
+	void *hold;      /* of vmm; freed with the plan */
+	struct vmm *vmm; /* NULL: no process */
 	size_t n;
 	struct plan_disk *v;
 	double pause_ms;

@@ -49,8 +49,8 @@ static int check_is_a_template(struct task *t, struct row *r)
 	if (!vm->is_a_template)
 		return vm_set_install_time(t, vm);
 	vm->is_a_template = false; /* the operation is asked of what it was */
-	int allowed = vm->is_a_snapshot ? 0
-					: operation_check(t, vm, vm_operations_make_into_template);
+	int allowed =
+		vm->is_a_snapshot ? 0 : operation_check(t, vm, vm_operations_make_into_template);
 	vm->is_a_template = true;
 	return allowed;
 }

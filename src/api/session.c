@@ -22,7 +22,7 @@ int sessions_open(struct task *t)
 	    file_write(t, password_path(t), str(t, "%s\n", random_hex(t, 16)), 0600) < 0)
 		return -1;
 	DB_SCOPE(t);
-	DB_ALL(t, session, s)
+	DB_ALL (t, session, s)
 		if (db_delete(t, &s->row) < 0)
 			return -1;
 	return db_commit(t);

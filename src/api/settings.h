@@ -10,10 +10,10 @@
 struct vmm_driver;
 
 struct settings {
-	const char *state;            /* the state folder, absolute */
+	const char *state; /* the state folder, absolute */
 	const struct vmm_driver *vmm;
-	const char *accel;            /* "tcg" or "kvm" */
-	struct list boot_dirs;        /* where PV-kernel and PV-ramdisk may lie; absolute */
+	const char *accel;     /* "tcg" or "kvm" */
+	struct list boot_dirs; /* where PV-kernel and PV-ramdisk may lie; absolute */
 	uid_t qemu_uid;
 	gid_t qemu_gid;
 	const char *version;

@@ -74,7 +74,8 @@ int SR_create(struct task *t, struct SR_create *a)
 		return -1;
 	struct SR_row *sr = sr_row(t, a);
 	if (insert_both(t, sr, &a->device_config) < 0 ||
-	    storage_attach(t, sr, &a->device_config, true) < 0 || record_plugged(t, sr->row.ref) < 0)
+	    storage_attach(t, sr, &a->device_config, true) < 0 ||
+	    record_plugged(t, sr->row.ref) < 0)
 		return -1;
 	a->result = sr->row.ref;
 	storage_refresh(t, a->result, (const char *[]){ NULL });
@@ -170,7 +171,7 @@ int SR_scan(struct task *t, struct SR_scan *a)
 		if (adopt_volume(t, a->sr, &all, &all.v[i]) < 0)
 			return -1;
 	struct list refs = { 0 };
-	DB_EACH(t, VDI, vdi, "SR", a->sr)
+	DB_EACH (t, VDI, vdi, "SR", a->sr)
 		list_add(t, &refs, vdi->row.ref);
 	for (size_t i = 0; i < refs.n; i++)
 		if (check_present(t, sr, refs.v[i]) < 0)
@@ -185,14 +186,14 @@ int SR_scan(struct task *t, struct SR_scan *a)
 
 static int delete_records(struct task *t, struct SR_row *sr)
 {
-	DB_EACH(t, VDI, vdi, "SR", sr->row.ref) {
-		DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+	DB_EACH (t, VDI, vdi, "SR", sr->row.ref) {
+		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 			if (db_delete(t, &vbd->row) < 0)
 				return -1;
 		if (db_delete(t, &vdi->row) < 0)
 			return -1;
 	}
-	DB_EACH(t, PBD, pbd, "SR", sr->row.ref)
+	DB_EACH (t, PBD, pbd, "SR", sr->row.ref)
 		if (db_delete(t, &pbd->row) < 0)
 			return -1;
 	return db_delete(t, &sr->row);
@@ -204,7 +205,7 @@ int SR_forget(struct task *t, struct SR_forget *a)
 	struct SR_row *sr = db_get(t, SR, a->sr);
 	if (!sr)
 		return -1;
-	DB_EACH(t, PBD, pbd, "SR", a->sr)
+	DB_EACH (t, PBD, pbd, "SR", a->sr)
 		if (pbd->currently_attached)
 			return fail(t, SR_HAS_PBD, a->sr);
 	if (delete_records(t, sr) < 0)
@@ -268,9 +269,9 @@ int PBD_plug(struct task *t, struct PBD_plug *a)
 
 static int check_idle(struct task *t, const struct SR_row *sr)
 {
-	DB_EACH(t, VDI, vdi, "SR", sr->row.ref) {
+	DB_EACH (t, VDI, vdi, "SR", sr->row.ref) {
 		bool busy = vdi->current_operations.n > 0;
-		DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 			busy |= vbd->currently_attached;
 		if (busy)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "unplug");

@@ -77,7 +77,7 @@ static int unplug_row(struct task *t, const char *ref)
 
 void storage_open(struct task *t)
 {
-	DB_ALL(t, PBD, pbd) {
+	DB_ALL (t, PBD, pbd) {
 		struct SR_row *sr = db_seek(t, SR, pbd->SR);
 		if (!sr || !pbd->currently_attached)
 			continue;
@@ -164,7 +164,7 @@ static int write_sums(struct task *t, const char *sr_ref, uint64_t total)
 		return 0;
 	row->physical_size = (int64_t)total;
 	row->virtual_allocation = row->physical_utilisation = 0;
-	DB_EACH(t, VDI, vdi, "SR", sr_ref) {
+	DB_EACH (t, VDI, vdi, "SR", sr_ref) {
 		row->virtual_allocation += vdi->virtual_size;
 		row->physical_utilisation += vdi->physical_utilisation;
 	}

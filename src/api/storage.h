@@ -32,8 +32,7 @@ int storage_release(struct task *, const struct VDI_row *from, const char *volum
 		    const char *parent);
 
 /* In a transaction: a hidden row for the volume below. */
-int storage_hide(struct task *, const struct VDI_row *from, const char *volume,
-		 const char *parent);
+int storage_hide(struct task *, const struct VDI_row *from, const char *volume, const char *parent);
 
 /* Asks the storage how large the volumes are, and writes the sums to the SR's row; no error is
  * raised when it cannot be asked.  vdis: refs, NULL ended. */

@@ -230,7 +230,8 @@ static int replay_row(struct task *t, const struct journal_row *j)
 		crash_point();
 		return verbs[i].replay(t, j->args.v, j->op);
 	}
-	return fail(t, INTERNAL_ERROR, str(t, "journal row %s: verb %s is not known", j->nr, j->verb));
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "journal row %s: verb %s is not known", j->nr, j->verb));
 }
 
 /* The rows of one operation.  Older rows rely on what newer ones undo: the first failure ends it, but for the
@@ -246,7 +247,8 @@ static void replay(struct task *t, const char *op)
 			continue;
 		if (replay_row(own, j) == 0 && journal_remove(own, j->nr) == 0)
 			continue;
-		log_line(own, "undo failed verb=%s op=%s error=\"%s\"", j->verb, op, task_error(own));
+		log_line(own, "undo failed verb=%s op=%s error=\"%s\"", j->verb, op,
+			 task_error(own));
 		task_forgive(own);
 		stuck = true;
 	}

@@ -25,7 +25,7 @@ const char *vbd_device_name(struct task *t, const char *userdevice)
 
 static bool is_taken(struct task *t, const struct VBD_row *mine, const char *userdevice)
 {
-	DB_EACH(t, VBD, vbd, "VM", mine->VM)
+	DB_EACH (t, VBD, vbd, "VM", mine->VM)
 		if (streq(vbd->userdevice, userdevice) && !streq(vbd->row.ref, mine->row.ref))
 			return true;
 	return false;
@@ -85,7 +85,8 @@ int VBD_create(struct task *t, struct VBD_create *a)
 	vbd->bootable = a->bootable;
 	vbd->unpluggable = a->unpluggable;
 	vbd->other_config = a->other_config;
-	vbd->userdevice = streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
+	vbd->userdevice =
+		streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
 	if (!vbd->userdevice || vbd_check_device(t, vbd) < 0 || db_insert(t, &vbd->row) < 0)
 		return -1;
 	a->result = vbd->row.ref;
@@ -99,7 +100,8 @@ int VBD_destroy(struct task *t, struct VBD_destroy *a)
 	if (!vbd)
 		return -1;
 	if (vbd->currently_attached)
-		return fail(t, OPERATION_NOT_ALLOWED, "the drive is attached; shut the VM down first");
+		return fail(t, OPERATION_NOT_ALLOWED,
+			    "the drive is attached; shut the VM down first");
 	struct VM_row *vm = db_seek(t, VM, vbd->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");

@@ -23,7 +23,9 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	struct volume v;
 	if (a->virtual_size <= 0)
 		return fail(t, SR_BACKEND_FAILURE_79, "",
-			    str(t, "VDI Invalid size [opterr=%lld bytes]", (long long)a->virtual_size), "");
+			    str(t, "VDI Invalid size [opterr=%lld bytes]",
+				(long long)a->virtual_size),
+			    "");
 	if (undo_vol_delete(t, a->SR, id, "") < 0 ||
 	    sr->layout->create(t, sr, id, "", (uint64_t)a->virtual_size) < 0 ||
 	    sr->layout->stat(t, sr, id, &v) < 0)
@@ -56,7 +58,7 @@ int VDI_create(struct task *t, struct VDI_create *a)
 
 static int check_unused(struct task *t, const struct VDI_row *vdi, const char *operation)
 {
-	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		if (vbd->currently_attached)
 			return fail(t, VDI_IN_USE, vdi->row.ref, operation);
 	if (vdi->current_operations.n)
@@ -68,7 +70,7 @@ static int check_unused(struct task *t, const struct VDI_row *vdi, const char *o
 /* Drives of the disk go with it. */
 static int delete_drives(struct task *t, const char *vdi)
 {
-	DB_EACH(t, VBD, vbd, "VDI", vdi)
+	DB_EACH (t, VBD, vbd, "VDI", vdi)
 		if (db_delete(t, &vbd->row) < 0)
 			return -1;
 	return 0;
@@ -109,7 +111,7 @@ struct transfer {
 /* Reading a frozen volume disturbs nobody; a written one must have no writer. */
 static int check_readable(struct task *t, const struct VDI_row *vdi)
 {
-	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "export");
 	return 0;
@@ -134,7 +136,7 @@ static int run_import(struct task *t, void *args)
 		return -1;
 	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
 		return fail(t, VDI_READONLY, a->vdi);
-	DB_EACH(t, VBD, vbd, "VDI", a->vdi)
+	DB_EACH (t, VBD, vbd, "VDI", a->vdi)
 		if (vbd->currently_attached)
 			return fail(t, VDI_IN_USE, a->vdi, "import");
 	if (sr_import(t, sr, vdi->location, a->fd, a->length) < 0)

@@ -29,7 +29,7 @@ static int check_device(struct task *t, const char *vm, const char *device)
 	int64_t n;
 	if (!text_int(device, &n) || n < 0 || n >= POSITIONS || device[1])
 		return fail(t, INVALID_DEVICE, device);
-	DB_EACH(t, VIF, vif, "VM", vm)
+	DB_EACH (t, VIF, vif, "VM", vm)
 		if (streq(vif->device, device))
 			return fail(t, DEVICE_ALREADY_EXISTS, device);
 	return 0;
@@ -75,7 +75,8 @@ int VIF_destroy(struct task *t, struct VIF_destroy *a)
 	if (!vif)
 		return -1;
 	if (vif->currently_attached)
-		return fail(t, OPERATION_NOT_ALLOWED, "the interface is attached; shut the VM down first");
+		return fail(t, OPERATION_NOT_ALLOWED,
+			    "the interface is attached; shut the VM down first");
 	struct VM_row *vm = db_seek(t, VM, vif->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");

@@ -29,7 +29,8 @@ int vm_check_vcpus(struct task *t, const struct VM_row *vm)
 	if (vm->VCPUs_max < 1)
 		return fail(t, VM_NO_VCPUS, vm->row.ref);
 	if (vm->VCPUs_max > 255)
-		return fail(t, INVALID_VALUE, "VCPUs_max", str(t, "%lld", (long long)vm->VCPUs_max));
+		return fail(t, INVALID_VALUE, "VCPUs_max",
+			    str(t, "%lld", (long long)vm->VCPUs_max));
 	if (vm->VCPUs_at_startup < 1 || vm->VCPUs_at_startup > vm->VCPUs_max)
 		return fail(t, INVALID_VALUE, "VCPUs_at_startup",
 			    str(t, "%lld", (long long)vm->VCPUs_at_startup));
@@ -70,8 +71,8 @@ int VM_create(struct task *t, struct VM_create *a)
 	vm->name_label = a->name_label;
 	vm->name_description = a->name_description;
 	vm->memory_static_min = 16 << 20;
-	vm->memory_static_max = vm->memory_dynamic_max = vm->memory_dynamic_min = vm->memory_target =
-		256 << 20;
+	vm->memory_static_max = vm->memory_dynamic_max = vm->memory_dynamic_min =
+		vm->memory_target = 256 << 20;
 	vm->VCPUs_max = vm->VCPUs_at_startup = 1;
 	vm->HVM_boot_policy = "BIOS order";
 	map_set(vm, &vm->HVM_boot_params, "order", "dc");
@@ -113,7 +114,7 @@ static int delete_all(struct task *t, const struct class *c, const char *field, 
 /* Children of the VM become children of its parent. */
 static int hand_on_children(struct task *t, const struct VM_row *vm)
 {
-	DB_EACH(t, VM, child, "parent", vm->row.ref) {
+	DB_EACH (t, VM, child, "parent", vm->row.ref) {
 		child->parent = vm->parent;
 		if (db_put(t, &child->row) < 0)
 			return -1;
@@ -131,8 +132,7 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		struct VM_row *vm = db_get(t, VM, a->self);
 		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
 		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
-		if (hand_on_children(t, vm) < 0 ||
-		    delete_all(t, &class_VBD, "VM", a->self) < 0 ||
+		if (hand_on_children(t, vm) < 0 || delete_all(t, &class_VBD, "VM", a->self) < 0 ||
 		    delete_all(t, &class_VIF, "VM", a->self) < 0)
 			return -1;
 		if (metrics && db_delete(t, &metrics->row) < 0)

@@ -48,8 +48,8 @@ static int record(struct task *t, struct VM_clone *a, struct plan *p)
 		map_set(t, &c.vdis, p->v[i].vdi->row.ref, p->v[i].new_vdi);
 	}
 	operation_clear(t, &vm->row);
-	const char *body = str(t, "VM '%s' (uuid: %s) cloned, new name: %s", vm->name_label, vm->uuid,
-			       a->new_name);
+	const char *body = str(t, "VM '%s' (uuid: %s) cloned, new name: %s", vm->name_label,
+			       vm->uuid, a->new_name);
 	if (plan_record_overlays(t, p) < 0 || vm_copy(t, &c) < 0 || db_put(t, &vm->row) < 0 ||
 	    message_create(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 || journal_drop(t) < 0)
 		return -1;

@@ -105,10 +105,10 @@ static int copy_vif(struct task *t, const struct vm_copy *c, const struct VIF_ro
 
 int vm_copy_devices(struct task *t, const struct vm_copy *c, const struct VM_row *to)
 {
-	DB_EACH(t, VBD, vbd, "VM", c->from->row.ref)
+	DB_EACH (t, VBD, vbd, "VM", c->from->row.ref)
 		if (copy_vbd(t, c, vbd, to) < 0)
 			return -1;
-	DB_EACH(t, VIF, vif, "VM", c->from->row.ref)
+	DB_EACH (t, VIF, vif, "VM", c->from->row.ref)
 		if (copy_vif(t, c, vif, to) < 0)
 			return -1;
 	return 0;

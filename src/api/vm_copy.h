@@ -9,9 +9,9 @@ struct task;
 struct vm_copy {
 	const struct VM_row *from;
 	const char *new_name;
-	bool snapshot;               /* else a clone */
-	struct map vdis;             /* ref of a disk -> ref of its copy; drives of others are left out */
-	struct VM_row *ret;          /* stored; may be changed and put again in the transaction */
+	bool snapshot;      /* else a clone */
+	struct map vdis;    /* ref of a disk -> ref of its copy; drives of others are left out */
+	struct VM_row *ret; /* stored; may be changed and put again in the transaction */
 };
 
 /* In a transaction: the VM's row, metrics, drives and interfaces. */

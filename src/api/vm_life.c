@@ -28,8 +28,9 @@ static int check_free(struct task *t, const struct VBD_row *mine)
 	if (vdi->current_operations.n)
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
 			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
-	DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref) {
-		bool shared = vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
+		bool shared =
+			vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
 		if (vbd->currently_attached && !shared)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
 	}
@@ -42,7 +43,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 	DB_SCOPE(t);
 	if (undo_guest_kill(t, vm->row.ref) < 0)
 		return -1;
-	DB_EACH(t, VBD, vbd, "VM", vm->row.ref) {
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (vbd->type != vbd_type_Disk || vbd->empty)
 			continue;
 		if (check_free(t, vbd) < 0)
@@ -52,7 +53,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 		if (db_put(t, &vbd->row) < 0)
 			return -1;
 	}
-	DB_EACH(t, VIF, vif, "VM", vm->row.ref) {
+	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
 		vif->currently_attached = true;
 		if (db_put(t, &vif->row) < 0)
 			return -1;
@@ -64,7 +65,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 static int64_t next_domid(struct task *t)
 {
 	int64_t most = 0;
-	DB_ALL(t, VM, vm)
+	DB_ALL (t, VM, vm)
 		most = vm->domid > most ? vm->domid : most;
 	return most + 1;
 }
@@ -167,7 +168,8 @@ int VM_pause(struct task *t, struct VM_pause *a)
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
-	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running);
+	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume,
+		      vm_power_state_Running);
 }
 
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)

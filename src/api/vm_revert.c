@@ -25,11 +25,33 @@
 
 /* What a revert leaves as it is. */
 static const char *const kept[] = {
-	"uuid", "suspend_VDI", "power_state", "parent", "current_operations", "metrics",
-	"guest_metrics", "resident_on", "domid", "protection_policy", "snapshot_schedule",
-	"scheduled_to_be_resident_on", "tags", "affinity", "groups", "consoles", "VUSBs", "VTPMs",
-	"VGPUs", "attached_PCIs", "is_a_snapshot", "snapshot_of", "snapshot_time", "snapshot_info",
-	"snapshot_metadata", "is_default_template", NULL,
+	"uuid",
+	"suspend_VDI",
+	"power_state",
+	"parent",
+	"current_operations",
+	"metrics",
+	"guest_metrics",
+	"resident_on",
+	"domid",
+	"protection_policy",
+	"snapshot_schedule",
+	"scheduled_to_be_resident_on",
+	"tags",
+	"affinity",
+	"groups",
+	"consoles",
+	"VUSBs",
+	"VTPMs",
+	"VGPUs",
+	"attached_PCIs",
+	"is_a_snapshot",
+	"snapshot_of",
+	"snapshot_time",
+	"snapshot_info",
+	"snapshot_metadata",
+	"is_default_template",
+	NULL,
 };
 
 /* ---- disks ---- */
@@ -51,7 +73,7 @@ static int check_targets(struct task *t, const struct plan *p, const char *vm)
 			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
 				    vdi->current_operations.v[0].value,
 				    vdi->current_operations.v[0].key);
-		DB_EACH(t, VBD, vbd, "VDI", vdi->row.ref)
+		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 			if (vbd->currently_attached && !streq(vbd->VM, vm))
 				return fail(t, VDI_IN_USE, vdi->row.ref, "revert");
 	}
@@ -84,7 +106,7 @@ static int revive_disk(struct task *t, struct plan_disk *d)
 	d->new_vdi = vdi->row.ref;
 	if (db_insert(t, &vdi->row) < 0)
 		return -1;
-	DB_EACH(t, VDI, sibling, "snapshot_of", d->vdi->snapshot_of) {
+	DB_EACH (t, VDI, sibling, "snapshot_of", d->vdi->snapshot_of) {
 		sibling->snapshot_of = vdi->row.ref;
 		if (db_put(t, &sibling->row) < 0)
 			return -1;
@@ -111,10 +133,10 @@ static int revert_disks(struct task *t, struct plan *p, struct map *ret_vdis)
 
 static int delete_devices(struct task *t, const char *vm)
 {
-	DB_EACH(t, VBD, vbd, "VM", vm)
+	DB_EACH (t, VBD, vbd, "VM", vm)
 		if (db_delete(t, &vbd->row) < 0)
 			return -1;
-	DB_EACH(t, VIF, vif, "VM", vm)
+	DB_EACH (t, VIF, vif, "VM", vm)
 		if (db_delete(t, &vif->row) < 0)
 			return -1;
 	return 0;
@@ -163,8 +185,10 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	DB_SCOPE(t);
 	struct VM_row *vm = row_new(t, VM);
 	struct VM_metrics_row *metrics = row_new(t, VM_metrics);
-	static const char *const none[] = { "current_operations", "metrics", "parent", "resident_on",
-					    "domid", "power_state", NULL };
+	static const char *const none[] = {
+		"current_operations", "metrics", "parent", "resident_on", "domid",
+		"power_state",        NULL
+	};
 	if (metadata_read(t, snap->snapshot_metadata, &vm->row, none) < 0)
 		return NULL;
 	vm->metrics = metrics->row.ref;
@@ -175,7 +199,7 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	    undo_record_delete(t, "VM", vm->row.ref) < 0 || db_insert(t, &metrics->row) < 0 ||
 	    db_insert(t, &vm->row) < 0)
 		return NULL;
-	DB_EACH(t, VM, sibling, "snapshot_of", snap->snapshot_of) {
+	DB_EACH (t, VM, sibling, "snapshot_of", snap->snapshot_of) {
 		sibling->snapshot_of = vm->row.ref;
 		if (db_put(t, &sibling->row) < 0)
 			return NULL;

@@ -85,8 +85,8 @@ static int record(struct task *t, const char *ref, struct plan *p, const char *n
 		return -1;
 	set_figures(c.ret, p, begin);
 	vm->parent = c.ret->row.ref;
-	const char *body = str(t, "VM '%s' (uuid: %s) snapshotted, snapshot name: %s", vm->name_label,
-			       vm->uuid, name);
+	const char *body = str(t, "VM '%s' (uuid: %s) snapshotted, snapshot name: %s",
+			       vm->name_label, vm->uuid, name);
 	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 ||
 	    message_create(t, "VM_SNAPSHOTTED", 5, cls_VM, vm->uuid, body) < 0 ||
 	    journal_drop(t) < 0)

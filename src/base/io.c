@@ -77,7 +77,8 @@ char *file_read(struct task *t, const char *path, size_t limit)
 	}
 	s[n] = 0;
 	if (n == limit)
-		return fail_ptr(t, INTERNAL_ERROR, str(t, "%s: larger than %zu bytes", path, limit));
+		return fail_ptr(t, INTERNAL_ERROR,
+				str(t, "%s: larger than %zu bytes", path, limit));
 	return talloc_realloc(t, s, char, n + 1);
 }
 

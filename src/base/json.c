@@ -52,7 +52,8 @@ json_t *json_read(struct task *t, const char *text, size_t n, size_t depth)
 		return fail_ptr(t, INTERNAL_ERROR, str(t, "JSON nested deeper than %zu", depth));
 	json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
 	if (!j)
-		return fail_ptr(t, INTERNAL_ERROR, str(t, "bad JSON at byte %d: %s", e.position, e.text));
+		return fail_ptr(t, INTERNAL_ERROR,
+				str(t, "bad JSON at byte %d: %s", e.position, e.text));
 	return json_own(t, j);
 }
 

@@ -63,7 +63,8 @@ static int collect(struct task *t, struct capture c[2], int64_t end)
 		struct pollfd p[3] = {
 			{ .fd = c[0].fd, .events = POLLIN },
 			{ .fd = c[1].fd, .events = POLLIN },
-			{ .fd = t->cancellable && !t->undoing ? t->cancel_fd : -1, .events = POLLIN },
+			{ .fd = t->cancellable && !t->undoing ? t->cancel_fd : -1,
+			  .events = POLLIN },
 		};
 		int64_t left = end - clock_ms();
 		if (task_check(t) < 0)

@@ -5,13 +5,13 @@
 struct task;
 
 struct run {
-	const char *const *argv;  /* NULL ended; argv[0] is looked up in PATH */
-	int in, out;              /* descriptors for standard input and output; -1: /dev/null, and
+	const char *const *argv; /* NULL ended; argv[0] is looked up in PATH */
+	int in, out;             /* descriptors for standard input and output; -1: /dev/null, and
 	                             output is kept in ret_out */
-	int timeout_ms;           /* then it is killed and the run fails */
-	const char *ret_out;      /* what it printed, at most 1 MiB, on t */
-	const char *ret_err;      /* what it complained, at most 1 MiB, on t */
-	int ret_status;           /* exit status; 128 + signal when it was killed */
+	int timeout_ms;          /* then it is killed and the run fails */
+	const char *ret_out;     /* what it printed, at most 1 MiB, on t */
+	const char *ret_err;     /* what it complained, at most 1 MiB, on t */
+	int ret_status;          /* exit status; 128 + signal when it was killed */
 };
 
 /* Runs to the end.  Fails (and has killed the program) when it cannot be started, its time is

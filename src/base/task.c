@@ -74,7 +74,8 @@ int task_fail_errno(struct task *t, int err, const char *what)
 	const char *text = talloc_asprintf(t, "%s: %s", what, strerror(err));
 	if (err == ENOSPC || err == EDQUOT)
 		return fail(t, SR_BACKEND_FAILURE_44, "",
-			    talloc_asprintf(t, "There is insufficient space [opterr=%s]", text), "");
+			    talloc_asprintf(t, "There is insufficient space [opterr=%s]", text),
+			    "");
 	return fail(t, INTERNAL_ERROR, text);
 }
 

@@ -42,36 +42,35 @@ struct task_sink {
 };
 
 struct task {
-	const char *name;         /* stands on each log line */
-	const char *ref;          /* the task's row, "" when it has none */
-	const char *session;      /* who asked, "" for the daemon itself */
-	const char *op;           /* the journal's name for this operation, see db/journal.h */
-	struct task_sink *sink;   /* may be NULL */
+	const char *name;       /* stands on each log line */
+	const char *ref;        /* the task's row, "" when it has none */
+	const char *session;    /* who asked, "" for the daemon itself */
+	const char *op;         /* the journal's name for this operation, see db/journal.h */
+	struct task_sink *sink; /* may be NULL */
 
-	enum code code;           /* NO_ERROR while all is well */
-	const char **params;      /* of the error; NULL ended */
-	const char *place;        /* file:line where it was said */
+	enum code code;      /* NO_ERROR while all is well */
+	const char **params; /* of the error; NULL ended */
+	const char *place;   /* file:line where it was said */
 
-	bool cancellable;         /* task_wait() heeds cancel only while true */
+	bool cancellable; /* task_wait() heeds cancel only while true */
 	_Atomic bool cancelled;
-	int cancel_fd;            /* eventfd: readable once cancelled */
-	int64_t deadline_ms;      /* on clock_ms(), 0: none */
+	int cancel_fd;       /* eventfd: readable once cancelled */
+	int64_t deadline_ms; /* on clock_ms(), 0: none */
 
-	double lo, hi;            /* the part of the whole that is running now */
-	double shown;             /* last fraction given to the sink */
-	int undoing;              /* >0 while undo runs: no cancel, no deadline */
-	int depth;                /* open database transactions */
+	double lo, hi; /* the part of the whole that is running now */
+	double shown;  /* last fraction given to the sink */
+	int undoing;   /* >0 while undo runs: no cancel, no deadline */
+	int depth;     /* open database transactions */
 };
 
 struct task *task_new(const void *parent, const char *name);
 
 /* fail(t, CODE, "param", ...): records the error and returns -1.  A second error
  * while one is recorded is logged and dropped: the first one is the cause. */
-#define fail(t, code, ...)                                                                        \
+#define fail(t, code, ...)                                                                         \
 	task_fail((t), (code), __FILE__, __LINE__, ##__VA_ARGS__, (const char *)NULL)
 #define fail_ptr(t, code, ...) (fail((t), (code), ##__VA_ARGS__), NULL)
-int task_fail(struct task *, enum code, const char *file, int line, ...)
-	__attribute__((sentinel));
+int task_fail(struct task *, enum code, const char *file, int line, ...) __attribute__((sentinel));
 
 /* The same with parameters in a NULL ended array. */
 int task_fail_params(struct task *, enum code, const char *const *params);

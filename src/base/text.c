@@ -124,7 +124,8 @@ bool text_size(const char *s, int64_t *ret)
 
 bool text_bool(const char *s, bool *ret)
 {
-	static const char *const words[] = { "false", "true", "no", "yes", "0", "1", "f", "t", "n", "y" };
+	static const char *const words[] = { "false", "true", "no", "yes", "0",
+					     "1",     "f",    "t",  "n",   "y" };
 	for (size_t i = 0; i < COUNT(words); i++)
 		if (strcasecmp(s, words[i]) == 0) {
 			*ret = i % 2;
@@ -200,9 +201,9 @@ char *uuid_new(const void *ctx)
 	random_bytes(b, sizeof b);
 	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
 	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-	return str(ctx, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-		   b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-		   b[14], b[15]);
+	return str(ctx, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+		   b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12],
+		   b[13], b[14], b[15]);
 }
 
 bool text_is_uuid(const char *s)

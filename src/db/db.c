@@ -17,7 +17,8 @@ struct database db;
 
 static void die(const char *what)
 {
-	log_line(NULL, "database unusable what=\"%s\" error=\"%s\"", what, sqlite3_errmsg(db.sqlite));
+	log_line(NULL, "database unusable what=\"%s\" error=\"%s\"", what,
+		 sqlite3_errmsg(db.sqlite));
 	abort();
 }
 
@@ -95,8 +96,9 @@ static bool is_indexed(const struct class *c, const struct field *f)
 
 static bool has_column(struct task *t, const struct class *c, const char *name)
 {
-	sqlite3_stmt *s = sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?",
-					  c->name), name, NULL);
+	sqlite3_stmt *s =
+		sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?", c->name),
+			    name, NULL);
 	bool found = sql_step(s) == SQLITE_ROW;
 	sqlite3_finalize(s);
 	return found;
@@ -107,8 +109,9 @@ static int make_column(struct task *t, const struct class *c, const struct field
 {
 	if (!has_column(t, c, f->name)) {
 		char *def = sqlite3_mprintf("%Q", f->def);
-		const char *sql = str(t, "ALTER TABLE \"%s\" ADD COLUMN \"%s\" %s NOT NULL DEFAULT %s",
-				      c->name, f->name, column_type(f), def);
+		const char *sql =
+			str(t, "ALTER TABLE \"%s\" ADD COLUMN \"%s\" %s NOT NULL DEFAULT %s",
+			    c->name, f->name, column_type(f), def);
 		sqlite3_free(def);
 		if (execute(t, sql) < 0)
 			return -1;
@@ -122,8 +125,9 @@ static int make_column(struct task *t, const struct class *c, const struct field
 
 static int make_table(struct task *t, const struct class *c)
 {
-	if (execute(t, str(t, "CREATE TABLE IF NOT EXISTS \"%s\" (nr INTEGER PRIMARY KEY "
-			      "AUTOINCREMENT, ref TEXT NOT NULL UNIQUE, gen INTEGER NOT NULL)",
+	if (execute(t, str(t,
+			   "CREATE TABLE IF NOT EXISTS \"%s\" (nr INTEGER PRIMARY KEY "
+			   "AUTOINCREMENT, ref TEXT NOT NULL UNIQUE, gen INTEGER NOT NULL)",
 			   c->name)) < 0)
 		return -1;
 	for (const struct field *f = c->fields; f->name; f++)
@@ -157,8 +161,10 @@ static int set_durable(struct task *t)
 {
 	if (execute(t, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL") < 0)
 		return -1;
-	sqlite3_stmt *s = sql_prepare("SELECT journal_mode || synchronous FROM pragma_journal_mode, "
-				      "pragma_synchronous", NULL);
+	sqlite3_stmt *s =
+		sql_prepare("SELECT journal_mode || synchronous FROM pragma_journal_mode, "
+			    "pragma_synchronous",
+			    NULL);
 	bool good = sql_step(s) == SQLITE_ROW && streq(sql_text(s, 0), "wal2");
 	sqlite3_finalize(s);
 	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
@@ -207,7 +213,8 @@ void db_close(void)
 void db_begin(struct task *t)
 {
 	pthread_mutex_lock(&db.lock);
-	if (t->depth++ == 0 && sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+	if (t->depth++ == 0 &&
+	    sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
 		die("BEGIN");
 }
 

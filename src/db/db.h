@@ -34,7 +34,8 @@ struct db_scope {
 };
 struct db_scope db_scope_begin(struct task *);
 void db_scope_end(struct db_scope *);
-#define DB_SCOPE(t) __attribute__((cleanup(db_scope_end))) struct db_scope db_scope_ = db_scope_begin(t)
+#define DB_SCOPE(t)                                                                                \
+	__attribute__((cleanup(db_scope_end))) struct db_scope db_scope_ = db_scope_begin(t)
 
 /* The row, on t; HANDLE_INVALID [class, ref] when there is none.  (class##_row is the struct.) */
 #define db_get(t, class, ref) ((struct class##_row *)db_get_row((t), &class_##class, (ref)))

@@ -47,7 +47,8 @@ int db_forget_deleted(struct task *t, int64_t keep)
 {
 	DB_SCOPE(t);
 	sqlite3_stmt *s = sql_prepare("DELETE FROM deleted WHERE gen <= (SELECT gen FROM deleted "
-				      "ORDER BY gen DESC LIMIT 1 OFFSET ?)", NULL);
+				      "ORDER BY gen DESC LIMIT 1 OFFSET ?)",
+				      NULL);
 	sqlite3_bind_int64(s, 1, keep);
 	if (sql_write(t, s) < 0)
 		return -1;

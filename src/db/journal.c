@@ -22,8 +22,9 @@ int journal_add(struct task *t, const char *verb, ...)
 	assert(*t->op);
 	{
 		DB_SCOPE(t);
-		if (sql_write(t, sql_prepare("INSERT INTO journal (op, verb, args) VALUES (?, ?, ?)",
-					     t->op, verb, list_to_json(t, &args), NULL)) < 0 ||
+		if (sql_write(t,
+			      sql_prepare("INSERT INTO journal (op, verb, args) VALUES (?, ?, ?)",
+					  t->op, verb, list_to_json(t, &args), NULL)) < 0 ||
 		    db_commit(t) < 0)
 			return -1;
 	}
@@ -51,10 +52,11 @@ struct journal_row *journal_rows(struct task *t, const char *op)
 	size_t n = 0;
 	struct journal_row *rows = talloc_zero_array(t, struct journal_row, 1);
 	pthread_mutex_lock(&db.lock);
-	sqlite3_stmt *s = sql_prepare(op ? "SELECT nr, op, verb, args FROM journal WHERE op = ? "
-					   "ORDER BY nr DESC"
-					 : "SELECT nr, op, verb, args FROM journal ORDER BY nr DESC",
-				      op, NULL);
+	sqlite3_stmt *s =
+		sql_prepare(op ? "SELECT nr, op, verb, args FROM journal WHERE op = ? "
+				 "ORDER BY nr DESC"
+			       : "SELECT nr, op, verb, args FROM journal ORDER BY nr DESC",
+			    op, NULL);
 	while (sql_step(s) == SQLITE_ROW) {
 		rows = talloc_realloc(t, rows, struct journal_row, n + 2);
 		rows[n].nr = talloc_strdup(t, sql_text(s, 0));

@@ -4,9 +4,26 @@
 #include "model/model.h"
 
 static const char *const kinds[] = {
-	"void", "string", "int", "float", "bool", "datetime", "enum", "ref", "string set",
-	"int set", "enum set", "ref set", "string -> string", "string -> enum", "string -> ref",
-	"enum -> string", "ref -> string", "int -> int", "int -> float", "int -> string set",
+	"void",
+	"string",
+	"int",
+	"float",
+	"bool",
+	"datetime",
+	"enum",
+	"ref",
+	"string set",
+	"int set",
+	"enum set",
+	"ref set",
+	"string -> string",
+	"string -> enum",
+	"string -> ref",
+	"enum -> string",
+	"ref -> string",
+	"int -> int",
+	"int -> float",
+	"int -> string set",
 };
 static const char *const accesses[] = { "RW", "SRO", "DRO", "link", "computed", "private" };
 

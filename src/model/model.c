@@ -10,9 +10,9 @@
 
 /* ---- the tables as data ---- */
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct session_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct session_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -23,9 +23,9 @@ static const struct field fields_session[] = {
 };
 const struct class class_session = { "session", sizeof(struct session_row), fields_session };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct task_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct task_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -36,9 +36,9 @@ static const struct field fields_task[] = {
 };
 const struct class class_task = { "task", sizeof(struct task_row), fields_task };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct pool_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct pool_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -49,9 +49,9 @@ static const struct field fields_pool[] = {
 };
 const struct class class_pool = { "pool", sizeof(struct pool_row), fields_pool };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct host_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct host_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -62,9 +62,9 @@ static const struct field fields_host[] = {
 };
 const struct class class_host = { "host", sizeof(struct host_row), fields_host };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct VM_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -75,9 +75,9 @@ static const struct field fields_VM[] = {
 };
 const struct class class_VM = { "VM", sizeof(struct VM_row), fields_VM };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct VM_metrics_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_metrics_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -86,11 +86,12 @@ static const struct field fields_VM_metrics[] = {
 #include "model/VM_metrics.def"
 	{ 0 },
 };
-const struct class class_VM_metrics = { "VM_metrics", sizeof(struct VM_metrics_row), fields_VM_metrics };
+const struct class class_VM_metrics = { "VM_metrics", sizeof(struct VM_metrics_row),
+					fields_VM_metrics };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct VBD_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VBD_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -101,9 +102,9 @@ static const struct field fields_VBD[] = {
 };
 const struct class class_VBD = { "VBD", sizeof(struct VBD_row), fields_VBD };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct VDI_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VDI_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -114,9 +115,9 @@ static const struct field fields_VDI[] = {
 };
 const struct class class_VDI = { "VDI", sizeof(struct VDI_row), fields_VDI };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct VIF_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VIF_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -127,9 +128,9 @@ static const struct field fields_VIF[] = {
 };
 const struct class class_VIF = { "VIF", sizeof(struct VIF_row), fields_VIF };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct network_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct network_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -140,9 +141,9 @@ static const struct field fields_network[] = {
 };
 const struct class class_network = { "network", sizeof(struct network_row), fields_network };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct SR_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct SR_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -153,9 +154,9 @@ static const struct field fields_SR[] = {
 };
 const struct class class_SR = { "SR", sizeof(struct SR_row), fields_SR };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct PBD_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct PBD_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
@@ -166,9 +167,9 @@ static const struct field fields_PBD[] = {
 };
 const struct class class_PBD = { "PBD", sizeof(struct PBD_row), fields_PBD };
 
-#define FIELD(name, kind, of, access, def, doc)                                                   \
+#define FIELD(name, kind, of, access, def, doc)                                                    \
 	{ #name, kind, #of, access, def, doc, offsetof(struct message_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                         \
+#define PRIVATE(name, kind, of, def, doc)                                                          \
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct message_row, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },

@@ -37,14 +37,14 @@ enum kind {
 	INT_SET,
 	ENUM_SET,
 	REF_SET,
-	STRING_MAP,    /* string -> string */
-	ENUM_MAP,      /* string -> enum */
-	REF_MAP,       /* string -> ref */
-	KEYED_MAP,     /* enum -> string */
-	BYREF_MAP,     /* ref -> string */
+	STRING_MAP, /* string -> string */
+	ENUM_MAP,   /* string -> enum */
+	REF_MAP,    /* string -> ref */
+	KEYED_MAP,  /* enum -> string */
+	BYREF_MAP,  /* ref -> string */
 	INT_INT_MAP,
 	INT_FLOAT_MAP,
-	INT_SET_MAP,   /* int -> string set */
+	INT_SET_MAP, /* int -> string set */
 };
 
 enum access { RW, SRO, DRO, LINKED, WORKED_OUT, HIDDEN };
@@ -74,21 +74,24 @@ enum access { RW, SRO, DRO, LINKED, WORKED_OUT, HIDDEN };
 /* enum vm_power_state { vm_power_state_Halted, ... }; */
 #define ENUM(name) enum name {
 #define VALUE(name, value) name##_##value,
-#define END(name) };
+#define END(name)                                                                                  \
+	}                                                                                          \
+	;
 #include "model/enums.def"
 
 struct field {
 	const char *name;
 	enum kind kind;
-	const char *of;          /* enumeration or class; "_" for none */
+	const char *of; /* enumeration or class; "_" for none */
 	enum access access;
-	const char *def;         /* default, as text */
+	const char *def; /* default, as text */
 	const char *doc;
-	size_t offset;           /* in the row; stored fields only */
-	const char *via;         /* LINK: the field of class `of` that points here */
+	size_t offset;   /* in the row; stored fields only */
+	const char *via; /* LINK: the field of class `of` that points here */
 };
 
-struct class {
+struct class
+{
 	const char *name;
 	size_t size;
 	const struct field *fields; /* ended by one without a name */

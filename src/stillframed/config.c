@@ -18,7 +18,7 @@ enum { CONFIG_LIMIT = 65536 };
 /* One row per option; `keyed` ones may stand in the file too. */
 static const struct option_row {
 	const char *name;
-	const char *value;       /* what its value is called; NULL: a flag */
+	const char *value; /* what its value is called; NULL: a flag */
 	size_t offset;
 	enum { TEXT, FLAG, LIST } type;
 	bool keyed;

@@ -13,13 +13,13 @@ struct task;
 
 struct config {
 	const char *state;
-	const char *listen;       /* ADDR:PORT, or "" */
-	const char *accel;        /* auto, kvm, tcg */
-	const char *vmm;          /* qemu, fake */
-	const char *qemu_user;    /* "" : a sensible one */
+	const char *listen;    /* ADDR:PORT, or "" */
+	const char *accel;     /* auto, kvm, tcg */
+	const char *vmm;       /* qemu, fake */
+	const char *qemu_user; /* "" : a sensible one */
 	struct list boot_dirs;
 	bool foreground;
-	bool model;               /* print the model and exit */
+	bool model; /* print the model and exit */
 };
 
 /* 0, or -1 with the error recorded.  --help and --version print and exit. */

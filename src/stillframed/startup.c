@@ -161,7 +161,8 @@ int startup(struct task *t, const struct config *c)
 	undo_all(t);
 	if (timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
-	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state, settings.accel);
+	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state,
+		 settings.accel);
 	return 0;
 }
 

@@ -89,16 +89,19 @@ int qmp_feed(struct qmp_lines *l, const char *bytes, size_t n, int (*message)(vo
 	return 0;
 }
 
-/* Nobody may wait any more: the caller's time was over. */
+/* Nobody may wait any more: the caller's time was over.  What crosses threads is a copy. */
 static void answer(struct qmp *q, json_int_t id, json_t *m)
 {
+	json_t *copy = json_deep_copy(m);
 	pthread_mutex_lock(&q->lock);
 	for (struct waiter *w = q->waiters; w; w = w->next)
-		if (w->id == id && !w->answer) {
-			w->answer = json_incref(m);
+		if (w->id == id && !w->answer && copy) {
+			w->answer = copy;
+			copy = NULL;
 			eventfd_write(w->wake, 1);
 		}
 	pthread_mutex_unlock(&q->lock);
+	json_decref(copy);
 }
 
 /* An error without an id says that QEMU could not read what we sent: nothing will match after it. */

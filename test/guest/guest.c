@@ -51,21 +51,21 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define BLOCK	4096
-#define MIB	(1 << 20)
-#define DISKS	26
-#define SHOWN	900	/* bytes of a program's output in an answer */
+#define BLOCK 4096
+#define MIB (1 << 20)
+#define DISKS 26
+#define SHOWN 900 /* bytes of a program's output in an answer */
 
 #ifndef MS_LAZYTIME
 #define MS_LAZYTIME (1 << 25)
 #endif
 
 struct disk {
-	char letter;			/* a for /dev/vda */
-	bool mounted;			/* on /disk/<letter> */
+	char letter;  /* a for /dev/vda */
+	bool mounted; /* on /disk/<letter> */
 	bool readonly;
-	int counter;			/* the file, -1: no counter here */
-	_Atomic uint64_t errors;	/* met by the workload */
+	int counter;             /* the file, -1: no counter here */
+	_Atomic uint64_t errors; /* met by the workload */
 };
 
 /* In the order of letters.  Changed, like the counter files, only by a holder
@@ -75,10 +75,10 @@ static int ndisks;
 
 /* ---- answers ---------------------------------------------------------- */
 
-static int line = -1;			/* the serial port */
+static int line = -1; /* the serial port */
 static char reply[16384];
 static size_t reply_len;
-static void (*after)(void);		/* to be done when the answer is out */
+static void (*after)(void); /* to be done when the answer is out */
 
 static void say(const char *format, ...)
 {
@@ -283,12 +283,12 @@ static void reap_strangers(void)
 #define WORDS (BLOCK / 8)
 #define COUNTER_MAGIC UINT64_C(0x31544e554f434653)
 
-static _Atomic uint64_t counter;	/* the value being written */
+static _Atomic uint64_t counter; /* the value being written */
 static atomic_bool counting;
 static pthread_t count_thread;
 static pthread_mutex_t round_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int round_waiters;
-static _Atomic uint64_t longest_round;	/* ns, for `gap` */
+static _Atomic uint64_t longest_round; /* ns, for `gap` */
 
 static bool counter_put(struct disk *d, uint64_t n)
 {
@@ -395,8 +395,7 @@ static int count_start(void)
 	 * the first disk goes on, else they would be two behind. */
 	counter = highest;
 	for (int i = 0; i < ndisks; i++)
-		if (disks[i].counter >= 0 &&
-		    (!counter_get(&disks[i], &n) || n != highest))
+		if (disks[i].counter >= 0 && (!counter_get(&disks[i], &n) || n != highest))
 			counter_put(&disks[i], highest);
 
 	counting = true;
@@ -523,10 +522,21 @@ static bool disk_mount(struct disk *d, const char *device)
 
 static bool disk_format(const char *device)
 {
-	char *argv[] = { "/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096",
-			 "-J", "size=4", "-E",
+	char *argv[] = { "/sbin/mke2fs",
+			 "-q",
+			 "-F",
+			 "-t",
+			 "ext4",
+			 "-m",
+			 "0",
+			 "-b",
+			 "4096",
+			 "-J",
+			 "size=4",
+			 "-E",
 			 "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-			 (char *)device, NULL };
+			 (char *)device,
+			 NULL };
 
 	return !run("/tmp/mke2fs.out", argv);
 }
@@ -546,8 +556,7 @@ static bool disk_open(struct disk *d, char letter)
 	d->letter = letter;
 	d->counter = -1;
 	d->readonly = *sys_block(letter, "ro", text, sizeof text) == '1';
-	if (content == UNREADABLE ||
-	    (content == BLANK && (d->readonly || !disk_format(device))) ||
+	if (content == UNREADABLE || (content == BLANK && (d->readonly || !disk_format(device))) ||
 	    !disk_mount(d, device)) {
 		d->errors++;
 		return true;
@@ -598,7 +607,7 @@ static void disk_close(struct disk *d)
 	if (!d->mounted)
 		return;
 	snprintf(path, sizeof path, "/disk/%c", d->letter);
-	if (umount(path)) {	/* somebody sits there: at least make it clean */
+	if (umount(path)) { /* somebody sits there: at least make it clean */
 		mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
 		umount2(path, MNT_DETACH);
 	}
@@ -963,8 +972,8 @@ static void gap_reset(void)
 
 static int gap_report(const char *word)
 {
-	say("%stick_ms=%.1f write_ms=%.1f ticks=%" PRIu64 " tsc_ms=%.1f", word,
-	    longest_tick / 1e6, longest_round / 1e6, ticks, longest_tsc / tsc_hz * 1e3);
+	say("%stick_ms=%.1f write_ms=%.1f ticks=%" PRIu64 " tsc_ms=%.1f", word, longest_tick / 1e6,
+	    longest_round / 1e6, ticks, longest_tsc / tsc_hz * 1e3);
 	gap_reset();
 	return 0;
 }
@@ -1020,10 +1029,22 @@ static void power_end(int how)
 	_exit(1);
 }
 
-static void power_off(void) { power_end(RB_POWER_OFF); }
-static void power_reboot(void) { power_end(RB_AUTOBOOT); }
-static void crash_reset(void) { put_text("/proc/sysrq-trigger", "b"); }
-static void crash_panic(void) { put_text("/proc/sysrq-trigger", "c"); }
+static void power_off(void)
+{
+	power_end(RB_POWER_OFF);
+}
+static void power_reboot(void)
+{
+	power_end(RB_AUTOBOOT);
+}
+static void crash_reset(void)
+{
+	put_text("/proc/sysrq-trigger", "b");
+}
+static void crash_panic(void)
+{
+	put_text("/proc/sysrq-trigger", "c");
+}
 
 static int cmd_poweroff(int argc, char **argv)
 {
@@ -1161,7 +1182,10 @@ static void say_disk(struct disk *d)
 	sys_block(d->letter, "size", size, sizeof size);
 	say(" %c.serial=%s %c.bytes=%llu %c.state=%s %c.counter=", d->letter,
 	    *serial ? serial : "-", d->letter, 512 * strtoull(size, NULL, 10), d->letter,
-	    !d->mounted ? "unmountable" : d->readonly ? "ro" : "rw", d->letter);
+	    !d->mounted   ? "unmountable"
+	    : d->readonly ? "ro"
+			  : "rw",
+	    d->letter);
 	say_counter(d);
 	say(" %c.errors=%" PRIu64, d->letter, d->errors);
 }
@@ -1221,18 +1245,20 @@ static int cmd_help(int argc, char **argv);
 static const struct command {
 	const char *name;
 	const char *arguments;
-	int low, high;		/* how many; high < 0: the rest of the line is one */
+	int low, high; /* how many; high < 0: the rest of the line is one */
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
 	{ "ping", "", 0, 0, cmd_ping, "answers" },
 	{ "status", "", 0, 0, cmd_status, "boot, uptime, address, counter, and each disk" },
-	{ "count", "start|stop", 1, 1, cmd_count, "the counter, written to all disks without rest" },
+	{ "count", "start|stop", 1, 1, cmd_count,
+	  "the counter, written to all disks without rest" },
 	{ "counters", "", 0, 0, cmd_counters, "the values on the disks" },
 	{ "mark", "NAME", 1, 1, cmd_mark, "leaves a mark on each disk, durable when answered" },
 	{ "unmark", "NAME", 1, 1, cmd_unmark, "takes it away" },
 	{ "marks", "", 0, 0, cmd_marks, "the marks on each disk" },
-	{ "write", "LETTER NAME MIB [SEED]", 3, 4, cmd_write, "a file of random data, synced; its sum" },
+	{ "write", "LETTER NAME MIB [SEED]", 3, 4, cmd_write,
+	  "a file of random data, synced; its sum" },
 	{ "sum", "LETTER NAME", 2, 2, cmd_sum, "reads a file from the disk; its sum" },
 	{ "rm", "LETTER NAME", 2, 2, cmd_rm, "removes a file and trims the disk" },
 	{ "dirty", "MIB", 1, 1, cmd_dirty, "writes to all disks past the cache, without a flush" },
@@ -1252,8 +1278,8 @@ static int cmd_help(int argc, char **argv)
 {
 	(void)argc, (void)argv;
 	for (const struct command *c = commands; c < commands + COMMANDS; c++)
-		say("%s%s%s%s: %s", c == commands ? "" : "; ", c->name,
-		    *c->arguments ? " " : "", c->arguments, c->help);
+		say("%s%s%s%s: %s", c == commands ? "" : "; ", c->name, *c->arguments ? " " : "",
+		    c->arguments, c->help);
 	return 0;
 }
 

@@ -200,14 +200,10 @@ static void serve_for_ever(struct task *t, struct request *req)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/echo", serve_echo },
-	{ "GET", "/", serve_name },
-	{ "GET", "/files/...", serve_name },
-	{ "PUT", "/files/...", serve_name },
-	{ "GET", "/files/special", serve_rest },
-	{ "CONNECT", "/rest", serve_rest },
-	{ "GET", "/for-ever", serve_for_ever },
-	{ 0 },
+	{ "POST", "/echo", serve_echo },         { "GET", "/", serve_name },
+	{ "GET", "/files/...", serve_name },     { "PUT", "/files/...", serve_name },
+	{ "GET", "/files/special", serve_rest }, { "CONNECT", "/rest", serve_rest },
+	{ "GET", "/for-ever", serve_for_ever },  { 0 },
 };
 
 /* Sends the bytes, and gives what comes back. */
@@ -241,7 +237,8 @@ static bool answers(struct task *t, const char *path, const char *bytes, const c
 
 static void test_routes(struct task *t, const char *s)
 {
-	CHECK(answers(t, s, "POST /echo HTTP/1.1" L "Content-Length: 3" L L "abc", "200", L L "abc"));
+	CHECK(answers(t, s, "POST /echo HTTP/1.1" L "Content-Length: 3" L L "abc", "200",
+		      L L "abc"));
 	CHECK(answers(t, s, "GET / HTTP/1.1" L L, "200", "/ trusted=1"));
 	CHECK(answers(t, NULL, "GET / HTTP/1.1" L L, "200", "/ trusted=0"));
 	CHECK(answers(t, s, "GET /files/x HTTP/1.0" L L, "200", "/files/x trusted=1"));
@@ -256,8 +253,9 @@ static void test_routes(struct task *t, const char *s)
 	CHECK(answers(t, s, "GET / HTTP/3.0" L L, "505", "\n"));
 	char *answer = talk(t, unix_connect(t, s), "GET /echo HTTP/1.1" L L);
 	CHECK(strstr(answer, "Allow: POST" L));
-	answer = talk(t, tcp_connect(), "POST /echo HTTP/1.1" L "Expect: 100-continue" L
-					"Content-Length: 2" L L "ok");
+	answer =
+		talk(t, tcp_connect(),
+		     "POST /echo HTTP/1.1" L "Expect: 100-continue" L "Content-Length: 2" L L "ok");
 	CHECK(starts_with(answer, "HTTP/1.1 100 Continue" L L "HTTP/1.1 200 OK" L));
 }
 

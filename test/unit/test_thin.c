@@ -24,12 +24,15 @@ static const struct {
 	struct frame means;
 } good[] = {
 	{ BYTES("\x09\0\0\0\0\0\0\0\x02\0\0\0hi"), { FRAME_COMMAND, FRAME_PRINT, .text = "hi" } },
-	{ BYTES("\x09\0\0\0\x10\0\0\0\0\0\0\0"), { FRAME_COMMAND, FRAME_PRINT_STDERR, .text = "" } },
-	{ BYTES("\x09\0\0\0\x04\0\0\0\xff\xff\xff\xff"), { FRAME_COMMAND, FRAME_EXIT, .number = -1 } },
+	{ BYTES("\x09\0\0\0\x10\0\0\0\0\0\0\0"),
+	  { FRAME_COMMAND, FRAME_PRINT_STDERR, .text = "" } },
+	{ BYTES("\x09\0\0\0\x04\0\0\0\xff\xff\xff\xff"),
+	  { FRAME_COMMAND, FRAME_EXIT, .number = -1 } },
 	{ BYTES("\x09\0\0\0\x03\0\0\0"), { FRAME_COMMAND, FRAME_PROMPT } },
 	{ BYTES("\x09\0\0\0\x0c\0\0\0\x01\0\0\0f\x02\0\0\0/p"),
 	  { FRAME_COMMAND, FRAME_HTTP_GET, .text = "f", .path = "/p" } },
-	{ BYTES("\x09\0\0\0\x11\0\0\0\x02\0\0\0/p"), { FRAME_COMMAND, FRAME_HTTP_CONNECT, .path = "/p" } },
+	{ BYTES("\x09\0\0\0\x11\0\0\0\x02\0\0\0/p"),
+	  { FRAME_COMMAND, FRAME_HTTP_CONNECT, .path = "/p" } },
 	{ BYTES("\x0a\0\0\0\x05\0\0\0"), { FRAME_RESPONSE, FRAME_OK } },
 	{ BYTES("\x0a\0\0\0\x12\0\0\0"), { FRAME_RESPONSE, FRAME_WAIT } },
 	{ BYTES("\x0b\0\0\0\x07\0\0\0\x03\0\0\0"), { FRAME_BLOB, FRAME_CHUNK, .number = 3 } },
@@ -102,7 +105,8 @@ static void test_body(void)
 {
 	struct task *t = task_new(NULL, "test");
 	struct thin_request r;
-	static const char with_password[] = "vm-list\nparams=uuid\n\n--minimal\nusername=root\npassword=a=b\n";
+	static const char with_password[] =
+		"vm-list\nparams=uuid\n\n--minimal\nusername=root\npassword=a=b\n";
 	CHECK(thin_parse_body(t, with_password, sizeof with_password - 1, &r) == 0);
 	CHECK(r.args.n == 3 && streq(r.args.v[0], "vm-list") && streq(r.args.v[2], "--minimal"));
 	CHECK(streq(r.username, "root") && streq(r.password, "a=b") && !r.session);
@@ -231,7 +235,7 @@ static const struct {
 	{ BYTES(OK_FRAME "\xff\xff\xff\xff") },
 	{ BYTES(OK_FRAME "\x04\0\0\0\x0b\0\0\0") },
 	{ BYTES("\x12\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0hi....") },
-	{ BYTES(OK_FRAME CHUNK_FRAME("\x03") "a") },               /* and gone */
+	{ BYTES(OK_FRAME CHUNK_FRAME("\x03") "a") }, /* and gone */
 	{ BYTES(OK_FRAME) },
 	{ BYTES("") },
 };
@@ -253,8 +257,9 @@ static void test_liars(void)
 
 static void test_strangers(void)
 {
-	static const char *const greetings[] = { "", "XenSource thin CLI protocol",
-						 "GET / HTTP/1.1\r\nHost: somebody\r\n\r\nxxxxxxx" };
+	static const char *const greetings[] = {
+		"", "XenSource thin CLI protocol", "GET / HTTP/1.1\r\nHost: somebody\r\n\r\nxxxxxxx"
+	};
 	for (size_t i = 0; i < COUNT(greetings); i++) {
 		struct task *t = task_new(NULL, "test");
 		int fd[2];

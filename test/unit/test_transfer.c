@@ -28,7 +28,7 @@ static char disk[DISK];
 static _Atomic size_t fails_at = SIZE_MAX; /* the export, at this byte */
 static _Atomic bool imported;              /* just the disk's bytes */
 static _Atomic int sessions_ended;
-static _Atomic int guest = -1;             /* the other end of the serial port */
+static _Atomic int guest = -1; /* the other end of the serial port */
 static _Atomic int serial_users;
 
 /* ---- the one object, whatever its class ---- */
@@ -106,7 +106,8 @@ int vdi_import_raw(struct task *t, const char *vdi, int in, uint64_t length)
 	char *got = talloc_array(t, char, DISK + 1);
 	ssize_t n = io_read(t, in, got, length ? length : DISK + 1, 5000);
 	imported = n == DISK && memcmp(got, disk, DISK) == 0;
-	return length && n != (ssize_t)length ? fail(t, INTERNAL_ERROR, "the stream ended early") : 0;
+	return length && n != (ssize_t)length ? fail(t, INTERNAL_ERROR, "the stream ended early")
+					      : 0;
 }
 
 int vm_serial(struct task *t, const char *vm, int *ret_fd)
@@ -207,7 +208,8 @@ static void test_export_failures(struct task *t)
 	/* A client that goes away in the middle. */
 	char byte;
 	int fd = unix_connect(t, socket_path);
-	CHECK(io_write(t, fd, EXPORT UUID " HTTP/1.1\r\n\r\n", strlen(EXPORT UUID) + 13, 1000) == 0);
+	CHECK(io_write(t, fd, EXPORT UUID " HTTP/1.1\r\n\r\n", strlen(EXPORT UUID) + 13, 1000) ==
+	      0);
 	CHECK(read(fd, &byte, 1) == 1);
 	close(fd);
 }
@@ -216,7 +218,8 @@ static void test_import(struct task *t)
 {
 	size_t n;
 	static const char ok[] = "HTTP/1.0 200 OK\r\n";
-	const char *known = str(t, IMPORT "&format=raw HTTP/1.1\r\nContent-Length: %d\r\n\r\n", DISK);
+	const char *known =
+		str(t, IMPORT "&format=raw HTTP/1.1\r\nContent-Length: %d\r\n\r\n", DISK);
 	const char *answer = talk(t, known, disk, DISK, false, &n);
 	CHECK(starts_with(answer, ok) && ends_with(answer, "\r\n\r\n"));
 	CHECK(imported);
@@ -227,12 +230,14 @@ static void test_import(struct task *t)
 	CHECK(imported);
 
 	answer = talk(t, known, disk, 1000, true, &n);
-	CHECK(starts_with(answer, ok) && strstr(answer, "\r\n\r\nError: INTERNAL_ERROR: the stream"));
+	CHECK(starts_with(answer, ok) &&
+	      strstr(answer, "\r\n\r\nError: INTERNAL_ERROR: the stream"));
 	answer = talk(t, IMPORT " HTTP/1.1\r\nExpect: 100-continue\r\n\r\n", disk, 5, true, &n);
 	CHECK(starts_with(answer, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n"));
 
 	CHECK(answers(t, IMPORT "&chunked=true HTTP/1.1", "HTTP/1.1 403 ", "CHUNKED"));
-	CHECK(answers(t, IMPORT " HTTP/1.1\r\nTransfer-Encoding: chunked", "HTTP/1.1 403 ", "CHUNKED"));
+	CHECK(answers(t, IMPORT " HTTP/1.1\r\nTransfer-Encoding: chunked", "HTTP/1.1 403 ",
+		      "CHUNKED"));
 	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.1 400 ", "empty"));
 	CHECK(answers(t, IMPORT "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
 }
@@ -252,8 +257,9 @@ static const char *untrusted(struct task *t, const char *query, const char *auth
 {
 	int fd[2];
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
-	struct request req = { .method = "GET", .path = "/", .fd = fd[0], .peer = "test",
-			       .body_length = -1 };
+	struct request req = {
+		.method = "GET", .path = "/", .fd = fd[0], .peer = "test", .body_length = -1
+	};
 	if (query)
 		map_set(t, &req.query, "session_id", query);
 	if (authorization)
@@ -324,7 +330,8 @@ static void test_console(struct task *t)
 
 	CHECK(answers(t, "CONNECT /console HTTP/1.0", "HTTP/1.1 400 ", "uuid"));
 	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.0", "HTTP/1.1 404 ", "VM, x"));
-	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.1\r\nUpgrade: websocket", "HTTP/1.1 501 ", "WebSocket"));
+	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.1\r\nUpgrade: websocket", "HTTP/1.1 501 ",
+		      "WebSocket"));
 }
 
 /* A guest that neither reads nor ends: stopping does not wait for it. */

@@ -92,11 +92,14 @@ static const char *file_of(struct task *t, struct place *p, const char *node)
 static void image(struct task *t, struct place *p, const char *node, const char *below)
 {
 	const char *file = file_of(t, p, node);
-	struct run r = { .argv = below ? RUN_ARGV("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F",
-						  "qcow2", "-b", file_of(t, p, below), file, "64M")
-				       : RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", file,
-						  "64M"),
-			 .in = -1, .out = -1, .timeout_ms = 20000 };
+	struct run r = {
+		.argv = below ? RUN_ARGV("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F",
+					 "qcow2", "-b", file_of(t, p, below), file, "64M")
+			      : RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", file, "64M"),
+		.in = -1,
+		.out = -1,
+		.timeout_ms = 20000
+	};
 	CHECK(run_ok(t, &r) == 0);
 	CHECK(chmod(file, 0600) == 0);
 }
@@ -137,17 +140,27 @@ static struct place *place_new(struct task *t, size_t n)
 						 .layers = p->layers[i],
 						 .bootindex = (int)i + 1 };
 	}
-	p->config = (struct vmm_config){ .uuid = uuid_new(t), .name = "a, b=c", .dir = dir,
-					 .memory = 64 << 20, .vcpus = 1, .accel = "tcg",
-					 .uid = NOBODY, .gid = NOBODY, .kernel = -1, .ramdisk = -1,
-					 .cmdline = "", .ndisks = n, .disks = p->disks };
+	p->config = (struct vmm_config){ .uuid = uuid_new(t),
+					 .name = "a, b=c",
+					 .dir = dir,
+					 .memory = 64 << 20,
+					 .vcpus = 1,
+					 .accel = "tcg",
+					 .uid = NOBODY,
+					 .gid = NOBODY,
+					 .kernel = -1,
+					 .ramdisk = -1,
+					 .cmdline = "",
+					 .ndisks = n,
+					 .disks = p->disks };
 	return p;
 }
 
 static void place_remove(struct task *t, struct place *p)
 {
-	struct run r = { .argv = RUN_ARGV("rm", "-rf", p->dir), .in = -1, .out = -1,
-			 .timeout_ms = 20000 };
+	struct run r = {
+		.argv = RUN_ARGV("rm", "-rf", p->dir), .in = -1, .out = -1, .timeout_ms = 20000
+	};
 	CHECK(run_ok(t, &r) == 0);
 }
 
@@ -214,7 +227,9 @@ static bool locked(struct task *t, const char *file, bool write)
 {
 	struct run r = { .argv = RUN_ARGV("qemu-io", write ? "-fqcow2" : "-rfqcow2", "-c",
 					  "read 0 512", file),
-			 .in = -1, .out = -1, .timeout_ms = 20000 };
+			 .in = -1,
+			 .out = -1,
+			 .timeout_ms = 20000 };
 	CHECK(run(t, &r) == 0);
 	return r.ret_status != 0;
 }
@@ -517,6 +532,7 @@ static void deep(struct task *t)
 	CHECK(vmm_qemu.prepare(t, vm, 2, s) == 0);
 	CHECK(vmm_qemu.switch_disks(t, vm, 2, s, &ms) == 0);
 	printf("depth %d, 2 disks: transaction %.1f ms\n", DEPTH, ms);
+	fflush(stdout);
 	CHECK(vmm_qemu.stop(t, vm) == 0);
 	vmm_qemu.release(vm);
 	place_remove(t, p);
@@ -527,45 +543,45 @@ static void deep(struct task *t)
 /* A kernel for the real mode of the Linux boot protocol.  It says U, then waits for a letter:
  * w: writes 512 W to the start of the first disk, and says W or E; r: resets; o: powers off. */
 static const unsigned char guest[] = {
-	0xfb,                   /*         sti                                     */
-	0x0e, 0x1f,             /*         push %cs; pop %ds                       */
-	0xb0, 'U',              /*         mov $'U', %al                           */
-	0xba, 0xf8, 0x03,       /* put:    mov $0x3f8, %dx     the serial port     */
-	0xee,                   /*         out %al, (%dx)                          */
-	0xf4,                   /* wait:   hlt                 until a timer's tick */
-	0xba, 0xfd, 0x03,       /*         mov $0x3fd, %dx                         */
-	0xec,                   /*         in (%dx), %al                           */
-	0xa8, 0x01,             /*         test $1, %al        anything typed?     */
-	0x74, 0xf7,             /*         jz wait                                 */
-	0xba, 0xf8, 0x03,       /*         mov $0x3f8, %dx                         */
-	0xec,                   /*         in (%dx), %al                           */
-	0x3c, 'r', 0x74, 0x1a,  /*         cmp $'r', %al; je reset                 */
-	0x3c, 'o', 0x74, 0x1e,  /*         cmp $'o', %al; je off                   */
-	0x3c, 'w', 0x75, 0xe7,  /*         cmp $'w', %al; jne wait                 */
-	0xbe, 0xb5, 0x00,       /*         mov $packet, %si                        */
-	0xb8, 0x00, 0x43,       /*         mov $0x4300, %ax                        */
-	0xb2, 0x80,             /*         mov $0x80, %dl                          */
-	0xcd, 0x13,             /*         int $0x13           the firmware writes */
-	0xb0, 'W', 0x73, 0xd5,  /*         mov $'W', %al; jnc put                  */
-	0xb0, 'E', 0xeb, 0xd1,  /*         mov $'E', %al; jmp put                  */
-	0xba, 0xf9, 0x0c,       /* reset:  mov $0xcf9, %dx                         */
-	0xb0, 0x06, 0xee,       /*         mov $6, %al; out %al, (%dx)             */
-	0xeb, 0xcd,             /*         jmp wait                                */
-	0xba, 0x04, 0x06,       /* off:    mov $0x604, %dx     ACPI's PM1a control */
-	0xb8, 0x00, 0x20, 0xef, /*         mov $0x2000, %ax; out %ax, (%dx)        */
-	0xeb, 0xc4,             /*         jmp wait                                */
-	0x10, 0, 1, 0,          /* packet: one sector                              */
-	0x90, 0x01, 0x20, 0x10, /*         from 0x1020:0x190                       */
-	0, 0, 0, 0, 0, 0, 0, 0, /*         to block 0                              */
+	0xfb,                               /*         sti                                     */
+	0x0e, 0x1f,                         /*         push %cs; pop %ds                       */
+	0xb0, 'U',                          /*         mov $'U', %al                           */
+	0xba, 0xf8, 0x03,                   /* put:    mov $0x3f8, %dx     the serial port     */
+	0xee,                               /*         out %al, (%dx)                          */
+	0xf4,                               /* wait:   hlt                 until a timer's tick */
+	0xba, 0xfd, 0x03,                   /*         mov $0x3fd, %dx                         */
+	0xec,                               /*         in (%dx), %al                           */
+	0xa8, 0x01,                         /*         test $1, %al        anything typed?     */
+	0x74, 0xf7,                         /*         jz wait                                 */
+	0xba, 0xf8, 0x03,                   /*         mov $0x3f8, %dx                         */
+	0xec,                               /*         in (%dx), %al                           */
+	0x3c, 'r',  0x74, 0x1a,             /*         cmp $'r', %al; je reset                 */
+	0x3c, 'o',  0x74, 0x1e,             /*         cmp $'o', %al; je off                   */
+	0x3c, 'w',  0x75, 0xe7,             /*         cmp $'w', %al; jne wait                 */
+	0xbe, 0xb5, 0x00,                   /*         mov $packet, %si                        */
+	0xb8, 0x00, 0x43,                   /*         mov $0x4300, %ax                        */
+	0xb2, 0x80,                         /*         mov $0x80, %dl                          */
+	0xcd, 0x13,                         /*         int $0x13           the firmware writes */
+	0xb0, 'W',  0x73, 0xd5,             /*         mov $'W', %al; jnc put                  */
+	0xb0, 'E',  0xeb, 0xd1,             /*         mov $'E', %al; jmp put                  */
+	0xba, 0xf9, 0x0c,                   /* reset:  mov $0xcf9, %dx                         */
+	0xb0, 0x06, 0xee,                   /*         mov $6, %al; out %al, (%dx)             */
+	0xeb, 0xcd,                         /*         jmp wait                                */
+	0xba, 0x04, 0x06,                   /* off:    mov $0x604, %dx     ACPI's PM1a control */
+	0xb8, 0x00, 0x20, 0xef,             /*         mov $0x2000, %ax; out %ax, (%dx)        */
+	0xeb, 0xc4,                         /*         jmp wait                                */
+	0x10, 0,    1,    0,                /* packet: one sector                              */
+	0x90, 0x01, 0x20, 0x10,             /*         from 0x1020:0x190                       */
+	0,    0,    0,    0,    0, 0, 0, 0, /*         to block 0                              */
 };
 
 /* 0600 and ours, so that QEMU's user may not open it. */
 static int kernel(struct task *t, struct place *p)
 {
-	unsigned char k[4096] = { [0x1f1] = 4, [0x1fe] = 0x55, [0x1ff] = 0xaa,
-				  [0x200] = 0xeb, [0x201] = 0x6e, /* jmp 0x270 */
-				  [0x202] = 'H', [0x203] = 'd', [0x204] = 'r', [0x205] = 'S',
-				  [0x206] = 3, [0x207] = 2, [0x211] = 1 };
+	unsigned char k[4096] = { [0x1f1] = 4,    [0x1fe] = 0x55, [0x1ff] = 0xaa, [0x200] = 0xeb,
+				  [0x201] = 0x6e, /* jmp 0x270 */
+				  [0x202] = 'H',  [0x203] = 'd',  [0x204] = 'r',  [0x205] = 'S',
+				  [0x206] = 3,    [0x207] = 2,    [0x211] = 1 };
 	memcpy(k + 0x270, guest, sizeof guest);
 	memset(k + 0x390, 'W', 512);
 	int fd = open(str(t, "%s/kernel", p->dir), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -587,7 +603,9 @@ static bool holds(struct task *t, struct place *p, const char *node, const char 
 {
 	struct run r = { .argv = RUN_ARGV("qemu-io", "-rfqcow2", "-c",
 					  str(t, "read -P %s 0 512", pattern), file_of(t, p, node)),
-			 .in = -1, .out = -1, .timeout_ms = 20000 };
+			 .in = -1,
+			 .out = -1,
+			 .timeout_ms = 20000 };
 	CHECK(run(t, &r) == 0);
 	return r.ret_status == 0 && !strstr(r.ret_out, "verification failed");
 }
@@ -709,15 +727,17 @@ static void figures(struct task *t, size_t n)
 	vmm_qemu.release(vm);
 	qsort(ms, ROUNDS, sizeof *ms, by_size);
 	printf("%2zu disks: start %d ms, prepare %.1f ms, transaction median %.1f ms, longest %.1f "
-	       "ms, stop %d ms\n", n, (int)started, prepare, ms[ROUNDS / 2], ms[ROUNDS - 1],
-	       (int)stopped);
+	       "ms, stop %d ms\n",
+	       n, (int)started, prepare, ms[ROUNDS / 2], ms[ROUNDS - 1], (int)stopped);
 	place_remove(t, p);
 }
 
 int main(int argc, char **argv)
 {
 	struct task *t = task_new(NULL, "test");
-	struct run r = { .argv = RUN_ARGV("qemu-system-x86_64", "--version"), .in = -1, .out = -1,
+	struct run r = { .argv = RUN_ARGV("qemu-system-x86_64", "--version"),
+			 .in = -1,
+			 .out = -1,
 			 .timeout_ms = 20000 };
 	if (run(t, &r) < 0 || r.ret_status != 0) {
 		printf("qemu-system-x86_64 is not installed\n");

@@ -37,7 +37,8 @@ static const char *value(const struct thin_request *r, const char *key)
 static void do_words(struct thin *th, struct task *t, struct thin_request *r)
 {
 	thin_print(th, list_join(t, &r->args, "|"));
-	thin_print(th, str(t, "%s/%s", r->username ? r->username : "-", r->password ? r->password : "-"));
+	thin_print(th, str(t, "%s/%s", r->username ? r->username : "-",
+			   r->password ? r->password : "-"));
 	thin_exit(th, 0);
 }
 
@@ -117,9 +118,9 @@ static const struct {
 	const char *name;
 	void (*run)(struct thin *, struct task *, struct thin_request *);
 } commands[] = {
-	{ "words", do_words }, { "errors", do_errors },	  { "ask", do_ask },
-	{ "load", do_load },   { "steal", do_steal },	  { "get", do_get },
-	{ "put", do_put },     { "console", do_console }, { "sleep", do_sleep },
+	{ "words", do_words },   { "errors", do_errors },   { "ask", do_ask },
+	{ "load", do_load },     { "steal", do_steal },     { "get", do_get },
+	{ "put", do_put },       { "console", do_console }, { "sleep", do_sleep },
 	{ "vanish", do_vanish },
 };
 
@@ -165,7 +166,8 @@ static void serve_sink(struct task *t, struct request *req)
 	char *got = talloc_zero_array(t, char, DISK + 1);
 	size_t want = req->body_length < 0 ? DISK + 1 : (size_t)req->body_length;
 	io_write(t, req->fd, head, sizeof head - 1, 1000);
-	if (want > DISK + 1 || io_read(t, req->fd, got, want, 5000) != DISK || memcmp(got, disk, DISK))
+	if (want > DISK + 1 || io_read(t, req->fd, got, want, 5000) != DISK ||
+	    memcmp(got, disk, DISK))
 		io_write(t, req->fd, sorry, sizeof sorry - 1, 1000);
 }
 
@@ -180,14 +182,10 @@ static void serve_shout(struct task *t, struct request *req)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/cli", serve_cli },
-	{ "GET", "/disk", serve_disk },
-	{ "GET", "/short", serve_short },
-	{ "GET", "/redirect", serve_redirect },
-	{ "GET", "/circle", serve_circle },
-	{ "PUT", "/sink", serve_sink },
-	{ "CONNECT", "/shout", serve_shout },
-	{ 0 },
+	{ "POST", "/cli", serve_cli },        { "GET", "/disk", serve_disk },
+	{ "GET", "/short", serve_short },     { "GET", "/redirect", serve_redirect },
+	{ "GET", "/circle", serve_circle },   { "PUT", "/sink", serve_sink },
+	{ "CONNECT", "/shout", serve_shout }, { 0 },
 };
 
 /* ---- running xe ---- */
@@ -210,13 +208,16 @@ static int input(struct task *t, const char *text)
 static bool xe_does(struct task *t, const char *const *argv, int status, const char *in,
 		    const char *out, const char *err)
 {
-	struct run r = { .argv = argv, .in = in ? input(t, in) : -1, .out = -1, .timeout_ms = 20000 };
+	struct run r = {
+		.argv = argv, .in = in ? input(t, in) : -1, .out = -1, .timeout_ms = 20000
+	};
 	CHECK(run(t, &r) == 0);
 	fd_close(&r.in);
 	const char *got = r.ret_out ? r.ret_out : "", *said = r.ret_err ? r.ret_err : "";
 	if (r.ret_status == status && (!out || streq(got, out)) && (!err || strstr(said, err)))
 		return true;
-	fprintf(stderr, "%s: status %d, output: %s\nerrors: %s\n", argv[1], r.ret_status, got, said);
+	fprintf(stderr, "%s: status %d, output: %s\nerrors: %s\n", argv[1], r.ret_status, got,
+		said);
 	return false;
 }
 
@@ -255,8 +256,10 @@ static void test_hosts(struct task *t)
 	const char *port = str(t, "%d", http_port());
 	XE(t, 1, NULL, "", "Username/password must be specified", "words", "-s", "127.0.0.1");
 	XE(t, 1, NULL, "", "--nossl", "words", "-s", "127.0.0.1", "-pw", "x");
-	XE(t, 0, NULL, "words\nroot/x\n", "", "words", "-s", "127.0.0.1", "-p", port, "--nossl", "-pw", "x");
-	XE(t, 0, NULL, "words\nroot/x\n", "", "words", "-h", "localhost", "-p", port, "--nossl", "-pw", "x");
+	XE(t, 0, NULL, "words\nroot/x\n", "", "words", "-s", "127.0.0.1", "-p", port, "--nossl",
+	   "-pw", "x");
+	XE(t, 0, NULL, "words\nroot/x\n", "", "words", "-h", "localhost", "-p", port, "--nossl",
+	   "-pw", "x");
 	XE(t, 1, NULL, "", "127.0.0.1:1: Connection refused", "words", "-s", "127.0.0.1", "-p", "1",
 	   "--nossl", "-pw", "x");
 	setenv("STILLFRAME_STATE", "/nowhere", 1);
@@ -313,7 +316,9 @@ static void test_get(struct task *t)
 	CHECK(!file_exists("c"));
 
 	FD_SCOPE int out = open("d", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	struct run r = { .argv = RUN_ARGV(xe, "get", "file=", "from=/disk"), .in = -1, .out = out,
+	struct run r = { .argv = RUN_ARGV(xe, "get", "file=", "from=/disk"),
+			 .in = -1,
+			 .out = out,
 			 .timeout_ms = 20000 };
 	CHECK(run(t, &r) == 0 && r.ret_status == 0 && is_the_disk("d"));
 }
@@ -325,7 +330,9 @@ static void test_put(struct task *t)
 	XE(t, 1, NULL, "", "No such file", "put", "file=missing", "to=/sink");
 	XE(t, 1, NULL, "", "405", "put", "file=a", "to=/disk");
 	FD_SCOPE int in = open("a", O_RDONLY | O_CLOEXEC);
-	struct run r = { .argv = RUN_ARGV(xe, "put", "file=-", "to=/sink"), .in = in, .out = -1,
+	struct run r = { .argv = RUN_ARGV(xe, "put", "file=-", "to=/sink"),
+			 .in = in,
+			 .out = -1,
 			 .timeout_ms = 20000 };
 	CHECK(run(t, &r) == 0 && r.ret_status == 0);
 	XE(t, 1, "not it", "", "IT_DIFFERS", "put", "file=", "to=/sink");
@@ -336,7 +343,9 @@ static void test_console(struct task *t)
 	int fd[2];
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
 	CHECK(write(fd[1], "abc.", 4) == 4);
-	struct run r = { .argv = RUN_ARGV(xe, "console"), .in = fd[0], .out = -1, .timeout_ms = 20000 };
+	struct run r = {
+		.argv = RUN_ARGV(xe, "console"), .in = fd[0], .out = -1, .timeout_ms = 20000
+	};
 	CHECK(run(t, &r) == 0 && r.ret_status == 0 && streq(r.ret_out, "ABC"));
 	close(fd[0]);
 	close(fd[1]);
