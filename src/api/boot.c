@@ -94,6 +94,9 @@ static int add_disk(struct task *t, const struct VBD_row *vbd, int bootindex, st
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
 	ret->read_only = vbd->mode == vbd_mode_RO || vdi->is_a_snapshot || vdi->read_only;
+	/* Never so by our own doing; a volume that others stand on must not change whatever happened. */
+	if (!ret->read_only && storage_has_layers(t, vdi->location))
+		return fail(t, VDI_READONLY, vdi->row.ref);
 	if (sr->layout->blockdev(t, sr, vdi->location, !ret->read_only, &layers) < 0)
 		return -1;
 	ret->id = vbd_device_id(t, vbd->userdevice);

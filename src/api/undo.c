@@ -187,9 +187,10 @@ static const struct verb {
 	const char *name;
 	int (*replay)(struct task *, args, const char *op);
 	const char *args;
+	bool needed;
 } verbs[] = {
 #define operation_end operation_end_now
-#define VERB(name, function, args) { #name, function, args },
+#define VERB(name, function, args, needed) { #name, function, args, needed },
 #include "api/undo.def"
 #undef operation_end
 };
@@ -217,40 +218,44 @@ void undo_after(struct task *t)
 
 /* ---- replay ---- */
 
-static int replay_row(struct task *t, const struct journal_row *j)
+static const struct verb *find_verb(const char *name)
 {
-	size_t wanted = 1;
-	for (size_t i = 0; i < COUNT(verbs); i++) {
-		if (!streq(verbs[i].name, j->verb))
-			continue;
-		for (const char *p = verbs[i].args; *p; p++)
-			wanted += *p == ' ';
-		if (j->args.n != wanted)
-			break;
-		crash_point();
-		return verbs[i].replay(t, j->args.v, j->op);
-	}
-	return fail(t, INTERNAL_ERROR,
-		    str(t, "journal row %s: verb %s is not known", j->nr, j->verb));
+	for (size_t i = 0; i < COUNT(verbs); i++)
+		if (streq(verbs[i].name, name))
+			return &verbs[i];
+	return NULL;
 }
 
-/* The rows of one operation.  Older rows rely on what newer ones undo: the first failure ends it, but for the
- * mark on the object, which must not be left busy for ever. */
+static int replay_row(struct task *t, const struct journal_row *j)
+{
+	const struct verb *v = find_verb(j->verb);
+	size_t wanted = 1;
+	for (const char *p = v ? v->args : ""; *p; p++)
+		wanted += *p == ' ';
+	if (!v || j->args.n != wanted)
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "journal row %s: %s is not known", j->nr, j->verb));
+	crash_point();
+	return v->replay(t, j->args.v, j->op);
+}
+
+/* The rows of one operation.  What fails stays, and is tried again (tasks_retry_undo, the next start);
+ * where older rows rely on it they stay too: a VM of which nobody knows which layer it
+ * writes remains busy. */
 static void replay(struct task *t, const char *op)
 {
 	struct task *own = task_new(t, "undo");
-	bool stuck = false;
 	own->undoing = 1;
 	own->op = op;
 	for (struct journal_row *j = journal_rows(own, op); j->nr; j++) {
-		if (stuck && !streq(j->verb, "OPERATION_END"))
-			continue;
 		if (replay_row(own, j) == 0 && journal_remove(own, j->nr) == 0)
 			continue;
 		log_line(own, "undo failed verb=%s op=%s error=\"%s\"", j->verb, op,
 			 task_error(own));
 		task_forgive(own);
-		stuck = true;
+		const struct verb *v = find_verb(j->verb);
+		if (!v || v->needed)
+			break;
 	}
 	talloc_free(own);
 }

@@ -39,7 +39,7 @@ void undo_now(struct task *, const char *op);
 void undo_after(struct task *);
 
 /* Undoes what task->op has in the journal, newest first.  A verb that fails is logged and its row
- * stays, for the next start. */
+ * stays, to be tried again. */
 void undo_run(struct task *);
 /* All of the journal, at the start after a crash. */
 void undo_all(struct task *);

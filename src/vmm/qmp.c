@@ -269,6 +269,7 @@ int qmp_call(struct task *t, struct qmp *q, struct qmp_call *c)
 		return -1;
 	if (transmit(t, q, request(t, c, w.id), c->fd) < 0) {
 		delist(q, &w);
+		json_decref(w.answer); /* a hostile QEMU answers what it has not been asked */
 		return -1;
 	}
 	json_t *m = collect(t, q, &w, c->command, QMP_TIMEOUT_MS, c->query);
