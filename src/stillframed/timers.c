@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "api/logs.h"
 #include "api/tasks.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -29,6 +30,7 @@ static const struct timer {
 	void (*run)(struct task *);
 	int every_s;
 } timers[] = {
+	{ logs_trim, 10 },
 	{ retry_undo, 5 },
 	{ forget_deleted, 600 },
 };

@@ -116,6 +116,22 @@ def test_console():
         p.wait(20)
 
 
+def test_serial_log_is_bounded():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        with d.boot(vm) as s:
+            log = os.path.join(d.state, 'run', vm, 'serial.log')
+            with open(log, 'ab') as f:
+                f.write(b'x' * (9 << 20))
+            end = time.time() + 30 * SLOW
+            while os.path.getsize(log) > 1 << 20:
+                assert time.time() < end, 'the log grows without end'
+                time.sleep(0.2)
+            assert os.path.getsize(log + '.old') == 1 << 20
+            s.ask('ping')
+            assert 'OK ping' in open(log).read(), 'the guest is not heard any more'
+
+
 def test_kernels_only_from_allowed_folders():
     with Daemon() as d:
         vm = guest_vm(d, start=False)
