@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_vmm_fake.c -- the VMM without guests keeps the same contract. */
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/vmm.h"
+
+#include "check.h"
+
+static const struct vmm_driver *const d = &vmm_fake;
+
+/* ---- a VM of two disks ---- */
+
+struct heard {
+	_Atomic int times[VMM_CRASHED + 1];
+	char end[32];            /* detail of VMM_EXITED; read after release only */
+};
+
+static void hear(void *arg, enum vmm_event event, const char *detail)
+{
+	struct heard *h = arg;
+	if (event == VMM_EXITED)
+		snprintf(h->end, sizeof h->end, "%s", detail);
+	h->times[event]++;
+}
+
+static bool heard(struct heard *h, enum vmm_event event)
+{
+	for (int i = 0; i < 1000 && h->times[event] == 0; i++)
+		usleep(1000);
+	return h->times[event] == 1;
+}
+
+static json_t *layer(struct task *t, const char *node)
+{
+	return json_own(t, json_pack("{s:s}", "node-name", node));
+}
+
+static json_t *layers(struct task *t, const char *below, const char *top)
+{
+	json_t *l = json_own(t, json_array());
+	json_array_append(l, layer(t, below));
+	json_array_append(l, layer(t, top));
+	return l;
+}
+
+static struct vmm_config config(struct task *t, const char *dir)
+{
+	struct vmm_disk *disks = talloc_zero_array(t, struct vmm_disk, 2);
+	disks[0] = (struct vmm_disk){ .id = "a", .layers = layers(t, "base", "a0") };
+	disks[1] = (struct vmm_disk){ .id = "b", .layers = layers(t, "base", "b0") };
+	return (struct vmm_config){ .uuid = "u", .dir = dir, .ndisks = 2, .disks = disks };
+}
+
+static void fails(struct task *t, int result)
+{
+	CHECK(result < 0 && t->code);
+	task_forgive(t);
+}
+
+static bool top_is(struct task *t, struct vmm *vm, const char *disk, const char *node)
+{
+	const char *top = "";
+	CHECK(d->top(t, vm, disk, &top) == 0);
+	return streq(top, node);
+}
+
+/* ---- the tests ---- */
+
+static void switches(struct task *t, struct vmm *vm)
+{
+	struct vmm_switch s[] = { { "a", "a0", layer(t, "a1") }, { "b", "b0", layer(t, "b1") } };
+	double ms = 0;
+	fails(t, d->switch_disks(t, vm, 2, s, &ms));
+	CHECK(d->prepare(t, vm, 2, s) == 0);
+	fails(t, d->prepare(t, vm, 1, s));
+	s[1].below = "base";
+	fails(t, d->switch_disks(t, vm, 2, s, &ms));
+	CHECK(top_is(t, vm, "a", "a0") && top_is(t, vm, "b", "b0") && ms == 0);
+	s[1].below = "b0";
+	CHECK(d->switch_disks(t, vm, 2, s, &ms) == 0 && ms > 0);
+	CHECK(top_is(t, vm, "a", "a1") && top_is(t, vm, "b", "b1"));
+	fails(t, d->forget(t, vm, "a0"));
+	fails(t, d->forget(t, vm, "a1"));
+	CHECK(d->forget(t, vm, "nothing") == 0);
+}
+
+static void faults(struct task *t, struct vmm *vm)
+{
+	struct vmm_switch s[] = { { "a", "a1", layer(t, "a2") } };
+	double ms;
+	CHECK(d->prepare(t, vm, 1, s) == 0);
+	setenv("STILLFRAME_FAKE", "fail=pause,fail=switch_disks", 1);
+	fails(t, d->switch_disks(t, vm, 1, s, &ms));
+	fails(t, d->pause(t, vm));
+	CHECK(top_is(t, vm, "a", "a1"));
+	setenv("STILLFRAME_FAKE", "hang=switch_disks", 1);
+	t->deadline_ms = clock_ms() + 20;
+	fails(t, d->switch_disks(t, vm, 1, s, &ms));
+	t->deadline_ms = 0;
+	unsetenv("STILLFRAME_FAKE");
+	CHECK(d->forget(t, vm, "a2") == 0 && d->prepare(t, vm, 1, s) == 0);
+}
+
+static void pauses(struct task *t, struct vmm *vm, struct heard *h)
+{
+	enum vmm_status s;
+	CHECK(d->status(t, vm, &s) == 0 && s == VMM_RUNNING);
+	CHECK(d->pause(t, vm) == 0 && heard(h, VMM_STOPPED) && d->pause(t, vm) == 0);
+	CHECK(d->status(t, vm, &s) == 0 && s == VMM_PAUSED);
+	CHECK(d->resume(t, vm) == 0 && heard(h, VMM_RESUMED));
+	CHECK(d->reset(t, vm) == 0);
+}
+
+static void serial(struct task *t, struct vmm *vm)
+{
+	char text[64] = "";
+	FD_SCOPE int fd = -1;
+	CHECK(d->serial(t, vm, &fd) == 0);
+	CHECK(io_read(t, fd, text, sizeof text - 1, 1000) > 0);
+	CHECK(streq(text, "This is no guest.\r\n"));
+}
+
+/* The daemon goes and comes back; then the guest ends. */
+static void lives_on(struct task *t, struct vmm *vm, const char *dir)
+{
+	struct heard h = { { 0 }, "" };
+	struct vmm_listener l = { hear, &h };
+	d->release(vm);
+	CHECK(!d->adopt(t, "another", dir, l) && !t->code);
+	vm = d->adopt(t, "u", dir, l);
+	CHECK(vm && top_is(t, vm, "b", "b1"));
+	CHECK(d->shutdown(t, vm) == 0 && heard(&h, VMM_EXITED));
+	fails(t, d->pause(t, vm));
+	CHECK(d->stop(t, vm) == 0);
+	d->release(vm);
+	CHECK(h.times[VMM_EXITED] == 1 && streq(h.end, "shutdown"));
+	CHECK(!d->adopt(t, "u", dir, l) && !t->code);
+	CHECK(d->kill(t, "u", dir) == 0);
+}
+
+int main(void)
+{
+	struct task *t = task_new(NULL, "test");
+	char dir[] = "/tmp/test_vmm_fake.XXXXXX";
+	CHECK(mkdtemp(dir));
+	struct heard h = { { 0 }, "" };
+	struct vmm_config c = config(t, dir);
+	struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+	CHECK(vm);
+	switches(t, vm);
+	faults(t, vm);
+	pauses(t, vm, &h);
+	serial(t, vm);
+	lives_on(t, vm, dir);
+
+	vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+	CHECK(vm && top_is(t, vm, "a", "a0"));
+	CHECK(d->stop(t, vm) == 0 && heard(&h, VMM_EXITED));
+	d->release(vm);
+	CHECK(streq(h.end, ""));
+	CHECK(rmdir(dir) == 0);
+	talloc_free(t);
+	return 0;
+}
