@@ -166,7 +166,9 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	if (!vdi)
 		return NULL;
-	if (vdi->current_operations.n) {
+	/* A frozen disk may be read by many at once. */
+	bool reads = vdi->is_a_snapshot && op == vdi_operations_copy;
+	if (vdi->current_operations.n && !reads) {
 		in_progress(t, &vdi->row, &vdi->current_operations);
 		return NULL;
 	}
@@ -174,12 +176,6 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 	if (undo_operation_end(t, "VDI", ref) < 0 || db_put(t, &vdi->row) < 0 || db_commit(t) < 0)
 		return NULL;
 	return vdi;
-}
-
-void operation_clear(struct task *t, struct row *r)
-{
-	const struct field *f = model_field(r->class, "current_operations");
-	map_remove(field_map(r, f), t->ref);
 }
 
 int operation_end(struct task *t)
@@ -191,7 +187,7 @@ int operation_end(struct task *t)
 		struct row *r = db_seek_row(t, model_class(j->args.v[0]), j->args.v[1]);
 		if (!r)
 			continue;
-		operation_clear(t, r);
+		map_remove(field_map(r, model_field(r->class, "current_operations")), t->ref);
 		if (db_put(t, r) < 0)
 			return -1;
 	}

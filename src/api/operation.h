@@ -16,9 +16,8 @@ struct VM_row *operation_begin(struct task *, const char *vm, enum vm_operations
 /* The same for a disk; no power state is looked at.  verb is for the error text of a disk in use. */
 struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_operations op);
 
-/* Takes the mark off the row, which the caller then puts: in the transaction that writes the result. */
-void operation_clear(struct task *, struct row *);
-/* The same as a transaction of its own, together with dropping the journal's rows. */
+/* Takes the operation's marks off all objects and drops its journal rows.  The last step of the
+ * transaction that writes the result: rows read before are stale after it. */
 int operation_end(struct task *);
 
 /* What could begin now. */

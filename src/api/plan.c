@@ -36,11 +36,20 @@ static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm)
 	return check_elsewhere(t, vdi, vm);
 }
 
-static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd)
+static int mark_disk(struct task *t, struct VDI_row *vdi, enum vdi_operations op)
+{
+	map_set(vdi, &vdi->current_operations, t->ref, enum_text("vdi_operations", (int)op));
+	if (undo_operation_end(t, "VDI", vdi->row.ref) < 0)
+		return -1;
+	return db_put(t, &vdi->row);
+}
+
+static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd,
+		    enum vdi_operations op)
 {
 	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || check_disk(t, vdi, p->vm) < 0)
+	if (!sr || check_disk(t, vdi, p->vm) < 0 || mark_disk(t, vdi, op) < 0)
 		return -1;
 	p->v = talloc_realloc(p, p->v, struct plan_disk, p->n + 1);
 	p->v[p->n++] = (struct plan_disk){
@@ -53,7 +62,8 @@ static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd)
 	return 0;
 }
 
-struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore)
+struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
+			enum vdi_operations op)
 {
 	struct plan *p = talloc_zero(t, struct plan);
 	p->hold = talloc_new(p);
@@ -62,14 +72,28 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 		       vm->power_state == vm_power_state_Paused;
 	if (process && !(p->vmm = guest_need(t, p->hold, vm)))
 		return NULL;
+	DB_SCOPE(t);
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
 		    plan_find(p, vbd->VDI))
 			continue;
-		if (add_disk(t, p, vbd) < 0)
+		if (add_disk(t, p, vbd, op) < 0)
 			return NULL;
 	}
-	return p;
+	return db_commit(t) < 0 ? NULL : p;
+}
+
+int plan_check(struct task *t, const struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct VDI_row *then = p->v[i].vdi, *now = db_get(t, VDI, then->row.ref);
+		if (!now)
+			return -1;
+		if (!streq(now->location, then->location))
+			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", now->row.ref, "revert",
+				    NULL_REF);
+	}
+	return 0;
 }
 
 const struct plan_disk *plan_find(const struct plan *p, const char *vdi)

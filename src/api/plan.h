@@ -28,9 +28,13 @@ struct plan {
 	double pause_ms;
 };
 
-/* The disks of the VM's drives, each once, those of the refs in ignore left out.  VDI_IN_USE when another
- * VM's process has one, VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
-struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore);
+/* The disks of the VM's drives, each once, those of the refs in ignore left out; they are marked as busy
+ * with op until operation_end().  VDI_IN_USE when another VM's process has one,
+ * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
+struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore,
+			enum vdi_operations op);
+/* In the transaction that records: the disks still have the volumes that the plan was made for. */
+int plan_check(struct task *, const struct plan *);
 
 /* Makes the overlays, or the copies, on top of the disks' present volumes; undone by the journal. */
 int plan_overlays(struct task *, struct plan *);

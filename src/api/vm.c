@@ -95,8 +95,7 @@ int VM_provision(struct task *t, struct VM_provision *a)
 	DB_SCOPE(t);
 	vm = db_get(t, VM, a->vm);
 	vm->is_a_template = false;
-	operation_clear(t, &vm->row);
-	if (vm_set_install_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+	if (vm_set_install_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
 }

@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-#include "db/journal.h"
 
 static int record_disk(struct task *t, struct plan_disk *d)
 {
@@ -42,16 +41,17 @@ static int record(struct task *t, struct VM_clone *a, struct plan *p)
 	if (!vm)
 		return -1;
 	struct vm_copy c = { .from = vm, .new_name = a->new_name, .snapshot = false };
+	if (plan_check(t, p) < 0)
+		return -1;
 	for (size_t i = 0; i < p->n; i++) {
 		if (record_disk(t, &p->v[i]) < 0)
 			return -1;
 		map_set(t, &c.vdis, p->v[i].vdi->row.ref, p->v[i].new_vdi);
 	}
-	operation_clear(t, &vm->row);
 	const char *body = str(t, "VM '%s' (uuid: %s) cloned, new name: %s", vm->name_label,
 			       vm->uuid, a->new_name);
 	if (plan_record_overlays(t, p) < 0 || vm_copy(t, &c) < 0 || db_put(t, &vm->row) < 0 ||
-	    message_create(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 || journal_drop(t) < 0)
+	    message_create(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 || operation_end(t) < 0)
 		return -1;
 	a->result = c.ret->row.ref;
 	return db_commit(t);
@@ -61,7 +61,7 @@ int VM_clone(struct task *t, struct VM_clone *a)
 {
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_clone);
 	struct list none = { 0 };
-	struct plan *p = vm ? plan_disks(t, vm, &none) : NULL;
+	struct plan *p = vm ? plan_disks(t, vm, &none, vdi_operations_clone) : NULL;
 	if (!p)
 		return -1;
 	task_span(t, 0, 0.5);

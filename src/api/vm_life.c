@@ -12,7 +12,6 @@
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
-#include "db/journal.h"
 
 /* How long a guest may take to shut itself down, and after what time the button is pressed again:
  * a guest that was still booting has not seen the first time. */
@@ -94,8 +93,7 @@ static int record_start(struct task *t, const char *ref, bool paused)
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
 	vm->domid = next_domid(t);
-	operation_clear(t, &vm->row);
-	if (write_start_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+	if (write_start_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -155,8 +153,7 @@ static int change(struct task *t, const char *ref, enum vm_operations op, guest_
 		return -1;
 	if (vm->power_state != vm_power_state_Halted)
 		vm->power_state = after;
-	operation_clear(t, &vm->row);
-	if (db_put(t, &vm->row) < 0 || journal_drop(t) < 0)
+	if (db_put(t, &vm->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
 }

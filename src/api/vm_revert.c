@@ -21,7 +21,6 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-#include "db/journal.h"
 
 /* What a revert leaves as it is. */
 static const char *const kept[] = {
@@ -62,17 +61,15 @@ static struct VDI_row *target_of(struct task *t, const struct VDI_row *snap)
 	return db_seek(t, VDI, snap->snapshot_of);
 }
 
-/* Nobody but the VM itself may have its disks open. */
-static int check_targets(struct task *t, const struct plan *p, const char *vm)
+/* Nobody but the VM itself may have its disks open; they are marked as busy. */
+static int take_targets(struct task *t, const struct plan *p, const char *vm)
 {
 	for (size_t i = 0; i < p->n; i++) {
-		struct VDI_row *vdi = target_of(t, p->v[i].vdi);
+		const struct VDI_row *vdi = target_of(t, p->v[i].vdi);
 		if (!vdi)
 			continue;
-		if (vdi->current_operations.n)
-			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
-				    vdi->current_operations.v[0].value,
-				    vdi->current_operations.v[0].key);
+		if (!operation_begin_vdi(t, vdi->row.ref, vdi_operations_revert_to))
+			return -1;
 		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 			if (vbd->currently_attached && !streq(vbd->VM, vm))
 				return fail(t, VDI_IN_USE, vdi->row.ref, "revert");
@@ -160,21 +157,19 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	if (!vm || !snap)
 		return -1;
 	struct vm_copy c = { .from = snap, .snapshot = true };
-	if (revert_disks(t, p, &c.vdis) < 0 || delete_devices(t, vm_ref) < 0 ||
-	    vm_copy_devices(t, &c, vm) < 0 ||
+	if (plan_check(t, p) < 0 || revert_disks(t, p, &c.vdis) < 0 ||
+	    delete_devices(t, vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
 	    metadata_read(t, snap->snapshot_metadata, &vm->row, kept) < 0 ||
 	    replace_metrics(t, vm, snap) < 0)
 		return -1;
 	vm->parent = snap->row.ref;
 	vm->ha_always_run = false;
 	vm->power_state = vm_power_state_Halted;
-	operation_clear(t, &vm->row);
-	operation_clear(t, &snap->row);
 	const char *body = str(t, "VM '%s' (uuid: %s) reverted to snapshot: %s (uuid %s)",
 			       vm->name_label, vm->uuid, snap->name_label, snap->uuid);
 	if (db_put(t, &vm->row) < 0 || db_put(t, &snap->row) < 0 ||
 	    message_create(t, "VM_SNAPSHOT_REVERTED", 5, cls_VM, vm->uuid, body) < 0 ||
-	    journal_drop(t) < 0)
+	    operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -236,8 +231,8 @@ int VM_revert(struct task *t, struct VM_revert *a)
 	    !operation_begin(t, vm, vm_operations_reverting))
 		return -1;
 
-	struct plan *p = plan_disks(t, snap, &none);
-	if (!p || check_targets(t, p, vm) < 0 || plan_copies(t, p) < 0)
+	struct plan *p = plan_disks(t, snap, &none, vdi_operations_revert_from);
+	if (!p || take_targets(t, p, vm) < 0 || plan_copies(t, p) < 0)
 		return -1;
 	t->cancellable = false;
 	if (vm_force_halt(t, vm) < 0 || record(t, vm, a->snapshot, p) < 0)

@@ -22,7 +22,6 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-#include "db/journal.h"
 
 static int record_disk(struct task *t, struct plan_disk *d)
 {
@@ -79,9 +78,8 @@ static int record(struct task *t, const char *ref, struct plan *p, const char *n
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	operation_clear(t, &vm->row);
 	struct vm_copy c = { .from = vm, .new_name = name, .snapshot = true };
-	if (record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
+	if (plan_check(t, p) < 0 || record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
 		return -1;
 	set_figures(c.ret, p, begin);
 	vm->parent = c.ret->row.ref;
@@ -89,7 +87,7 @@ static int record(struct task *t, const char *ref, struct plan *p, const char *n
 			       vm->name_label, vm->uuid, name);
 	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 ||
 	    message_create(t, "VM_SNAPSHOTTED", 5, cls_VM, vm->uuid, body) < 0 ||
-	    journal_drop(t) < 0)
+	    operation_end(t) < 0)
 		return -1;
 	*ret = c.ret->row.ref;
 	return db_commit(t);
@@ -116,7 +114,7 @@ int VM_snapshot(struct task *t, struct VM_snapshot *a)
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_snapshot);
 	if (!vm)
 		return -1;
-	struct plan *p = plan_disks(t, vm, &a->ignore_vdis);
+	struct plan *p = plan_disks(t, vm, &a->ignore_vdis, vdi_operations_snapshot);
 	if (!p)
 		return -1;
 	task_span(t, 0, 0.8);

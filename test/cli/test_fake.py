@@ -71,4 +71,30 @@ def test_a_client_that_leaves_cancels():
         d.check()
 
 
+def test_two_at_once():
+    """Operations on the same disks, begun together: each comes through or is refused, and no layer loses what
+    it stands on."""
+    from concurrent.futures import ThreadPoolExecutor
+    with Daemon('fake') as d, ThreadPoolExecutor(4) as pool:
+        for i in range(8):
+            vm = d.vm(f'vm {i}', disks=4)
+            other = d.vm(f'other {i}')
+            for device, disk in d.disks(vm).items():
+                d.xe('vbd-create', vm_uuid=other, vdi_uuid=disk, device=device)
+            snap = d.snapshot(vm)
+            together = [
+                [('snapshot-revert', {'uuid': snap}), ('vdi-destroy', {'uuid': d.disks(snap)['2']}),
+                 ('vdi-destroy', {'uuid': d.disks(vm)['1']})],
+                [('vm-snapshot', {'uuid': vm, 'new_name_label': 'x'}),
+                 ('vm-snapshot', {'uuid': other, 'new_name_label': 'x'}),
+                 ('vm-clone', {'uuid': other, 'new_name_label': 'x'})],
+                [('snapshot-clone', {'uuid': snap, 'new_name_label': 'x'}),
+                 ('snapshot-uninstall', {'uuid': snap, 'force': 'true'})],
+            ]
+            for commands in together:
+                results = list(pool.map(lambda c: d.run(c[0], **c[1]), commands))
+                assert any(r[0] == 0 for r in results), results
+                d.check()
+
+
 main(globals())

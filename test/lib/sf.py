@@ -209,6 +209,10 @@ class Daemon:
             found |= set(self.volumes(config))
         assert found <= located, f'volumes without a record: {found - located}'
         assert located <= found, f'records without a volume: {located - found}'
+        locations = self.sql('SELECT location FROM VDI')
+        assert len(set(locations)) == len(locations), 'a volume has two records'
+        for parent in self.sql("SELECT parent_location FROM VDI WHERE parent_location != ''"):
+            assert parent in locations, f'a layer stands on {parent}, which is gone'
         for table in ('VM', 'VDI'):
             stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
             assert not stuck, f'stuck operations: {stuck}'
