@@ -8,7 +8,6 @@
 #include "api/settings.h"
 #include "api/undo.h"
 #include "api/vm.h"
-#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
@@ -116,7 +115,6 @@ static int start_guest(struct task *t, const char *ref, bool paused)
 		return -1;
 	if (record_start(t, ref, paused) < 0)
 		return -1;
-	log_line(t, "vm started vm=%s name=\"%s\"", vm->uuid, vm->name_label);
 	return 0;
 }
 

@@ -11,8 +11,8 @@
  *             return -1;
  *     return db_commit(t);                         ... unless it was committed
  *
- * A transaction holds the database's lock, the innermost of all: nothing in it may wait for
- * anything else.  Only this folder knows SQL.  A database that cannot be read ends the process:
+ * A transaction holds the database's lock; under it only the short locks of the lists in api/ are
+ * taken, and nothing in it may wait for anything.  Only this folder knows SQL.  A database that cannot be read ends the process:
  * guests go on, and what was acknowledged is on the disk. */
 #pragma once
 

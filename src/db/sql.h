@@ -10,7 +10,7 @@ struct task;
 
 struct database {
 	sqlite3 *sqlite;
-	pthread_mutex_t lock;     /* recursive; innermost of all locks */
+	pthread_mutex_t lock;     /* recursive; see ARCHITECTURE.md for the order */
 	pthread_cond_t committed; /* generation has grown */
 	int64_t generation;       /* of the last write */
 	int64_t stored;           /* the same, as the disk has it */

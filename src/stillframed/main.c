@@ -31,22 +31,34 @@ static int go_background(void)
 	_exit(pid > 0 && read(ready[0], &byte, 1) == 1 ? 0 : 1);
 }
 
-static void detach(struct task *t, const char *state, int ready)
+/* In the background the log is a file; what is wrong with the start is still told to whoever
+ * waits, on the standard error of before (returned). */
+static int log_to_file(struct task *t, const char *state)
 {
+	int terminal = fcntl(2, F_DUPFD_CLOEXEC, 3);
 	FD_SCOPE int log = open(str(t, "%s/stillframed.log", state),
 				O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (log >= 0)
+		dup2(log, 2);
+	return terminal;
+}
+
+static void say_ready(int ready, int terminal)
+{
 	FD_SCOPE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	dup2(null, 0);
 	dup2(null, 1);
-	if (log >= 0)
-		dup2(log, 2);
+	close(terminal);
 	if (write(ready, "", 1) < 0)
 		return; /* nobody waits any more */
 }
 
-static int complain(struct task *t)
+static int complain(struct task *t, int terminal)
 {
-	fprintf(stderr, "stillframed: %s\n%s\n", task_error(t), code_rows[t->code].text);
+	if (t->code == INTERNAL_ERROR)
+		dprintf(terminal, "stillframed: %s\n", t->params[0]);
+	else
+		dprintf(terminal, "stillframed: %s\n%s\n", task_error(t), code_rows[t->code].text);
 	return 1;
 }
 
@@ -55,7 +67,7 @@ int main(int argc, char **argv)
 	struct task *t = task_new(NULL, "main");
 	struct config c;
 	if (config_read(t, argc, argv, &c) < 0)
-		return complain(t);
+		return complain(t, 2);
 	if (c.model) {
 		model_dump(stdout);
 		return 0;
@@ -70,10 +82,13 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 
-	if (startup(t, &c) < 0)
-		return complain(t);
+	int terminal = 2;
+	if (ready >= 0 && dir_make(t, c.state, 0711) == 0)
+		terminal = log_to_file(t, c.state);
+	if (t->code != NO_ERROR || startup(t, &c) < 0)
+		return complain(t, terminal);
 	if (ready >= 0)
-		detach(t, c.state, ready);
+		say_ready(ready, terminal);
 	int sig;
 	sigwait(&set, &sig);
 	shutdown_daemon(t);

@@ -66,7 +66,7 @@ static int set_user(struct task *t, const char *name)
 static int set_boot_dirs(struct task *t, const struct config *c)
 {
 	const char *own = str(t, "%s/boot", settings.state);
-	if (dir_make(t, own, 0755) < 0)
+	if (dir_make(t, own, 0755) < 0 || dir_make(t, str(t, "%s/run", settings.state), 0711) < 0)
 		return -1;
 	list_add(t, &settings.boot_dirs, own);
 	for (size_t i = 0; i < c->boot_dirs.n; i++) {
@@ -109,6 +109,8 @@ static int take_lock(struct task *t)
 	if (flock(lock_fd, LOCK_EX | LOCK_NB) < 0)
 		return fail(t, INTERNAL_ERROR,
 			    str(t, "%s: another stillframed is using this folder", settings.state));
+	if (ftruncate(lock_fd, 0) < 0 || dprintf(lock_fd, "%d\n", getpid()) < 0)
+		return task_fail_errno(t, errno, path);
 	return 0;
 }
 

@@ -29,7 +29,7 @@ static const struct {
 	{ "-boot", "strict=on" },
 	{ "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" },
 	/* A panic is told, then the process ends: what follows is not the guest's choice. */
-	{ "-device", "pvpanic-pci" },
+	{ "-device", "pvpanic" },
 	{ "-action", "panic=shutdown" },
 	{ "-device", "virtio-rng-pci" },
 	/* The guest runs by our word only, when all else went well. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_vmm_qemu.c -- the QEMU driver with real QEMUs, under TCG.  Most of them boot nothing: disks
- * and monitor work all the same.  Some boot a guest of 85 bytes.
+ * and monitor work all the same.  Some boot a guest of 97 bytes.
  *
  *     test_vmm_qemu              all of it
  *     test_vmm_qemu figures      how long things take, for 1, 4 and 16 disks */
@@ -541,7 +541,8 @@ static void deep(struct task *t)
 /* ---- with a guest ---- */
 
 /* A kernel for the real mode of the Linux boot protocol.  It says U, then waits for a letter:
- * w: writes 512 W to the start of the first disk, and says W or E; r: resets; o: powers off. */
+ * w: writes 512 W to the start of the first disk, and says W or E; r: resets; o: powers off; p:
+ * panics. */
 static const unsigned char guest[] = {
 	0xfb,                               /*         sti                                     */
 	0x0e, 0x1f,                         /*         push %cs; pop %ds                       */
@@ -555,21 +556,25 @@ static const unsigned char guest[] = {
 	0x74, 0xf7,                         /*         jz wait                                 */
 	0xba, 0xf8, 0x03,                   /*         mov $0x3f8, %dx                         */
 	0xec,                               /*         in (%dx), %al                           */
-	0x3c, 'r',  0x74, 0x1a,             /*         cmp $'r', %al; je reset                 */
-	0x3c, 'o',  0x74, 0x1e,             /*         cmp $'o', %al; je off                   */
-	0x3c, 'w',  0x75, 0xe7,             /*         cmp $'w', %al; jne wait                 */
-	0xbe, 0xb5, 0x00,                   /*         mov $packet, %si                        */
+	0x3c, 'r',  0x74, 0x1e,             /*         cmp $'r', %al; je reset                 */
+	0x3c, 'o',  0x74, 0x22,             /*         cmp $'o', %al; je off                   */
+	0x3c, 'p',  0x74, 0x27,             /*         cmp $'p', %al; je panic                 */
+	0x3c, 'w',  0x75, 0xe3,             /*         cmp $'w', %al; jne wait                 */
+	0xbe, 0xc1, 0x00,                   /*         mov $packet, %si                        */
 	0xb8, 0x00, 0x43,                   /*         mov $0x4300, %ax                        */
 	0xb2, 0x80,                         /*         mov $0x80, %dl                          */
 	0xcd, 0x13,                         /*         int $0x13           the firmware writes */
-	0xb0, 'W',  0x73, 0xd5,             /*         mov $'W', %al; jnc put                  */
-	0xb0, 'E',  0xeb, 0xd1,             /*         mov $'E', %al; jmp put                  */
+	0xb0, 'W',  0x73, 0xd1,             /*         mov $'W', %al; jnc put                  */
+	0xb0, 'E',  0xeb, 0xcd,             /*         mov $'E', %al; jmp put                  */
 	0xba, 0xf9, 0x0c,                   /* reset:  mov $0xcf9, %dx                         */
 	0xb0, 0x06, 0xee,                   /*         mov $6, %al; out %al, (%dx)             */
-	0xeb, 0xcd,                         /*         jmp wait                                */
+	0xeb, 0xc9,                         /*         jmp wait                                */
 	0xba, 0x04, 0x06,                   /* off:    mov $0x604, %dx     ACPI's PM1a control */
 	0xb8, 0x00, 0x20, 0xef,             /*         mov $0x2000, %ax; out %ax, (%dx)        */
-	0xeb, 0xc4,                         /*         jmp wait                                */
+	0xeb, 0xc0,                         /*         jmp wait                                */
+	0xba, 0x05, 0x05,                   /* panic:  mov $0x505, %dx     pvpanic             */
+	0xb0, 0x01, 0xee,                   /*         mov $1, %al; out %al, (%dx)             */
+	0xeb, 0xb8,                         /*         jmp wait                                */
 	0x10, 0,    1,    0,                /* packet: one sector                              */
 	0x90, 0x01, 0x20, 0x10,             /*         from 0x1020:0x190                       */
 	0,    0,    0,    0,    0, 0, 0, 0, /*         to block 0                              */
@@ -642,7 +647,24 @@ static void guest_lives(struct task *t)
 	place_remove(t, p);
 }
 
-/* Takes or gives back all of the room on the file system at dir. */
+/* A panic is told, and ends the process. */
+static void guest_panics(struct task *t)
+{
+	struct place *p = place_new(t, 1);
+	struct heard *h = heard_new(t);
+	FD_SCOPE int k = kernel(t, p);
+	FD_SCOPE int serial = -1;
+	p->config.kernel = k;
+	struct vmm *vm = start(t, p, h);
+	CHECK(vmm_qemu.serial(t, vm, &serial) == 0);
+	dialogue(t, serial, 'p', 0);
+	CHECK(heard_within(h, VMM_EXITED, 20000));
+	vmm_qemu.release(vm);
+	CHECK(times(h, VMM_CRASHED) == 1 && streq(h->v[h->n - 1].detail, "crash"));
+	place_remove(t, p);
+}
+
+/* Takes all of the room on the file system at dir. */
 static void fill(struct task *t, const char *dir)
 {
 	static const char zeros[65536];
@@ -754,6 +776,7 @@ int main(int argc, char **argv)
 		hangs(t);
 		deep(t);
 		guest_lives(t);
+		guest_panics(t);
 		storage_full(t);
 	}
 	talloc_free(t);
