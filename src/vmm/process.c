@@ -329,5 +329,8 @@ const char *process_complaint(struct task *t, const char *dir)
 	ssize_t n = fd < 0 ? 0 : pread(fd, text, COMPLAINT_LIMIT, start);
 	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
 		n--;
+	for (ssize_t i = 0; i < n; i++)
+		if ((text[i] < ' ' || text[i] > '~') && text[i] != '\n')
+			text[i] = '?'; /* it may be a guest's, and goes into answers as it is */
 	return talloc_strndup(t, text, n > 0 ? (size_t)n : 0);
 }
