@@ -19,7 +19,7 @@ static const struct vmm_driver *const d = &vmm_fake;
 
 struct heard {
 	_Atomic int times[VMM_CRASHED + 1];
-	char end[32];            /* detail of VMM_EXITED; read after release only */
+	char end[32]; /* detail of VMM_EXITED; read after release only */
 };
 
 static void hear(void *arg, enum vmm_event event, const char *detail)
