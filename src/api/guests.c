@@ -167,21 +167,39 @@ static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
 	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
 }
 
-/* The guest has stopped by itself because of its storage: the row says Paused, a message why. */
-static void storage_failed(struct task *t, const char *ref, const char *name, const char *why,
-			   const char *disk)
+static void tell_operator(struct task *t, const struct VM_row *vm, const char *name,
+			  const char *what, const char *disk)
+{
+	log_line(t, "storage trouble vm=%s disk=%s what=\"%s\"", vm->uuid, disk, what);
+	message_create(t, name, 3, cls_VM, vm->uuid,
+		       str(t, "VM '%s' (uuid: %s), disk %s: %s", vm->name_label, vm->uuid, disk,
+			   what));
+}
+
+/* The guest has stopped by itself: the row says Paused, a message why. */
+static void storage_full(struct task *t, const char *ref, const char *disk)
 {
 	struct VM_row *vm = db_seek(t, VM, ref);
 	if (!vm)
 		return;
 	write_state(t, ref, vm_power_state_Paused);
-	log_line(t, "guest paused vm=%s disk=%s reason=\"%s\"", vm->uuid, disk, why);
-	message_create(t, name, 3, cls_VM, vm->uuid,
-		       str(t,
-			   "VM '%s' (uuid: %s) was paused: %s (disk %s). When that is mended, let "
-			   "it "
-			   "go on with vm-unpause.",
-			   vm->name_label, vm->uuid, why, disk));
+	tell_operator(t, vm, "VM_PAUSED_STORAGE_FULL",
+		      "its storage is full, and the VM is paused. Make room, then let it go on "
+		      "with "
+		      "vm-unpause.",
+		      disk);
+}
+
+/* The guest was told, and runs on as well as it can. */
+static void storage_failed(struct task *t, const char *ref, const char *disk)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (vm)
+		tell_operator(t, vm, "VM_STORAGE_ERROR",
+			      "its storage failed, and the guest was told of an I/O error. Look at "
+			      "the "
+			      "host's storage.",
+			      disk);
 }
 
 static void exited(struct task *t, struct guest *g)
@@ -209,8 +227,7 @@ static void handle(struct task *t, const struct happening *h)
 			       h->detail);
 		break;
 	case VMM_IOERROR:
-		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_ERROR", "its storage failed",
-			       h->detail);
+		storage_failed(t, g->ref, h->detail);
 		break;
 	case VMM_REBOOTED:
 		log_line(t, "guest reset itself vm=%s", g->ref);
@@ -271,6 +288,15 @@ static void *keep(void *arg)
 		talloc_free(t);
 	}
 	return NULL;
+}
+
+/* A process that did not answer when the daemon started is known by its folder only. */
+static int kill_unheard(struct task *t, const char *ref)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm)
+		return 0;
+	return settings.vmm->kill(t, vm->uuid, str(t, "%s/run/%s", settings.state, vm->uuid));
 }
 
 /* ---- using guests ---- */
@@ -370,7 +396,7 @@ int guest_stop(struct task *t, const char *ref)
 {
 	struct guest *g = claim(ref);
 	if (!g)
-		return 0;
+		return kill_unheard(t, ref);
 	if (settings.vmm->stop(t, g->vmm) < 0) {
 		pthread_mutex_lock(&all.lock);
 		g->gone = false;
@@ -423,12 +449,17 @@ static void adopt(struct task *t, const struct VM_row *vm)
 			write_state(t, vm->row.ref, state_of(t, vmm));
 		return;
 	}
-	if (t->code != NO_ERROR)
-		log_line(t, "guest does not answer vm=%s error=\"%s\"", vm->uuid, task_error(t));
-	else
-		write_state(t, vm->row.ref, vm_power_state_Halted);
-	task_forgive(t);
 	retire(g);
+	if (t->code == NO_ERROR) {
+		write_state(t, vm->row.ref, vm_power_state_Halted);
+		return;
+	}
+	log_line(t, "guest does not answer vm=%s error=\"%s\"", vm->uuid, task_error(t));
+	task_forgive(t);
+	/* One that was never recorded as running is nobody's.  Of another the operator decides, with
+	 * vm-shutdown --force, or by starting the daemon again when it answers. */
+	if (halted && kill_unheard(t, vm->row.ref) < 0)
+		log_line(t, "guest not ended vm=%s error=\"%s\"", vm->uuid, task_error(t));
 }
 
 int guests_open(struct task *t)

@@ -116,6 +116,24 @@ def test_console():
         p.wait(20)
 
 
+def test_one_that_does_not_answer():
+    """A QEMU that hangs while the daemon starts holds nobody up, and can be ended."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, start=False)
+        other = guest_vm(d, 'other', disks=1)
+        d.boot(vm).close()
+        pid = d.guests()[vm]
+        os.kill(pid, signal.SIGSTOP)
+        d.restart()
+        assert d.state_of(vm) == 'running' and d.state_of(other) == 'running'
+        d.snapshot(other)
+        d.fails('vm-snapshot', uuid=vm, new_name_label='x')
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.state_of(vm) == 'halted' and vm not in d.guests()
+        d.boot(vm).close()
+        d.check()
+
+
 def test_serial_log_is_bounded():
     with Daemon() as d:
         vm = guest_vm(d, disks=1, start=False)
