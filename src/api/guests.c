@@ -223,8 +223,7 @@ static void handle(struct task *t, const struct happening *h)
 		write_state(t, g->ref, state_of(t, g->vmm));
 		break;
 	case VMM_NOSPACE:
-		storage_failed(t, g->ref, "VM_PAUSED_STORAGE_FULL", "its storage is full",
-			       h->detail);
+		storage_full(t, g->ref, h->detail);
 		break;
 	case VMM_IOERROR:
 		storage_failed(t, g->ref, h->detail);

@@ -35,12 +35,14 @@ static void trim(struct task *t, const char *path)
 	if (keep_end(t, fd, st.st_size, path) < 0)
 		task_forgive(t);
 	if (ftruncate(fd, 0) == 0)
-		log_line(t, "serial log trimmed path=%s bytes=%lld", path, (long long)st.st_size);
+		log_line(t, "log trimmed path=%s bytes=%lld", path, (long long)st.st_size);
 }
 
 void logs_trim(struct task *t)
 {
+	static const char *const names[] = { "serial.log", "qemu.log" };
 	DB_ALL (t, VM, vm)
-		if (vm->power_state == vm_power_state_Running)
-			trim(t, str(t, "%s/run/%s/serial.log", settings.state, vm->uuid));
+		for (size_t i = 0; i < COUNT(names) && vm->power_state == vm_power_state_Running;
+		     i++)
+			trim(t, str(t, "%s/run/%s/%s", settings.state, vm->uuid, names[i]));
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* logs.h -- what guests write to their serial ports is kept, within bounds. */
+/* logs.h -- what guests write to their serial ports, and QEMU to its log, is kept within bounds. */
 #pragma once
 
 struct task;
 
-/* Each serial.log larger than a few MiB: its end becomes serial.log.old, and it starts afresh.  QEMU appends
+/* Each log larger than a few MiB: its end becomes <log>.old, and it starts afresh.  QEMU appends
  * to it meanwhile; a line written at that very moment may be lost. */
 void logs_trim(struct task *);
