@@ -161,9 +161,17 @@ int record_set(struct task *t, const struct class *c, const char *ref, const cha
 	return r ? store(t, r, f, s, text) : -1;
 }
 
-static int not_a(struct task *t, const struct class *c, const char *verb, const char *name)
+/* The same for a change inside a map or a set: add_to_, remove_from_; add_, remove_. */
+static struct row *collection(struct task *t, const struct class *c, const char *ref,
+			      const char *name, const char *verb, const struct field **ret_field,
+			      const struct setter **ret_setter)
 {
-	return fail(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
+	struct row *r = settable(t, c, ref, name, ret_field, ret_setter);
+	bool is_right =
+		r && (strchr(verb, '_') ? field_is_map(*ret_field) : field_is_set(*ret_field));
+	if (r && !is_right)
+		return fail_ptr(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
+	return r;
 }
 
 int record_map_add(struct task *t, const struct class *c, const char *ref, const char *name,
@@ -172,11 +180,9 @@ int record_map_add(struct task *t, const struct class *c, const char *ref, const
 	const struct field *f;
 	const struct setter *s;
 	DB_SCOPE(t);
-	struct row *r = settable(t, c, ref, name, &f, &s);
+	struct row *r = collection(t, c, ref, name, "add_to", &f, &s);
 	if (!r)
 		return -1;
-	if (!field_is_map(f))
-		return not_a(t, c, "add_to", name);
 	if (map_get(field_map(r, f), key))
 		return fail(t, MAP_DUPLICATE_KEY, c->name, name, ref, key);
 	struct map m = map_copy(t, field_map(r, f));
@@ -190,43 +196,38 @@ int record_map_remove(struct task *t, const struct class *c, const char *ref, co
 	const struct field *f;
 	const struct setter *s;
 	DB_SCOPE(t);
-	struct row *r = settable(t, c, ref, name, &f, &s);
+	struct row *r = collection(t, c, ref, name, "remove_from", &f, &s);
 	if (!r)
 		return -1;
-	if (!field_is_map(f))
-		return not_a(t, c, "remove_from", name);
 	struct map m = map_copy(t, field_map(r, f));
 	map_remove(&m, key);
 	return store(t, r, f, s, map_to_json(t, &m));
 }
 
-static int change_set(struct task *t, const struct class *c, const char *ref, const char *name,
-		      const char *value, const char *verb, bool add)
+int record_set_add(struct task *t, const struct class *c, const char *ref, const char *name,
+		   const char *value)
 {
 	const struct field *f;
 	const struct setter *s;
 	DB_SCOPE(t);
-	struct row *r = settable(t, c, ref, name, &f, &s);
+	struct row *r = collection(t, c, ref, name, "add", &f, &s);
 	if (!r)
 		return -1;
-	if (!field_is_set(f))
-		return not_a(t, c, verb, name);
 	struct list l = list_copy(t, field_list(r, f));
-	if (add)
-		list_put(t, &l, value);
-	else
-		list_remove(&l, value);
+	list_put(t, &l, value);
 	return store(t, r, f, s, list_to_json(t, &l));
-}
-
-int record_set_add(struct task *t, const struct class *c, const char *ref, const char *name,
-		   const char *value)
-{
-	return change_set(t, c, ref, name, value, "add", true);
 }
 
 int record_set_remove(struct task *t, const struct class *c, const char *ref, const char *name,
 		      const char *value)
 {
-	return change_set(t, c, ref, name, value, "remove", false);
+	const struct field *f;
+	const struct setter *s;
+	DB_SCOPE(t);
+	struct row *r = collection(t, c, ref, name, "remove", &f, &s);
+	if (!r)
+		return -1;
+	struct list l = list_copy(t, field_list(r, f));
+	list_remove(&l, value);
+	return store(t, r, f, s, list_to_json(t, &l));
 }

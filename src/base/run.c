@@ -23,7 +23,7 @@ struct capture {
 	size_t n;
 };
 
-static void child(const struct run *r, int in, int out, int err, pid_t parent)
+static void child(const char *const *argv, const int fds[4], int null, pid_t parent)
 {
 	sigset_t none;
 	sigemptyset(&none);
@@ -32,11 +32,28 @@ static void child(const struct run *r, int in, int out, int err, pid_t parent)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(127);
-	dup2(in, 0);
-	dup2(out, 1);
-	dup2(err, 2);
-	execvp(r->argv[0], (char *const *)(uintptr_t)r->argv);
+	for (int i = 0; i < 3; i++)
+		dup2(fds[i] >= 0 ? fds[i] : null, i);
+	if (fds[3] == 3)
+		fcntl(3, F_SETFD, 0);
+	else if (fds[3] >= 0)
+		dup2(fds[3], 3);
+	execvp(argv[0], (char *const *)(uintptr_t)argv);
 	_exit(127);
+}
+
+int run_start(struct task *t, const char *const *argv, const int fds[4], pid_t *ret)
+{
+	FD_SCOPE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return task_fail_errno(t, errno, "/dev/null");
+	pid_t parent = getpid(), pid = fork();
+	if (pid == 0)
+		child(argv, fds, null, parent);
+	if (pid < 0)
+		return task_fail_errno(t, errno, argv[0]);
+	*ret = pid;
+	return 0;
 }
 
 /* Reads what is there; at the end of the stream closes it. */
@@ -94,29 +111,33 @@ static int reap(struct task *t, pid_t pid, int64_t end, int *ret_status)
 	return 0;
 }
 
+/* Both pipes or none. */
+static int open_pipes(struct task *t, int out[2], int err[2])
+{
+	if (pipe2(out, O_CLOEXEC) < 0)
+		return task_fail_errno(t, errno, "pipe");
+	if (pipe2(err, O_CLOEXEC) == 0)
+		return 0;
+	fd_close(&out[0]);
+	fd_close(&out[1]);
+	return task_fail_errno(t, errno, "pipe");
+}
+
 int run(struct task *t, struct run *r)
 {
 	int64_t end = clock_ms() + r->timeout_ms;
-	int out[2], err[2];
-	FD_SCOPE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || pipe2(out, O_CLOEXEC) < 0)
-		return task_fail_errno(t, errno, r->argv[0]);
-	if (pipe2(err, O_CLOEXEC) < 0) {
-		fd_close(&out[0]);
-		fd_close(&out[1]);
-		return task_fail_errno(t, errno, r->argv[0]);
-	}
-	pid_t parent = getpid(), pid = fork();
-	if (pid == 0)
-		child(r, r->in >= 0 ? r->in : null, r->out >= 0 ? r->out : out[1], err[1], parent);
-	int failed = errno;
+	int out[2], err[2], status = 0;
+	pid_t pid = 0;
+	if (open_pipes(t, out, err) < 0)
+		return -1;
+	int fds[4] = { r->in, r->out >= 0 ? r->out : out[1], err[1], -1 };
+	int result = run_start(t, r->argv, fds, &pid);
 	fd_close(&out[1]);
 	fd_close(&err[1]);
 	struct capture c[2] = {
 		{ .fd = out[0], .text = talloc_strdup(t, "") },
 		{ .fd = err[0], .text = talloc_strdup(t, "") },
 	};
-	int status = 0, result = pid < 0 ? task_fail_errno(t, failed, r->argv[0]) : 0;
 	if (result == 0)
 		result = collect(t, c, end);
 	if (result == 0)

@@ -2,6 +2,8 @@
 /* run.h -- outside programs, by argument vector, never by shell, each with a deadline. */
 #pragma once
 
+#include <sys/types.h>
+
 struct task;
 
 struct run {
@@ -21,5 +23,9 @@ int run(struct task *, struct run *);
 
 /* The same, failing with INTERNAL_ERROR [program: what it complained] on a status other than 0. */
 int run_ok(struct task *, struct run *);
+
+/* Only starts the program: its descriptors 0 to 3 become fds (-1: /dev/null, for the fourth none); it dies
+ * with the calling thread.  The caller waits for *ret. */
+int run_start(struct task *, const char *const *argv, const int fds[4], pid_t *ret);
 
 #define RUN_ARGV(...) ((const char *const[]){ __VA_ARGS__, NULL })

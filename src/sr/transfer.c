@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -27,6 +26,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 
@@ -50,43 +50,6 @@ struct transfer {
 };
 
 /* ---- programs ---- */
-
-static void child(const char *const *argv, int in, int out, int err, int third, pid_t parent)
-{
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(127);
-	dup2(in, 0);
-	dup2(out, 1);
-	dup2(err, 2);
-	if (third == 3)
-		fcntl(3, F_SETFD, 0);
-	else if (third >= 0)
-		dup2(third, 3);
-	execvp(argv[0], (char *const *)(uintptr_t)argv);
-	dprintf(2, "%s: %s\n", argv[0], strerror(errno));
-	_exit(127);
-}
-
-/* Starts the program; in and out -1: /dev/null.  third becomes its descriptor 3. */
-static int start(struct task *t, const char *const *argv, int in, int out, int err, int third,
-		 pid_t *ret)
-{
-	FD_SCOPE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0)
-		return task_fail_errno(t, errno, "/dev/null");
-	pid_t parent = getpid(), pid = fork();
-	if (pid == 0)
-		child(argv, in >= 0 ? in : null, out >= 0 ? out : null, err, third, parent);
-	if (pid < 0)
-		return task_fail_errno(t, errno, argv[0]);
-	*ret = pid;
-	return 0;
-}
 
 static void end_now(pid_t *pid)
 {
@@ -158,7 +121,7 @@ static int start_server(struct task *t, struct transfer *x, const struct sr *sr,
 	if (listening < 0)
 		return -1;
 	const char **argv = server_argv(t, x, layers, writable);
-	return start(t, argv, -1, -1, x->complaints, listening, &x->server);
+	return run_start(t, argv, (const int[]){ -1, -1, x->complaints, listening }, &x->server);
 }
 
 static int start_copier(struct task *t, struct transfer *x, bool import)
@@ -174,8 +137,8 @@ static int start_copier(struct task *t, struct transfer *x, bool import)
 	fcntl(x->pipe, F_SETFL, fcntl(x->pipe, F_GETFL) | O_NONBLOCK);
 	const char *const argv[] = { "nbdcopy",          "--flush",          "--",
 				     import ? "-" : uri, import ? uri : "-", NULL };
-	return start(t, argv, import ? theirs : -1, import ? -1 : theirs, x->complaints, -1,
-		     &x->copier);
+	const int fds[4] = { import ? theirs : -1, import ? -1 : theirs, x->complaints, -1 };
+	return run_start(t, argv, fds, &x->copier);
 }
 
 static int transfer_open(struct task *t, struct transfer *x, const struct sr *sr, const char *id,
