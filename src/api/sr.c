@@ -186,16 +186,12 @@ int SR_scan(struct task *t, struct SR_scan *a)
 
 static int delete_records(struct task *t, struct SR_row *sr)
 {
-	DB_EACH (t, VDI, vdi, "SR", sr->row.ref) {
-		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-			if (db_delete(t, &vbd->row) < 0)
-				return -1;
-		if (db_delete(t, &vdi->row) < 0)
+	DB_EACH (t, VDI, vdi, "SR", sr->row.ref)
+		if (db_delete_all(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
-	}
-	DB_EACH (t, PBD, pbd, "SR", sr->row.ref)
-		if (db_delete(t, &pbd->row) < 0)
-			return -1;
+	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||
+	    db_delete_all(t, &class_PBD, "SR", sr->row.ref) < 0)
+		return -1;
 	return db_delete(t, &sr->row);
 }
 

@@ -143,14 +143,6 @@ static int guest_kill(struct task *t, args a, const char *op)
 	return db_commit(t);
 }
 
-static int delete_rows(struct task *t, const struct class *c, const char *field, const char *value)
-{
-	for (struct row **r = db_find(t, c, field, value); *r; r++)
-		if (db_delete(t, *r) < 0)
-			return -1;
-	return 0;
-}
-
 static int record_delete(struct task *t, args a, const char *op)
 {
 	(void)op;
@@ -158,7 +150,7 @@ static int record_delete(struct task *t, args a, const char *op)
 	struct row *r = db_seek_row(t, model_class(a[0]), a[1]);
 	if (!r)
 		return 0;
-	if (r->class == &class_SR && delete_rows(t, &class_PBD, "SR", r->ref) < 0)
+	if (r->class == &class_SR && db_delete_all(t, &class_PBD, "SR", r->ref) < 0)
 		return -1;
 	if (db_delete(t, r) < 0)
 		return -1;

@@ -67,15 +67,6 @@ static int check_unused(struct task *t, const struct VDI_row *vdi, const char *o
 	return vdi->managed ? 0 : fail(t, VDI_NOT_MANAGED, vdi->row.ref);
 }
 
-/* Drives of the disk go with it. */
-static int delete_drives(struct task *t, const char *vdi)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi)
-		if (db_delete(t, &vbd->row) < 0)
-			return -1;
-	return 0;
-}
-
 int VDI_destroy(struct task *t, struct VDI_destroy *a)
 {
 	struct VDI_row *vdi;
@@ -84,7 +75,8 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 		vdi = db_get(t, VDI, a->self);
 		if (!vdi || check_unused(t, vdi, "destroy") < 0 || !storage_sr(t, vdi->SR))
 			return -1;
-		if (delete_drives(t, a->self) < 0 || db_delete(t, &vdi->row) < 0 ||
+		if (db_delete_all(t, &class_VBD, "VDI", a->self) < 0 ||
+		    db_delete(t, &vdi->row) < 0 ||
 		    storage_release(t, vdi, vdi->location, vdi->parent_location) < 0 ||
 		    db_commit(t) < 0)
 			return -1;

@@ -102,14 +102,6 @@ int VM_provision(struct task *t, struct VM_provision *a)
 
 /* ---- destroying ---- */
 
-static int delete_all(struct task *t, const struct class *c, const char *field, const char *value)
-{
-	for (struct row **r = db_find(t, c, field, value); *r; r++)
-		if (db_delete(t, *r) < 0)
-			return -1;
-	return 0;
-}
-
 /* Children of the VM become children of its parent. */
 static int hand_on_children(struct task *t, const struct VM_row *vm)
 {
@@ -131,8 +123,9 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		struct VM_row *vm = db_get(t, VM, a->self);
 		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
 		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
-		if (hand_on_children(t, vm) < 0 || delete_all(t, &class_VBD, "VM", a->self) < 0 ||
-		    delete_all(t, &class_VIF, "VM", a->self) < 0)
+		if (hand_on_children(t, vm) < 0 ||
+		    db_delete_all(t, &class_VBD, "VM", a->self) < 0 ||
+		    db_delete_all(t, &class_VIF, "VM", a->self) < 0)
 			return -1;
 		if (metrics && db_delete(t, &metrics->row) < 0)
 			return -1;

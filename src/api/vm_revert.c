@@ -128,17 +128,6 @@ static int revert_disks(struct task *t, struct plan *p, struct map *ret_vdis)
 
 /* ---- the VM ---- */
 
-static int delete_devices(struct task *t, const char *vm)
-{
-	DB_EACH (t, VBD, vbd, "VM", vm)
-		if (db_delete(t, &vbd->row) < 0)
-			return -1;
-	DB_EACH (t, VIF, vif, "VM", vm)
-		if (db_delete(t, &vif->row) < 0)
-			return -1;
-	return 0;
-}
-
 static int replace_metrics(struct task *t, struct VM_row *vm, const struct VM_row *snap)
 {
 	struct VM_metrics_row *old = db_seek(t, VM_metrics, vm->metrics);
@@ -158,7 +147,8 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 		return -1;
 	struct vm_copy c = { .from = snap, .snapshot = true };
 	if (plan_check(t, p) < 0 || revert_disks(t, p, &c.vdis) < 0 ||
-	    delete_devices(t, vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
+	    db_delete_all(t, &class_VBD, "VM", vm_ref) < 0 ||
+	    db_delete_all(t, &class_VIF, "VM", vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
 	    metadata_read(t, snap->snapshot_metadata, &vm->row, kept) < 0 ||
 	    replace_metrics(t, vm, snap) < 0)
 		return -1;

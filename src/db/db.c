@@ -402,3 +402,11 @@ int db_delete(struct task *t, const struct row *r)
 	return sql_write(t, sql_prepare(str(t, "DELETE FROM \"%s\" WHERE ref = ?", r->class->name),
 					r->ref, NULL));
 }
+
+int db_delete_all(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	for (struct row **r = db_find(t, c, field, value); *r; r++)
+		if (db_delete(t, *r) < 0)
+			return -1;
+	return 0;
+}

@@ -62,3 +62,5 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 int db_insert(struct task *, struct row *);
 int db_put(struct task *, struct row *);
 int db_delete(struct task *, const struct row *);
+/* All rows whose stored field has the value. */
+int db_delete_all(struct task *, const struct class *, const char *field, const char *value);

@@ -10,175 +10,113 @@
 
 /* ---- the tables as data ---- */
 
+/* ROW is the struct of the table being read. */
+#define KEEP_COLUMNS
 #define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct session_row, name), NULL },
+	{ #name, kind, #of, access, def, doc, offsetof(ROW, name), NULL },
 #define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct session_row, name), NULL },
+	{ #name, kind, #of, HIDDEN, def, doc, offsetof(ROW, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
 #define CALL(class, name, kind, of, doc, ...)
+
+#define ROW struct session_row
 static const struct field fields_session[] = {
 #include "model/session.def"
 	{ 0 },
 };
-const struct class class_session = { "session", sizeof(struct session_row), fields_session };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct task_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct task_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct task_row
 static const struct field fields_task[] = {
 #include "model/task.def"
 	{ 0 },
 };
-const struct class class_task = { "task", sizeof(struct task_row), fields_task };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct pool_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct pool_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct pool_row
 static const struct field fields_pool[] = {
 #include "model/pool.def"
 	{ 0 },
 };
-const struct class class_pool = { "pool", sizeof(struct pool_row), fields_pool };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct host_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct host_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct host_row
 static const struct field fields_host[] = {
 #include "model/host.def"
 	{ 0 },
 };
-const struct class class_host = { "host", sizeof(struct host_row), fields_host };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct VM_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct VM_row
 static const struct field fields_VM[] = {
 #include "model/VM.def"
 	{ 0 },
 };
-const struct class class_VM = { "VM", sizeof(struct VM_row), fields_VM };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct VM_metrics_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VM_metrics_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct VM_metrics_row
 static const struct field fields_VM_metrics[] = {
 #include "model/VM_metrics.def"
 	{ 0 },
 };
-const struct class class_VM_metrics = { "VM_metrics", sizeof(struct VM_metrics_row),
-					fields_VM_metrics };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct VBD_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VBD_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct VBD_row
 static const struct field fields_VBD[] = {
 #include "model/VBD.def"
 	{ 0 },
 };
-const struct class class_VBD = { "VBD", sizeof(struct VBD_row), fields_VBD };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct VDI_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VDI_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct VDI_row
 static const struct field fields_VDI[] = {
 #include "model/VDI.def"
 	{ 0 },
 };
-const struct class class_VDI = { "VDI", sizeof(struct VDI_row), fields_VDI };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct VIF_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct VIF_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct VIF_row
 static const struct field fields_VIF[] = {
 #include "model/VIF.def"
 	{ 0 },
 };
-const struct class class_VIF = { "VIF", sizeof(struct VIF_row), fields_VIF };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct network_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct network_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct network_row
 static const struct field fields_network[] = {
 #include "model/network.def"
 	{ 0 },
 };
-const struct class class_network = { "network", sizeof(struct network_row), fields_network };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct SR_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct SR_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct SR_row
 static const struct field fields_SR[] = {
 #include "model/SR.def"
 	{ 0 },
 };
-const struct class class_SR = { "SR", sizeof(struct SR_row), fields_SR };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct PBD_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct PBD_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct PBD_row
 static const struct field fields_PBD[] = {
 #include "model/PBD.def"
 	{ 0 },
 };
-const struct class class_PBD = { "PBD", sizeof(struct PBD_row), fields_PBD };
+#undef ROW
 
-#define FIELD(name, kind, of, access, def, doc)                                                    \
-	{ #name, kind, #of, access, def, doc, offsetof(struct message_row, name), NULL },
-#define PRIVATE(name, kind, of, def, doc)                                                          \
-	{ #name, kind, #of, HIDDEN, def, doc, offsetof(struct message_row, name), NULL },
-#define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
-#define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define ROW struct message_row
 static const struct field fields_message[] = {
 #include "model/message.def"
 	{ 0 },
 };
-const struct class class_message = { "message", sizeof(struct message_row), fields_message };
+#undef ROW
+
+#undef KEEP_COLUMNS
+#include "model/done.def"
+
+#define CLASS(name)                                                                                \
+	const struct class class_##name = { #name, sizeof(struct name##_row), fields_##name };
+#include "model/classes.def"
 
 const struct class *const classes[] = {
 #define CLASS(name) &class_##name,

@@ -108,123 +108,66 @@ struct row {
 #include "model/classes.def"
 extern const struct class *const classes[]; /* NULL ended */
 
-struct session_row {
-	struct row row;
+#define KEEP_COLUMNS
 #define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
 #define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
 #define LINK(name, class, field, doc)
 #define COMPUTED(name, kind, of, doc)
 #define CALL(class, name, kind, of, doc, ...)
+struct session_row {
+	struct row row;
 #include "model/session.def"
 };
 struct task_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/task.def"
 };
 struct pool_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/pool.def"
 };
 struct host_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/host.def"
 };
 struct VM_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/VM.def"
 };
 struct VM_metrics_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/VM_metrics.def"
 };
 struct VBD_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/VBD.def"
 };
 struct VDI_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/VDI.def"
 };
 struct VIF_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/VIF.def"
 };
 struct network_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/network.def"
 };
 struct SR_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/SR.def"
 };
 struct PBD_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/PBD.def"
 };
 struct message_row {
 	struct row row;
-#define FIELD(name, kind, of, access, def, doc) CTYPE_##kind(of) name;
-#define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
-#define LINK(name, class, field, doc)
-#define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
 #include "model/message.def"
 };
+#undef KEEP_COLUMNS
+#include "model/done.def"
 
 /* An unstored row with all defaults, a new ref and a new uuid, on ctx. */
 struct row *model_new(const void *ctx, const struct class *);
