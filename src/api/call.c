@@ -163,8 +163,18 @@ static void finish(struct task *t, const struct call *c, void *args)
 			 t->place ? t->place : "-");
 }
 
+static int call_quietly(struct task *t, const struct call *c, void *args)
+{
+	t->cancellable = true;
+	int result = c->run(t, args);
+	t->cancellable = false;
+	return result;
+}
+
 int api_call(struct task *t, const struct call *c, void *args)
 {
+	if (starts_with(c->name, "event."))
+		return call_quietly(t, c, args);
 	const char *ref = row_begin(t, c);
 	if (!ref)
 		return -1;

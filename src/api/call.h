@@ -25,7 +25,8 @@ struct call {
 
 #define call(t, name, args) api_call((t), &call_##name, (args))
 
-/* Runs the call on t, whose session is set.  On failure all that the call did is undone. */
+/* Runs the call on t, whose session is set.  On failure all that the call did is undone.  Calls of
+ * class event get no row: to wait for changes must not be one. */
 int api_call(struct task *t, const struct call *, void *args);
 
 #define ARG(kind, of, name) CTYPE_##kind(of) name;

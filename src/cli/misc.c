@@ -2,8 +2,6 @@
 /* misc.c -- tasks, messages, waiting, and help. */
 #include "cli/cli.h"
 
-#include "db/events.h"
-
 #include <stdlib.h>
 
 static command_fn cancel_task, destroy_messages, event_wait, help;
@@ -56,23 +54,30 @@ static int wanted_state(struct cli *c, const struct view *v, struct filters *ret
 	return 0;
 }
 
-static bool is_reached(struct task *parent, const struct view *v, const struct filters *wanted)
+/* Does an object in the batch match? */
+static bool is_reached(struct cli *c, const struct event_batch *b, const struct filters *wanted)
 {
-	struct task *t = task_new(parent, parent->name);
 	bool found = false;
-	for (struct row **rows = filters_candidates(t, v, wanted); *rows && !found; rows++)
-		found = filters_match(t, wanted, *rows);
-	talloc_free(t);
+	for (size_t i = 0; i < b->n && !found; i++) {
+		struct task *scratch = task_new(c->t, c->t->name);
+		found = b->v[i].snapshot && filters_match(scratch, wanted, b->v[i].snapshot);
+		talloc_free(scratch);
+	}
 	return found;
 }
 
+/* What is there comes first, as if it were new. */
 static int wait_for(struct cli *c, const struct view *v, const struct filters *wanted)
 {
-	int64_t generation = db_generation();
-	while (!is_reached(c->t, v, wanted)) {
-		generation = db_wait(c->t, generation, -1);
-		if (generation < 0)
+	enum { ROUND_S = 600 };
+	struct event_from a = { .token = "", .timeout = ROUND_S };
+	list_add(c->t, &a.classes, v->class->name);
+	for (bool found = false; !found;) {
+		if (call(c->t, event_from, &a) < 0)
 			return -1;
+		found = is_reached(c, a.result, wanted);
+		a.token = talloc_strdup(c->t, a.result->token);
+		talloc_free(a.result);
 	}
 	return 0;
 }
@@ -86,9 +91,7 @@ static int event_wait(struct cli *c)
 		return cli_fail(c, "Unknown class '%s'", class);
 	if (wanted_state(c, v, &wanted) < 0 || thin_watch(c->thin, c->t) < 0)
 		return -1;
-	c->t->cancellable = true;
 	int result = wait_for(c, v, &wanted);
-	c->t->cancellable = false;
 	thin_unwatch(c->thin);
 	return result;
 }

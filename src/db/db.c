@@ -94,28 +94,33 @@ static bool is_indexed(const struct class *c, const struct field *f)
 	return f->access == HIDDEN;
 }
 
-static bool has_column(struct task *t, const struct class *c, const char *name)
+static bool has_column(struct task *t, const char *table, const char *name)
 {
 	sqlite3_stmt *s =
-		sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?", c->name),
+		sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?", table),
 			    name, NULL);
 	bool found = sql_step(s) == SQLITE_ROW;
 	sqlite3_finalize(s);
 	return found;
 }
 
-/* A column that an older version did not have gets the field's default in all rows. */
-static int make_column(struct task *t, const struct class *c, const struct field *f)
+/* A column that an older version did not have gets the default in all rows. */
+static int make_column(struct task *t, const char *table, const char *name, const char *type,
+		       const char *value)
 {
-	if (!has_column(t, c, f->name)) {
-		char *def = sqlite3_mprintf("%Q", f->def);
-		const char *sql =
-			str(t, "ALTER TABLE \"%s\" ADD COLUMN \"%s\" %s NOT NULL DEFAULT %s",
-			    c->name, f->name, column_type(f), def);
-		sqlite3_free(def);
-		if (execute(t, sql) < 0)
-			return -1;
-	}
+	if (has_column(t, table, name))
+		return 0;
+	char *def = sqlite3_mprintf("%Q", value);
+	const char *sql = str(t, "ALTER TABLE \"%s\" ADD COLUMN \"%s\" %s NOT NULL DEFAULT %s",
+			      table, name, type, def);
+	sqlite3_free(def);
+	return execute(t, sql);
+}
+
+static int make_field(struct task *t, const struct class *c, const struct field *f)
+{
+	if (make_column(t, c->name, f->name, column_type(f), f->def) < 0)
+		return -1;
 	if (!is_indexed(c, f))
 		return 0;
 	return execute(t, str(t, "CREATE %s INDEX IF NOT EXISTS \"%s_%s\" ON \"%s\" (\"%s\")",
@@ -128,10 +133,13 @@ static int make_table(struct task *t, const struct class *c)
 	if (execute(t, str(t,
 			   "CREATE TABLE IF NOT EXISTS \"%s\" (nr INTEGER PRIMARY KEY "
 			   "AUTOINCREMENT, ref TEXT NOT NULL UNIQUE, gen INTEGER NOT NULL)",
+			   c->name)) < 0 ||
+	    make_column(t, c->name, "born", "INTEGER", "0") < 0 ||
+	    execute(t, str(t, "CREATE INDEX IF NOT EXISTS \"%s_gen\" ON \"%s\" (gen)", c->name,
 			   c->name)) < 0)
 		return -1;
 	for (const struct field *f = c->fields; f->name; f++)
-		if (field_is_stored(f) && make_column(t, c, f) < 0)
+		if (field_is_stored(f) && make_field(t, c, f) < 0)
 			return -1;
 	return 0;
 }
@@ -143,12 +151,16 @@ static int make_tables(struct task *t)
 		"INSERT INTO generation SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM generation)",
 		"CREATE TABLE IF NOT EXISTS deleted (gen INTEGER PRIMARY KEY, class TEXT NOT NULL, "
 		"ref TEXT NOT NULL)",
+		"CREATE TABLE IF NOT EXISTS forgotten (gen INTEGER NOT NULL)",
+		"INSERT INTO forgotten SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM forgotten)",
 		"CREATE TABLE IF NOT EXISTS journal (nr INTEGER PRIMARY KEY AUTOINCREMENT, "
 		"op TEXT NOT NULL, verb TEXT NOT NULL, args TEXT NOT NULL)",
 	};
 	for (size_t i = 0; i < COUNT(own); i++)
 		if (execute(t, own[i]) < 0)
 			return -1;
+	if (make_column(t, "deleted", "born", "INTEGER", "0") < 0)
+		return -1;
 	for (size_t i = 0; classes[i]; i++)
 		if (make_table(t, classes[i]) < 0)
 			return -1;
@@ -280,6 +292,7 @@ static void read_row(struct task *t, sqlite3_stmt *s, struct row *r)
 	int column = 0;
 	r->ref = talloc_strdup(r, sql_text(s, column++));
 	r->gen = sqlite3_column_int64(s, column++);
+	r->born = sqlite3_column_int64(s, column++);
 	for (const struct field *f = r->class->fields; f->name; f++)
 		if (field_is_stored(f) && field_parse(t, r, f, sql_text(s, column++)) < 0)
 			die(f->name);
@@ -287,7 +300,7 @@ static void read_row(struct task *t, sqlite3_stmt *s, struct row *r)
 
 static const char *select_sql(const void *ctx, const struct class *c, const char *where)
 {
-	char *sql = talloc_strdup(ctx, "SELECT ref, gen");
+	char *sql = talloc_strdup(ctx, "SELECT ref, gen, born");
 	for (const struct field *f = c->fields; f->name; f++)
 		if (field_is_stored(f))
 			sql = talloc_asprintf_append(sql, ", \"%s\"", f->name);
@@ -336,9 +349,25 @@ struct row *db_by_uuid_row(struct task *t, const struct class *c, const char *uu
 	return r ? r : fail_ptr(t, UUID_INVALID, c->name, uuid);
 }
 
+struct row **db_changed(struct task *t, const struct class *c, int64_t since)
+{
+	return select_rows(t, c, "WHERE gen > ? ORDER BY gen", str(t, "%lld", (long long)since));
+}
+
+int64_t db_count(struct task *t, const struct class *c)
+{
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare(str(t, "SELECT count(*) FROM \"%s\"", c->name), NULL);
+	sql_step(s);
+	int64_t n = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return n;
+}
+
 /* ---- writing ---- */
 
-/* Columns in the order of insert_sql() and update_sql(): the stored fields, gen, ref. */
+/* Columns in the order of insert_sql() and update_sql(): the stored fields, gen, ref, born. */
 static int write_row(struct task *t, struct row *r, const char *sql)
 {
 	assert(t->depth > 0);
@@ -347,11 +376,14 @@ static int write_row(struct task *t, struct row *r, const char *sql)
 	for (const struct field *f = r->class->fields; f->name; f++)
 		if (field_is_stored(f))
 			sqlite3_bind_text(s, column++, field_text(t, r, f), -1, SQLITE_TRANSIENT);
-	sqlite3_bind_int64(s, column++, ++db.generation);
-	sqlite3_bind_text(s, column, r->ref, -1, SQLITE_TRANSIENT);
+	int64_t now = ++db.generation;
+	sqlite3_bind_int64(s, column++, now);
+	sqlite3_bind_text(s, column++, r->ref, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_int64(s, column, r->gen ? r->born : now);
 	if (sql_write(t, s) < 0)
 		return -1;
-	r->gen = db.generation;
+	r->born = r->gen ? r->born : now;
+	r->gen = now;
 	return 0;
 }
 
@@ -363,7 +395,8 @@ static const char *insert_sql(const void *ctx, const struct class *c)
 			names = talloc_asprintf_append(names, "\"%s\", ", f->name);
 			marks = talloc_asprintf_append(marks, "?, ");
 		}
-	return str(ctx, "INSERT INTO \"%s\" (%sgen, ref) VALUES (%s?, ?)", c->name, names, marks);
+	return str(ctx, "INSERT INTO \"%s\" (%sgen, ref, born) VALUES (%s?, ?, ?)", c->name, names,
+		   marks);
 }
 
 static const char *update_sql(const void *ctx, const struct class *c)
@@ -372,7 +405,7 @@ static const char *update_sql(const void *ctx, const struct class *c)
 	for (const struct field *f = c->fields; f->name; f++)
 		if (field_is_stored(f))
 			sets = talloc_asprintf_append(sets, "\"%s\" = ?, ", f->name);
-	return str(ctx, "UPDATE \"%s\" SET %sgen = ? WHERE ref = ?", c->name, sets);
+	return str(ctx, "UPDATE \"%s\" SET %sgen = ? WHERE ref = ? AND born = ?", c->name, sets);
 }
 
 int db_insert(struct task *t, struct row *r)
@@ -394,9 +427,11 @@ int db_put(struct task *t, struct row *r)
 int db_delete(struct task *t, const struct row *r)
 {
 	assert(t->depth > 0);
-	sqlite3_stmt *s = sql_prepare("INSERT INTO deleted (class, ref, gen) VALUES (?, ?, ?)",
-				      r->class->name, r->ref, NULL);
+	sqlite3_stmt *s =
+		sql_prepare("INSERT INTO deleted (class, ref, gen, born) VALUES (?, ?, ?, ?)",
+			    r->class->name, r->ref, NULL);
 	sqlite3_bind_int64(s, 3, ++db.generation);
+	sqlite3_bind_int64(s, 4, r->born);
 	if (sql_write(t, s) < 0)
 		return -1;
 	return sql_write(t, sql_prepare(str(t, "DELETE FROM \"%s\" WHERE ref = ?", r->class->name),

@@ -58,6 +58,10 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 	     ((var) = *var##_at) != NULL; var##_at++)
 #define DB_ALL(t, class, var) DB_EACH (t, class, var, NULL, NULL)
 
+/* The rows written since that generation, in the order of writing. */
+struct row **db_changed(struct task *, const struct class *, int64_t since);
+int64_t db_count(struct task *, const struct class *);
+
 /* Write the row; inside a transaction only. */
 int db_insert(struct task *, struct row *);
 int db_put(struct task *, struct row *);

@@ -43,14 +43,46 @@ int64_t db_wait(struct task *t, int64_t generation, int ms)
 	}
 }
 
+struct deleted *db_deleted(struct task *t, int64_t since)
+{
+	size_t n = 0;
+	struct deleted *all = talloc_zero_array(t, struct deleted, 1);
+	const char *text = str(t, "%lld", (long long)since);
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare("SELECT 1 FROM forgotten WHERE gen > ?", text, NULL);
+	bool lost = sql_step(s) == SQLITE_ROW;
+	sqlite3_finalize(s);
+	s = sql_prepare("SELECT class, ref, gen FROM deleted WHERE gen > ?1 AND born <= ?1 "
+			"ORDER BY gen",
+			text, NULL);
+	while (!lost && sql_step(s) == SQLITE_ROW) {
+		all = talloc_realloc(t, all, struct deleted, n + 2);
+		all[n++] = (struct deleted){
+			.class = talloc_strdup(t, sql_text(s, 0)),
+			.ref = talloc_strdup(t, sql_text(s, 1)),
+			.gen = sqlite3_column_int64(s, 2),
+		};
+		all[n] = (struct deleted){ 0 };
+	}
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return lost ? fail_ptr(t, EVENTS_LOST) : all;
+}
+
 int db_forget_deleted(struct task *t, int64_t keep)
 {
+	static const char *const steps[] = {
+		"UPDATE forgotten SET gen = max(gen, coalesce((SELECT gen FROM deleted "
+		"ORDER BY gen DESC LIMIT 1 OFFSET ?), 0))",
+		"DELETE FROM deleted WHERE gen <= (SELECT gen FROM forgotten)",
+	};
 	DB_SCOPE(t);
-	sqlite3_stmt *s = sql_prepare("DELETE FROM deleted WHERE gen <= (SELECT gen FROM deleted "
-				      "ORDER BY gen DESC LIMIT 1 OFFSET ?)",
-				      NULL);
-	sqlite3_bind_int64(s, 1, keep);
-	if (sql_write(t, s) < 0)
-		return -1;
+	for (size_t i = 0; i < COUNT(steps); i++) {
+		sqlite3_stmt *s = sql_prepare(steps[i], NULL);
+		if (i == 0)
+			sqlite3_bind_int64(s, 1, keep);
+		if (sql_write(t, s) < 0)
+			return -1;
+	}
 	return db_commit(t);
 }

@@ -12,5 +12,12 @@ int64_t db_generation(void);
 /* Waits until the generation is newer than the one given, at most ms (-1: no limit, but cancel
  * is heeded); returns the present one, -1 when cancelled or past the task's deadline. */
 int64_t db_wait(struct task *, int64_t generation, int ms);
+/* What was there at that generation and is no more, oldest deletion first; ended by one without a
+ * class, on t.  NULL, failed with EVENTS_LOST: older deletions than these were forgotten. */
+struct deleted {
+	const char *class, *ref;
+	int64_t gen;
+};
+struct deleted *db_deleted(struct task *, int64_t since);
 /* Forgets deletions older than the newest `keep`: readers behind them start afresh. */
 int db_forget_deleted(struct task *, int64_t keep);

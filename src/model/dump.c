@@ -5,6 +5,8 @@
 
 static const char *const kinds[] = {
 	"void",
+	"event batch",
+	"record",
 	"string",
 	"int",
 	"float",
@@ -27,12 +29,17 @@ static const char *const kinds[] = {
 };
 static const char *const accesses[] = { "RW", "SRO", "DRO", "link", "computed", "private" };
 
+static void dump_class(FILE *out, const struct class *c)
+{
+	fprintf(out, "class %s\n", c->name);
+	for (const struct field *f = c->fields; f->name; f++)
+		fprintf(out, "  %-36s %-9s %-18s %-28s %s\n", f->name, accesses[f->access],
+			kinds[f->kind], f->of, f->doc);
+}
+
 void model_dump(FILE *out)
 {
-	for (size_t i = 0; classes[i]; i++) {
-		fprintf(out, "class %s\n", classes[i]->name);
-		for (const struct field *f = classes[i]->fields; f->name; f++)
-			fprintf(out, "  %-36s %-9s %-18s %-28s %s\n", f->name, accesses[f->access],
-				kinds[f->kind], f->of, f->doc);
-	}
+	for (size_t i = 0; classes[i]; i++)
+		dump_class(out, classes[i]);
+	dump_class(out, &class_event);
 }

@@ -111,8 +111,17 @@ static const struct field fields_message[] = {
 };
 #undef ROW
 
+#define ROW struct event
+static const struct field fields_event[] = {
+#include "model/event.def"
+	{ 0 },
+};
+#undef ROW
+
 #undef KEEP_COLUMNS
 #include "model/done.def"
+
+const struct class class_event = { "event", sizeof(struct event), fields_event };
 
 #define CLASS(name)                                                                                \
 	const struct class class_##name = { #name, sizeof(struct name##_row), fields_##name };

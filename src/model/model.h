@@ -26,6 +26,8 @@ struct task;
 
 enum kind {
 	VOID,
+	EVENT_BATCH, /* what event.from answers */
+	RECORD,      /* the row of an object of any class */
 	STRING,
 	INT,
 	FLOAT,
@@ -51,6 +53,8 @@ enum access { RW, SRO, DRO, LINKED, WORKED_OUT, HIDDEN };
 
 /* The C type of each kind. */
 #define CTYPE_VOID(of) char
+#define CTYPE_EVENT_BATCH(of) struct event_batch *
+#define CTYPE_RECORD(of) const struct row *
 #define CTYPE_STRING(of) const char *
 #define CTYPE_INT(of) int64_t
 #define CTYPE_FLOAT(of) double
@@ -101,7 +105,8 @@ struct class
 struct row {
 	const struct class *class;
 	const char *ref;
-	int64_t gen; /* generation of the last write; 0: not stored yet */
+	int64_t gen;  /* generation of the last write; 0: not stored yet */
+	int64_t born; /* generation of the first one */
 };
 
 #define CLASS(name) extern const struct class class_##name;
@@ -166,8 +171,20 @@ struct message_row {
 	struct row row;
 #include "model/message.def"
 };
+/* The one class without rows: each event is made for who asks. */
+struct event {
+#include "model/event.def"
+};
+extern const struct class class_event;
 #undef KEEP_COLUMNS
 #include "model/done.def"
+
+struct event_batch {
+	size_t n;
+	struct event *v;             /* added objects first */
+	struct map valid_ref_counts; /* class -> objects there are */
+	const char *token;           /* for the next time */
+};
 
 /* An unstored row with all defaults, a new ref and a new uuid, on ctx. */
 struct row *model_new(const void *ctx, const struct class *);

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+/* event.c -- what has happened since: event.from.
+ *
+ * Every write of a row has a generation. A token is the generation up to which its holder has seen
+ * everything, so nothing is kept for a client, and none can be forgotten:
+ *
+ *     00000000000000000042,00000000000000000042        objects, messages: here the same
+ *
+ * An object that was made and deleted since is not mentioned. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <strings.h>
+
+#include "api/call.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "db/events.h"
+
+/* Changes come in bursts: the first one waits so long for the others. */
+enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600 };
+
+/* ---- tokens and subscriptions ---- */
+
+static const char *token_text(const void *ctx, int64_t generation)
+{
+	return str(ctx, "%020" PRId64 ",%020" PRId64, generation, generation);
+}
+
+static int token_read(struct task *t, const char *token, int64_t *ret)
+{
+	struct list halves = list_split(t, token, ',');
+	int64_t of_messages;
+	*ret = -1;
+	if (!*token)
+		return 0;
+	if (halves.n != 2 || !text_int(halves.v[0], ret) || !text_int(halves.v[1], &of_messages) ||
+	    *ret < 0 || *ret > db_generation())
+		return fail(t, EVENT_FROM_TOKEN_PARSE_FAILURE, token);
+	return 0;
+}
+
+/* "*", "vm", "vm/OpaqueRef:...".  Clients ask for classes that this server has not: no events. */
+static int check_subscriptions(struct task *t, const struct list *wanted)
+{
+	for (size_t i = 0; i < wanted->n; i++) {
+		const char *s = wanted->v[i], *slash = strchr(s, '/');
+		bool is_sound =
+			*s && *s != '/' && (!slash || (slash[1] && !strchr(slash + 1, '/')));
+		if (!is_sound)
+			return fail(t, EVENT_SUBSCRIPTION_PARSE_FAILURE, s);
+	}
+	return 0;
+}
+
+/* ref NULL: of any object of the class. */
+static bool is_wanted(const struct list *wanted, const char *class, const char *ref)
+{
+	for (size_t i = 0; i < wanted->n; i++) {
+		const char *s = wanted->v[i];
+		size_t n = strcspn(s, "/");
+		if (streq(s, "*"))
+			return true;
+		if (strncasecmp(s, class, n) == 0 && !class[n] &&
+		    (!s[n] || !ref || streq(s + n + 1, ref)))
+			return true;
+	}
+	return false;
+}
+
+/* ---- what has happened ---- */
+
+static const char *lower(const void *ctx, const char *class)
+{
+	char *s = talloc_strdup(ctx, class);
+	for (char *p = s; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return s;
+}
+
+static void add(struct event_batch *b, int64_t id, const char *class,
+		enum event_operation operation, const char *ref, const struct row *snapshot)
+{
+	b->v = talloc_realloc(b, b->v, struct event, b->n + 1);
+	b->v[b->n++] = (struct event){
+		.id = id,
+		.timestamp = "0.0",
+		.class = lower(b, class),
+		.operation = operation,
+		.ref = talloc_strdup(b, ref),
+		.obj_uuid = "",
+		.snapshot = snapshot,
+	};
+}
+
+/* Rows that are new since, or those that are only changed. */
+static void add_rows(struct task *t, struct event_batch *b, const struct list *wanted,
+		     int64_t since, bool are_new)
+{
+	for (size_t i = 0; classes[i]; i++) {
+		if (!is_wanted(wanted, classes[i]->name, NULL))
+			continue;
+		for (struct row **r = db_changed(t, classes[i], since); *r; r++)
+			if (((*r)->born > since) == are_new &&
+			    is_wanted(wanted, classes[i]->name, (*r)->ref))
+				add(b, (*r)->gen, classes[i]->name,
+				    are_new ? event_operation_add : event_operation_mod, (*r)->ref,
+				    *r);
+	}
+}
+
+static int add_deleted(struct task *t, struct event_batch *b, const struct list *wanted,
+		       int64_t since)
+{
+	struct deleted *d = db_deleted(t, since);
+	for (; d && d->class; d++)
+		if (is_wanted(wanted, d->class, d->ref))
+			add(b, d->gen, d->class, event_operation_del, d->ref, NULL);
+	return d ? 0 : -1;
+}
+
+static void count_refs(struct task *t, struct event_batch *b, const struct list *wanted)
+{
+	for (size_t i = 0; classes[i]; i++)
+		if (is_wanted(wanted, classes[i]->name, NULL))
+			map_set(b, &b->valid_ref_counts, lower(b, classes[i]->name),
+				str(b, "%" PRId64, db_count(t, classes[i])));
+}
+
+/* since -1: all that is there is new.  One transaction: the batch is of one moment. */
+static int look(struct task *t, struct event_batch *b, const struct list *wanted, int64_t since,
+		int64_t *ret_now)
+{
+	DB_SCOPE(t);
+	add_rows(t, b, wanted, since, true);
+	add_rows(t, b, wanted, since, false);
+	if (since >= 0 && add_deleted(t, b, wanted, since) < 0)
+		return -1;
+	count_refs(t, b, wanted);
+	*ret_now = db_generation();
+	b->token = token_text(b, *ret_now);
+	return db_commit(t);
+}
+
+/* The batch owns all that was read for it: whoever frees it frees everything. */
+static struct event_batch *batch(struct task *t, const struct list *wanted, int64_t since,
+				 int64_t *ret_now)
+{
+	struct event_batch *b = talloc_zero(t, struct event_batch);
+	struct task *reader = task_new(b, t->name);
+	if (look(reader, b, wanted, since, ret_now) == 0)
+		return b;
+	task_fail_params(t, reader->code, reader->params);
+	talloc_free(b);
+	return NULL;
+}
+
+/* ---- the calls ---- */
+
+static int64_t end_of(double timeout_s)
+{
+	double s = timeout_s > 0 ? timeout_s : 0;
+	return clock_ms() + (int64_t)((s < TIMEOUT_MAX_S ? s : TIMEOUT_MAX_S) * 1000);
+}
+
+int event_from(struct task *t, struct event_from *a)
+{
+	int64_t since, now, end = end_of(a->timeout);
+	if (check_subscriptions(t, &a->classes) < 0 || token_read(t, a->token, &since) < 0)
+		return -1;
+	for (;; since = now) {
+		struct event_batch *b = batch(t, &a->classes, since, &now);
+		int64_t left = end - clock_ms();
+		if (!b)
+			return -1;
+		if (b->n || since < 0 || left <= 0) {
+			a->result = b;
+			return 0;
+		}
+		talloc_free(b);
+		if (db_wait(t, now, (int)left) < 0 || task_wait(t, -1, 0, BATCH_MS) < 0)
+			return -1;
+	}
+}
+
+int event_inject(struct task *t, struct event_inject *a)
+{
+	const struct class *c = model_class(a->class);
+	DB_SCOPE(t);
+	struct row *r = c ? db_get_row(t, c, a->ref) : NULL;
+	if (!r)
+		return c ? -1 : fail(t, HANDLE_INVALID, a->class, a->ref);
+	if (db_put(t, r) < 0 || db_commit(t) < 0)
+		return -1;
+	a->result = token_text(t, r->gen);
+	return 0;
+}
+
+int event_get_current_id(struct task *t, struct event_get_current_id *a)
+{
+	(void)t;
+	a->result = db_generation();
+	return 0;
+}
