@@ -100,6 +100,7 @@ static int add_disk(struct task *t, const struct VBD_row *vbd, int bootindex, st
 	if (sr->layout->blockdev(t, sr, vdi->location, !ret->read_only, &layers) < 0)
 		return -1;
 	ret->id = vbd_device_id(t, vbd->userdevice);
+	ret->position = (unsigned)atoi(vbd->userdevice);
 	ret->serial = vdi->uuid;
 	ret->layers = layers;
 	ret->bootindex = bootindex;
@@ -130,8 +131,12 @@ static void add_nics(struct task *t, const struct VM_row *vm, struct vmm_config 
 	struct vmm_nic *nics = NULL;
 	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
 		nics = talloc_realloc(t, nics, struct vmm_nic, c->nnics + 1);
-		nics[c->nnics].id = str(t, "nic-%s", vif->device);
-		nics[c->nnics++].mac = vif->MAC;
+		nics[c->nnics++] = (struct vmm_nic){
+			.id = str(t, "nic-%s", vif->device),
+			.position = (unsigned)atoi(vif->device),
+			.mac = vif->MAC,
+			.tap = -1,
+		};
 	}
 	c->nics = nics;
 }
@@ -146,7 +151,7 @@ static uint64_t round_up_mib(int64_t bytes)
 struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 {
 	struct vmm_config *c = talloc_zero(t, struct vmm_config);
-	c->kernel = c->ramdisk = -1;
+	c->kernel = c->ramdisk = c->tpm = -1;
 	c->uuid = vm->uuid;
 	c->name = vm->name_label;
 	c->dir = guest_dir(t, vm->uuid);
@@ -154,7 +159,7 @@ struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 	c->vcpus = (unsigned)vm->VCPUs_at_startup;
 	c->accel = settings.accel;
 	c->uid = settings.qemu_uid;
-	c->gid = settings.qemu_gid;
+	c->gid = c->common = settings.qemu_gid;
 	if (!c->dir || add_disks(t, vm, c) < 0 || add_kernel(t, vm, c) < 0) {
 		boot_done(c);
 		return NULL;

@@ -234,6 +234,12 @@ static void handle(struct task *t, const struct happening *h)
 	case VMM_CRASHED:
 		log_line(t, "guest crashed vm=%s", g->ref);
 		break;
+	case VMM_UNPLUGGED:
+		log_line(t, "guest let go of a device vm=%s device=%s", g->ref, h->detail);
+		break;
+	case VMM_AGENT:
+		log_line(t, "guest agent vm=%s %s", g->ref, *h->detail ? "came" : "went");
+		break;
 	}
 }
 

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/devices.h"
 #include "vmm/disks.h"
 #include "vmm/vmm.h"
 
@@ -23,15 +24,12 @@ static const struct {
 } same[] = {
 	{ "-nodefaults", NULL },
 	{ "-no-user-config", NULL },
-	{ "-display", "none" },
 	{ "-vga", "none" },
+	/* A screen that nobody can reach: those who may see it get a connection from us. */
+	{ "-vnc", "none" },
 	{ "-rtc", "base=utc" },
 	{ "-boot", "strict=on" },
 	{ "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" },
-	/* A panic is told, then the process ends: what follows is not the guest's choice. */
-	{ "-device", "pvpanic" },
-	{ "-action", "panic=shutdown" },
-	{ "-device", "virtio-rng-pci" },
 	/* The guest runs by our word only, when all else went well. */
 	{ "-S", NULL },
 };
@@ -116,21 +114,32 @@ static int accelerator(struct task *t, struct args *a, const char *accel)
 	return 0;
 }
 
-static void machine(struct args *a, const struct vmm_config *c)
+/* The guest's memory is in no core file.  With secure boot only code in system management mode
+ * writes the variables. */
+static void machine(struct task *t, struct args *a, const struct vmm_config *c)
 {
-	/* The guest's memory is in no core file. */
-	args_add(a, "-machine", "q35,dump-guest-core=off,vmport=off");
+	const struct vmm_firmware *f = &c->firmware;
+	char *m = str(t, "q35,dump-guest-core=off,vmport=off");
+	if (f->code)
+		m = talloc_asprintf_append(m, ",smm=%s,pflash0=%s,pflash1=%s",
+					   f->secure ? "on" : "off", disks_top_node(t, f->code),
+					   disks_top_node(t, f->vars));
+	args_add(a, "-machine", m);
+	if (f->secure)
+		args_add(a, "-global", "driver=cfi.pflash01,property=secure,value=on");
 	for (size_t i = 0; i < COUNT(cpus); i++)
 		if (streq(cpus[i].accel, c->accel))
 			args_add(a, "-cpu", cpus[i].cpu);
 	args_add(a, "-m", str(a, "size=%" PRIu64 "M", c->memory >> 20));
 	args_add(a, "-smp", str(a, "cpus=%u", c->vcpus));
 	args_add(a, "-uuid", c->uuid);
+	args_add(a, "-action",
+		 str(t, "reboot=%s,panic=%s", c->ends_on_reboot ? "shutdown" : "reset",
+		     c->stands_still_on_crash ? "pause" : "shutdown"));
 }
 
-/* A socket that listens already, so that whoever connects early waits instead of failing. */
-static int listener(struct task *t, struct args *a, const char *dir, const char *name,
-		    const char *more)
+int args_listener(struct task *t, struct args *a, const char *dir, const char *name,
+		  const char *more)
 {
 	int fd = unix_listen(t, str(t, "%s/%s.sock", dir, name), 0600);
 	if (fd < 0)
@@ -147,7 +156,7 @@ static int consoles(struct task *t, struct args *a, const char *dir)
 	if (log < 0)
 		return task_fail_errno(t, errno, path);
 	const char *more = str(t, ",logfile=/dev/fdset/%d,logappend=on", args_set(a, log));
-	if (listener(t, a, dir, "qmp", "") < 0 || listener(t, a, dir, "serial", more) < 0)
+	if (args_listener(t, a, dir, "qmp", "") < 0 || args_listener(t, a, dir, "serial", more) < 0)
 		return -1;
 	args_add(a, "-mon", "chardev=qmp,mode=control");
 	args_add(a, "-serial", "chardev:serial");
@@ -198,34 +207,6 @@ static int boot(struct task *t, struct args *a, const struct vmm_config *c)
 	return 0;
 }
 
-/* Option and value as JSON: no character in it has a meaning. */
-static void add_json(struct args *a, const char *option, json_t *value)
-{
-	args_add(a, option, json_text(a, value));
-	json_decref(value);
-}
-
-static void disk(struct task *t, struct args *a, const struct vmm_disk *d)
-{
-	/* A full storage pauses the guest until there is room; other errors it is told. */
-	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "driver", "virtio-blk-pci", "id",
-			      d->id, "drive", disks_node(t, d), "serial", d->serial, "werror",
-			      "enospc", "rerror", "report");
-	if (d->bootindex > 0)
-		json_object_set_new(j, "bootindex", json_integer(d->bootindex));
-	add_json(a, "-device", j);
-}
-
-/* No boot ROM: guests boot from their disks, sooner. */
-static void nic(struct task *t, struct args *a, const struct vmm_nic *n)
-{
-	const char *net = str(t, "net-%s", n->id);
-	add_json(a, "-netdev", json_pack("{s:s, s:s}", "type", "user", "id", net));
-	add_json(a, "-device",
-		 json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "virtio-net-pci", "id", n->id,
-			   "netdev", net, "mac", n->mac, "romfile", ""));
-}
-
 struct args *args_vm(struct task *t, const struct vmm_config *c)
 {
 	struct args *a = talloc_zero(t, struct args);
@@ -236,15 +217,11 @@ struct args *args_vm(struct task *t, const struct vmm_config *c)
 
 	args_add(a, qemu, NULL);
 	args_add(a, "-name", args_mark(t, c->uuid));
-	machine(a, c);
+	machine(t, a, c);
 	for (size_t i = 0; i < COUNT(same); i++)
 		args_add(a, same[i].option, same[i].value);
 	if (accelerator(t, a, c->accel) < 0 || consoles(t, a, c->dir) < 0 || boot(t, a, c) < 0 ||
-	    disks_args(t, a, c) < 0)
+	    disks_args(t, a, c) < 0 || devices_args(t, a, c) < 0)
 		return NULL;
-	for (size_t i = 0; i < c->ndisks; i++)
-		disk(t, a, &c->disks[i]);
-	for (size_t i = 0; i < c->nnics; i++)
-		nic(t, a, &c->nics[i]);
 	return a;
 }

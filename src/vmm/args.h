@@ -21,7 +21,8 @@ struct args {
 	int nsets;
 };
 
-/* The whole line for a VM, whose sockets now listen in config.dir: qmp.sock, serial.sock. */
+/* The whole line for a VM, whose sockets now listen in config.dir: qmp.sock,
+ * serial.sock, agent.sock. */
 struct args *args_vm(struct task *, const struct vmm_config *);
 
 /* An option and its value (NULL: none), copied. */
@@ -32,5 +33,9 @@ void args_fd(struct args *, int fd);
 void args_fd_in_set(struct args *, int fd, int set, const char *note);
 /* The name of a set of its own for fd: 1, 2, ... */
 int args_set(struct args *, int fd);
+/* A socket DIR/NAME.sock as the character device NAME.  It listens already, so that whoever connects early
+ * waits instead of failing.  more: further options. */
+int args_listener(struct task *, struct args *, const char *dir, const char *name,
+		  const char *more);
 /* The argument that marks this VM's process among others. */
 const char *args_mark(struct task *, const char *uuid);

@@ -33,16 +33,22 @@ static bool is_frozen(const json_t *layer)
 	return json_is_true(json_object_get(layer, "read-only"));
 }
 
-static const json_t *top_of(const struct vmm_disk *d)
+static const json_t *top_of(const json_t *layers)
 {
-	size_t n = json_array_size(d->layers);
-	return n ? json_array_get(d->layers, n - 1) : NULL;
+	size_t n = json_array_size(layers);
+	return n ? json_array_get(layers, n - 1) : NULL;
 }
 
 const char *disks_node(struct task *t, const struct vmm_disk *d)
 {
-	const char *node = node_of(top_of(d));
+	const char *node = node_of(top_of(d->layers));
 	return node ? node : fail_ptr(t, INTERNAL_ERROR, str(t, "disk %s has no layers", d->id));
+}
+
+const char *disks_top_node(struct task *t, const json_t *layers)
+{
+	const char *node = node_of(top_of(layers));
+	return talloc_strdup(t, node ? node : "");
 }
 
 /* The layer as QEMU is told of it, its file being in the set (-1: it has none).  Nothing is opened
@@ -95,28 +101,43 @@ static int layer_args(struct task *t, struct args *a, const json_t *layer, bool 
 	return 0;
 }
 
+static bool opened_frozen(const json_t *layers, const json_t *layer, bool read_only)
+{
+	return is_frozen(layer) || (read_only && layer == top_of(layers));
+}
+
+/* done: the layers that are on the line already. */
+static int chain_args(struct task *t, struct args *a, const json_t *layers, bool read_only,
+		      struct list *done)
+{
+	const json_t *layer;
+	size_t i;
+	json_array_foreach (layers, i, layer) {
+		const char *node = node_of(layer);
+		if (!node)
+			return fail(t, INTERNAL_ERROR, "a layer without a node-name");
+		if (list_has(done, node))
+			continue;
+		list_add(t, done, node);
+		if (layer_args(t, a, layer, opened_frozen(layers, layer, read_only)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int disks_args(struct task *t, struct args *a, const struct vmm_config *c)
 {
 	struct list done = { 0 };
 	for (size_t i = 0; i < c->ndisks; i++) {
 		const struct vmm_disk *d = &c->disks[i];
-		const json_t *layer;
-		size_t k;
-		if (!disks_node(t, d))
+		if (!d->layers && d->cd)
+			continue;
+		if (!disks_node(t, d) || chain_args(t, a, d->layers, d->read_only, &done) < 0)
 			return -1;
-		json_array_foreach (d->layers, k, layer) {
-			const char *node = node_of(layer);
-			if (!node)
-				return fail(t, INTERNAL_ERROR, "a layer without a node-name");
-			if (list_has(&done, node))
-				continue;
-			list_add(t, &done, node);
-			bool frozen = is_frozen(layer) || (d->read_only && layer == top_of(d));
-			if (layer_args(t, a, layer, frozen) < 0)
-				return -1;
-		}
 	}
-	return 0;
+	if (chain_args(t, a, c->firmware.code, true, &done) < 0)
+		return -1;
+	return chain_args(t, a, c->firmware.vars, false, &done);
 }
 
 /* ---- sets ---- */
@@ -181,38 +202,90 @@ static struct task *aside(struct task *t)
 	return task_new(t, t->name);
 }
 
-static int node_add(struct task *t, struct qmp *q, const json_t *layer, int64_t set)
+static int node_add(struct task *t, struct qmp *q, const json_t *layer, bool frozen, int64_t set)
 {
-	json_t *j = described(t, layer, false, (int)set);
-	json_object_set_new(j, "backing", json_null());
+	json_t *j = described(t, layer, frozen, (int)set);
 	return qmp_do(t, q, "blockdev-add", json_incref(j));
 }
 
-/* The set's number is kept even when a later step fails: there is something to take back. */
-static int file_add(struct task *t, struct qmp *q, const json_t *layer, int64_t *set)
+/* The file in a set of its own, opened from it, and out again; of one that is written a read-only
+ * descriptor stays.  The set's number is kept even when a later step fails: there is something to
+ * take back. */
+static int file_add(struct task *t, struct qmp *q, const json_t *layer, bool frozen, int64_t *set)
 {
-	FD_SCOPE int rw = file_open(t, layer, false);
-	FD_SCOPE int ro = rw < 0 ? -1 : file_open(t, layer, true);
 	int64_t number, ignored;
-	if (ro < 0 || set_add(t, q, rw, -1, NULL, set, &number) < 0 ||
-	    set_add(t, q, ro, *set, node_of(layer), set, &ignored) < 0 ||
-	    node_add(t, q, layer, *set) < 0)
+	FD_SCOPE int fd = file_open(t, layer, frozen);
+	if (fd < 0 || set_add(t, q, fd, -1, NULL, set, &number) < 0)
+		return -1;
+	FD_SCOPE int later = frozen ? -1 : file_open(t, layer, true);
+	if (!frozen && (later < 0 || set_add(t, q, later, *set, node_of(layer), set, &ignored) < 0))
+		return -1;
+	if (node_add(t, q, layer, frozen, *set) < 0)
 		return -1;
 	return set_remove(t, q, *set, number);
 }
 
-static int prepare(struct task *t, struct qmp *q, const json_t *layer)
+static int layer_open(struct task *t, struct qmp *q, const json_t *layer, bool frozen)
 {
 	int64_t set = -1;
 	if (!node_of(layer))
 		return fail(t, INTERNAL_ERROR, "a layer without a node-name");
 	if (!path_of(layer))
-		return node_add(t, q, layer, -1);
-	if (file_add(t, q, layer, &set) == 0)
+		return node_add(t, q, layer, frozen, -1);
+	if (file_add(t, q, layer, frozen, &set) == 0)
 		return 0;
 	if (set >= 0)
 		set_remove(aside(t), q, set, -1);
 	return -1;
+}
+
+/* An overlay stands alone until the switch puts it on top. */
+static int prepare(struct task *t, struct qmp *q, const json_t *overlay)
+{
+	json_t *alone = json_own(t, json_copy((json_t *)(uintptr_t)overlay));
+	json_object_set_new(alone, "backing", json_null());
+	return layer_open(t, q, alone, false);
+}
+
+/* ---- whole chains ---- */
+
+static bool complains_of(const struct task *try, const char *text)
+{
+	return try->code != NO_ERROR && strstr(try->params[0], text);
+}
+
+/* 0 also when the node is there already: another disk of the VM stands on it too. */
+static int layer_open_once(struct task *t, struct qmp *q, const json_t *layer, bool frozen)
+{
+	struct task *try = aside(t);
+	if (layer_open(try, q, layer, frozen) == 0 || complains_of(try, "Duplicate nodes"))
+		return 0;
+	return task_fail_params(t, try->code, try->params);
+}
+
+int disks_open(struct task *t, struct qmp *q, const json_t *layers, bool read_only)
+{
+	const json_t *layer;
+	size_t i;
+	json_array_foreach (layers, i, layer)
+		if (layer_open_once(t, q, layer, opened_frozen(layers, layer, read_only)) < 0) {
+			disks_close(aside(t), q, layers);
+			return -1;
+		}
+	return 0;
+}
+
+int disks_close(struct task *t, struct qmp *q, const json_t *layers)
+{
+	for (size_t i = json_array_size(layers); i-- > 0;) {
+		struct task *try = aside(t);
+		if (disks_forget(try, q, node_of(json_array_get(layers, i))) == 0)
+			continue;
+		if (complains_of(try, "in use") || complains_of(try, "busy"))
+			return 0;
+		return task_fail_params(t, try->code, try->params);
+	}
+	return 0;
 }
 
 /* QEMU's main loop serves QMP and completes the guest's I/O: commands sent back to back hold the
@@ -286,14 +359,13 @@ int disks_forget(struct task *t, struct qmp *q, const char *node)
 
 int disks_top(struct task *t, struct qmp *q, const char *disk, const char **ret_node)
 {
-	json_t *a = json_pack("{s:s, s:s}", "path", str(t, "/machine/peripheral/%s", disk),
-			      "property", "drive");
+	const char *path = streq(disk, VMM_NVRAM) ? "/machine/system.flash1"
+						  : str(t, "/machine/peripheral/%s", disk);
+	json_t *a = json_pack("{s:s, s:s}", "path", path, "property", "drive");
 	struct qmp_call c = { .command = "qom-get", .arguments = a, .query = true };
 	if (qmp_call(t, q, &c) < 0)
 		return -1;
 	const char *node = json_string_value(c.ret);
-	if (!node || !*node)
-		return fail(t, INTERNAL_ERROR, str(t, "disk %s has no medium", disk));
-	*ret_node = talloc_strdup(t, node);
+	*ret_node = talloc_strdup(t, node ? node : "");
 	return 0;
 }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct args;
@@ -23,8 +24,10 @@ struct vmm_config;
 struct vmm_disk;
 struct vmm_switch;
 
-/* The name of the disk's top layer, NULL when it has none. */
+/* The name of the disk's top layer, NULL with an error when it has none. */
 const char *disks_node(struct task *, const struct vmm_disk *);
+/* The same of an array of layers that has some. */
+const char *disks_top_node(struct task *, const json_t *layers);
 
 /* Opens all layers of all disks, each once, and adds them to the line. */
 int disks_args(struct task *, struct args *, const struct vmm_config *);
@@ -36,4 +39,8 @@ int disks_prepare(struct task *, struct qmp *, size_t n, const struct vmm_switch
 int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch *,
 		 double *ret_pause_ms);
 int disks_forget(struct task *, struct qmp *, const char *node);
+/* Opens the layers in a running QEMU, those that it has open already but for, lowest first; all or none. */
+int disks_open(struct task *, struct qmp *, const json_t *layers, bool read_only);
+/* Closes layers that no disk uses any more, from the top; it ends at one that another disk uses. */
+int disks_close(struct task *, struct qmp *, const json_t *layers);
 int disks_top(struct task *, struct qmp *, const char *disk, const char **ret_node);

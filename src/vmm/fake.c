@@ -3,7 +3,8 @@
  *
  * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
  *
- *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]}}
+ *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]},
+ *      "nics": ["nic-0"]}
  *
  * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
  * compare what was done.  In the environment
@@ -11,7 +12,8 @@
  *     STILLFRAME_FAKE=fail=switch_disks,hang=prepare
  *
  * makes these members fail, or hang until the task is cancelled or 30 s are over.  The power
- * button is heeded at once. */
+ * button is heeded at once, and so is a wish to unplug.  Where a test listens on DIR/agent.sock, it is
+ * the guest agent. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -129,18 +131,26 @@ static bool in_use(const json_t *state, const char *node)
 	return false;
 }
 
+static json_t *names_of(const json_t *layers)
+{
+	json_t *chain = json_array(), *layer;
+	size_t i;
+	json_array_foreach (layers, i, layer)
+		json_array_append(chain, json_object_get(layer, "node-name"));
+	return chain;
+}
+
 static json_t *first_state(const struct vmm_config *c)
 {
-	json_t *chains = json_object();
-	for (size_t i = 0; i < c->ndisks; i++) {
-		json_t *chain = json_array(), *layer;
-		size_t k;
-		json_array_foreach (c->disks[i].layers, k, layer)
-			json_array_append(chain, json_object_get(layer, "node-name"));
-		json_object_set_new(chains, c->disks[i].id, chain);
-	}
-	return json_pack("{s:s, s:b, s:[], s:o}", "uuid", c->uuid, "paused", c->paused, "prepared",
-			 "chains", chains);
+	json_t *chains = json_object(), *nics = json_array();
+	for (size_t i = 0; i < c->ndisks; i++)
+		json_object_set_new(chains, c->disks[i].id, names_of(c->disks[i].layers));
+	if (c->firmware.vars)
+		json_object_set_new(chains, VMM_NVRAM, names_of(c->firmware.vars));
+	for (size_t i = 0; i < c->nnics; i++)
+		json_array_append_new(nics, json_string(c->nics[i].id));
+	return json_pack("{s:s, s:b, s:[], s:o, s:o}", "uuid", c->uuid, "paused", c->paused,
+			 "prepared", "chains", chains, "nics", nics);
 }
 
 /* ---- the listener ---- */
@@ -361,27 +371,133 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 	if (!state)
 		return -1;
 	const char *node = top_of(state, disk);
-	if (!node)
+	if (!json_object_get(json_object_get(state, "chains"), disk))
 		return fail(t, INTERNAL_ERROR, str(t, "fake top: no disk %s", disk));
-	*ret_node = talloc_strdup(t, node);
+	*ret_node = talloc_strdup(t, node ? node : "");
 	return 0;
 }
 
-/* Says who it is, and ends. */
-static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+/* ---- devices that come and go ---- */
+
+/* The disk has these layers from now on; NULL: there is no such disk any more. */
+static int set_chain(struct task *t, struct vmm *vm, const char *member, const char *id,
+		     json_t *chain)
 {
-	static const char hello[] = "This is no guest.\r\n";
+	if (enter(t, vm->dir, member, id) < 0) {
+		json_decref(chain);
+		return -1;
+	}
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir), *chains = json_object_get(state, "chains");
+	if (chain)
+		json_object_set_new(chains, id, chain);
+	else
+		json_object_del(chains, id);
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static int plug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return set_chain(t, vm, "plug_disk", d->id, names_of(d->layers));
+}
+
+static int unplug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return set_chain(t, vm, "unplug_disk", d->id, NULL);
+}
+
+static int insert(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return set_chain(t, vm, "insert", d->id, names_of(d->layers));
+}
+
+static int eject(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return set_chain(t, vm, "eject", d->id, json_array());
+}
+
+static int set_nic(struct task *t, struct vmm *vm, const char *member, const char *id, bool there)
+{
+	if (enter(t, vm->dir, member, id) < 0)
+		return -1;
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir), *nics = json_object_get(state, "nics");
+	if (there)
+		json_array_append_new(nics, json_string(id));
+	else if (has(nics, id))
+		json_array_remove(nics, position(nics, id));
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static int plug_nic(struct task *t, struct vmm *vm, const struct vmm_nic *n)
+{
+	return set_nic(t, vm, "plug_nic", n->id, true);
+}
+
+static int unplug_nic(struct task *t, struct vmm *vm, const char *id)
+{
+	return set_nic(t, vm, "unplug_nic", id, false);
+}
+
+static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
+{
+	json_t *state = enter(t, vm->dir, "present", id) < 0 ? NULL : load(t, vm->dir);
+	if (!state)
+		return -1;
+	*ret = json_object_get(json_object_get(state, "chains"), id) ||
+	       has(json_object_get(state, "nics"), id);
+	return 0;
+}
+
+/* ---- doors ---- */
+
+/* A connection that says who it is, and ends. */
+static int hello(struct task *t, struct vmm *vm, const char *member, const char *words, int *ret_fd)
+{
 	int pair[2];
-	if (enter(t, vm->dir, "serial", "") < 0 || !load(t, vm->dir))
+	if (enter(t, vm->dir, member, "") < 0 || !load(t, vm->dir))
 		return -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return task_fail_errno(t, errno, "socketpair");
 	FD_SCOPE int theirs = pair[1];
 	FD_SCOPE int ours = pair[0];
-	if (io_write(t, theirs, hello, sizeof hello - 1, 1000) < 0)
+	if (io_write(t, theirs, words, strlen(words), 1000) < 0)
 		return -1;
 	*ret_fd = ours;
 	ours = -1;
+	return 0;
+}
+
+static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	return hello(t, vm, "serial", "This is no guest.\r\n", ret_fd);
+}
+
+static int vnc(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	return hello(t, vm, "vnc", "RFB 003.008\n", ret_fd);
+}
+
+static int screenshot(struct task *t, struct vmm *vm, int file)
+{
+	(void)file;
+	if (enter(t, vm->dir, "screenshot", "") < 0)
+		return -1;
+	return fail(t, INTERNAL_ERROR, "fake screenshot: there is no screen");
+}
+
+static int agent(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	if (enter(t, vm->dir, "agent", "") < 0)
+		return -1;
+	int fd = unix_connect(t, str(t, "%s/agent.sock", vm->dir));
+	if (fd < 0)
+		return -1;
+	*ret_fd = fd;
 	return 0;
 }
 
@@ -399,7 +515,17 @@ const struct vmm_driver vmm_fake = {
 	.switch_disks = switch_disks,
 	.forget = forget,
 	.top = top,
+	.plug_disk = plug_disk,
+	.plug_nic = plug_nic,
+	.unplug_disk = unplug_disk,
+	.unplug_nic = unplug_nic,
+	.present = present,
+	.insert = insert,
+	.eject = eject,
 	.serial = serial,
+	.vnc = vnc,
+	.screenshot = screenshot,
+	.agent = agent,
 	.kill = do_kill,
 	.release = release,
 };

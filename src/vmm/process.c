@@ -184,7 +184,7 @@ static int birth_init(struct task *t, const struct process_plan *p, struct birth
  * also why ids are set by number: the library's functions would tell all threads. */
 static bool drop_rights(const struct process_plan *p)
 {
-	if (geteuid() == 0 && (syscall(SYS_setgroups, 0, NULL) < 0 ||
+	if (geteuid() == 0 && (syscall(SYS_setgroups, 1, &p->common) < 0 ||
 			       syscall(SYS_setresgid, p->gid, p->gid, p->gid) < 0 ||
 			       syscall(SYS_setresuid, p->uid, p->uid, p->uid) < 0))
 		return false;

@@ -25,6 +25,7 @@ struct process_plan {
 	const int *fds; /* all that it inherits besides 0, 1 and 2; numbers stay */
 	uid_t uid;      /* heeded when we are root */
 	gid_t gid;
+	gid_t common; /* a further group */
 };
 
 /* Starts it.  0 says that the program itself runs. */

@@ -4,15 +4,18 @@
  *     args     opens files and sockets, writes the command line
  *     process  starts it without rights, notes its pid, finds it again
  *     qmp      talks to it
+ *     devices  what the guest finds where
  *     disks    layers, and the instant in which all disks switch
+ *     plug     devices that come and go
  *
- * In the VM's folder: pid, qmp.sock, serial.sock, qemu.log (what QEMU complained since its
+ * In the VM's folder: pid, qmp.sock, serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -22,6 +25,7 @@
 #include "base/text.h"
 #include "vmm/args.h"
 #include "vmm/disks.h"
+#include "vmm/plug.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
 #include "vmm/vmm.h"
@@ -120,6 +124,19 @@ static void on_io_error(struct vmm *vm, const json_t *data)
 	tell(vm, full ? VMM_NOSPACE : VMM_IOERROR, disk);
 }
 
+static void on_unplugged(struct vmm *vm, const json_t *data)
+{
+	const char *id = text_in(data, "device");
+	if (*id)
+		tell(vm, VMM_UNPLUGGED, id);
+}
+
+static void on_port(struct vmm *vm, const json_t *data)
+{
+	if (streq(text_in(data, "id"), "agent"))
+		tell(vm, VMM_AGENT, json_is_true(json_object_get(data, "open")) ? "open" : "");
+}
+
 static void on_event(void *arg, const char *name, const json_t *data)
 {
 	static const struct {
@@ -132,6 +149,8 @@ static void on_event(void *arg, const char *name, const json_t *data)
 		{ "SHUTDOWN", on_shutdown },
 		{ "GUEST_PANICKED", on_panic },
 		{ "BLOCK_IO_ERROR", on_io_error },
+		{ "DEVICE_DELETED", on_unplugged },
+		{ "VSERPORT_CHANGE", on_port },
 	};
 	for (size_t i = 0; i < COUNT(events); i++)
 		if (streq(name, events[i].name))
@@ -209,7 +228,8 @@ static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
 				     .nfds = a->nfds,
 				     .fds = a->fds,
 				     .uid = c->uid,
-				     .gid = c->gid };
+				     .gid = c->gid,
+				     .common = c->common };
 	int result = process_start(t, &plan, &vm->process);
 	/* Our copies go: a connection to a QEMU that is dead shall end, not wait. */
 	talloc_free(a);
@@ -354,13 +374,95 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 	return disks_top(t, vm->qmp, disk, ret_node);
 }
 
-static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+static int do_plug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
 {
-	int fd = unix_connect(t, str(t, "%s/serial.sock", vm->dir));
+	return plug_disk(t, vm->qmp, d);
+}
+
+static int do_plug_nic(struct task *t, struct vmm *vm, const struct vmm_nic *n)
+{
+	return plug_nic(t, vm->qmp, n);
+}
+
+static int do_unplug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return unplug_disk(t, vm->qmp, d);
+}
+
+static int do_unplug_nic(struct task *t, struct vmm *vm, const char *id)
+{
+	return unplug_nic(t, vm->qmp, id);
+}
+
+static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
+{
+	return plug_present(t, vm->qmp, id, ret);
+}
+
+static int insert(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return plug_insert(t, vm->qmp, d);
+}
+
+static int eject(struct task *t, struct vmm *vm, const struct vmm_disk *d)
+{
+	return plug_eject(t, vm->qmp, d);
+}
+
+/* ---- doors ---- */
+
+static int port(struct task *t, struct vmm *vm, const char *name, int *ret_fd)
+{
+	int fd = unix_connect(t, str(t, "%s/%s.sock", vm->dir, name));
 	if (fd < 0)
 		return -1;
 	*ret_fd = fd;
 	return 0;
+}
+
+static int serial(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	return port(t, vm, "serial", ret_fd);
+}
+
+static int agent(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	return port(t, vm, "agent", ret_fd);
+}
+
+/* QEMU's VNC server listens nowhere: it gets one end of a pair of sockets. */
+static int vnc(struct task *t, struct vmm *vm, int *ret_fd)
+{
+	const char *name = str(t, "vnc-%s", random_hex(t, 8));
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return task_fail_errno(t, errno, "socketpair");
+	FD_SCOPE int theirs = pair[1];
+	FD_SCOPE int ours = pair[0];
+	struct qmp_call c = { .command = "getfd",
+			      .arguments = json_pack("{s:s}", "fdname", name),
+			      .fd = theirs };
+	if (qmp_call(t, vm->qmp, &c) < 0 || qmp_do(t, vm->qmp, "add_client",
+						   json_pack("{s:s, s:s, s:b}", "protocol", "vnc",
+							     "fdname", name, "skipauth", true)) < 0)
+		return -1;
+	*ret_fd = ours;
+	ours = -1;
+	return 0;
+}
+
+static int screenshot(struct task *t, struct vmm *vm, int file)
+{
+	struct qmp_call add = { .command = "add-fd", .fd = file };
+	if (qmp_call(t, vm->qmp, &add) < 0)
+		return -1;
+	json_int_t set = json_integer_value(json_object_get(add.ret, "fdset-id"));
+	struct task *after = task_new(t, t->name);
+	int result = qmp_do(t, vm->qmp, "screendump",
+			    json_pack("{s:s, s:s}", "filename",
+				      str(t, "/dev/fdset/%lld", (long long)set), "format", "png"));
+	qmp_do(after, vm->qmp, "remove-fd", json_pack("{s:I}", "fdset-id", set));
+	return result;
 }
 
 const struct vmm_driver vmm_qemu = {
@@ -377,7 +479,17 @@ const struct vmm_driver vmm_qemu = {
 	.switch_disks = switch_disks,
 	.forget = forget,
 	.top = top,
+	.plug_disk = do_plug_disk,
+	.plug_nic = do_plug_nic,
+	.unplug_disk = do_unplug_disk,
+	.unplug_nic = do_unplug_nic,
+	.present = present,
+	.insert = insert,
+	.eject = eject,
 	.serial = serial,
+	.vnc = vnc,
+	.screenshot = screenshot,
+	.agent = agent,
 	.kill = do_kill,
 	.release = release,
 };

@@ -14,17 +14,40 @@
 struct task;
 struct vmm; /* one running VM, owned by its driver until release */
 
+/* What a device is to the guest.  SATA and E1000E need no drivers that an installer might lack. */
+enum vmm_model { VMM_VIRTIO, VMM_SATA, VMM_E1000E };
+
+/* There are so many places, and a device at a position is at the same address in every start: guests
+ * name their devices by it, and what was plugged in comes back where it was. */
+enum { VMM_DISKS = 28, VMM_SATA_DISKS = 6, VMM_NICS = 7 };
+
 struct vmm_disk {
 	const char *id;       /* of the device: letters, digits and '-' */
+	unsigned position;    /* < VMM_DISKS; for SATA and CD drives < VMM_SATA_DISKS */
 	const char *serial;   /* given to the guest, which sees the first 20 characters */
-	const json_t *layers; /* array, lowest first, as sr's blockdev() gives it */
+	const json_t *layers; /* array, lowest first, as sr's blockdev() gives it; NULL: a CD drive
+	                          without a disc */
+	enum vmm_model model; /* VMM_VIRTIO or VMM_SATA */
+	bool cd;              /* a drive whose disc can be changed, always on SATA */
 	bool read_only;
 	int bootindex; /* 1 is first; 0: none */
 };
 
 struct vmm_nic {
 	const char *id;
-	const char *mac; /* aa:bb:cc:dd:ee:ff */
+	unsigned position;    /* < VMM_NICS */
+	const char *mac;      /* aa:bb:cc:dd:ee:ff */
+	enum vmm_model model; /* VMM_VIRTIO or VMM_E1000E */
+	int tap;       /* descriptor of a tap device, stays the caller's; -1: user-mode network */
+	int bootindex; /* 0: no boot ROM either */
+};
+
+/* UEFI: the program, and the store of its variables, which a switch takes along as the disk VMM_NVRAM. */
+#define VMM_NVRAM "nvram"
+struct vmm_firmware {
+	const json_t *code; /* array of one layer; NULL: BIOS */
+	const json_t *vars; /* array, lowest first */
+	bool secure;        /* the guest cannot write the store but through the program */
 };
 
 struct vmm_config {
@@ -36,6 +59,13 @@ struct vmm_config {
 	const char *accel; /* "tcg" or "kvm", as vmm_accel() answers */
 	uid_t uid;         /* what the VM's process runs as; the daemon's own when not root */
 	gid_t gid;
+	gid_t common; /* a further group, for devices that all VMs may use */
+	const char
+		*generation_id; /* a uuid that is new for each copy and each revert; NULL: none */
+	struct vmm_firmware firmware;
+	int tpm;                    /* connected control socket of an emulator; -1: none */
+	bool ends_on_reboot;        /* a reset by the guest ends it */
+	bool stands_still_on_crash; /* a panic leaves it paused, to be looked at */
 	int kernel, ramdisk; /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
 	const char *cmdline; /* kernel arguments of a direct boot */
 	size_t ndisks;
@@ -53,11 +83,13 @@ enum vmm_event {
 	                   "shutdown": the guest powered off; "crash": it panicked; else "" */
 	VMM_STOPPED, /* it stands still, and no VMM_NOSPACE said so: paused by us, mostly */
 	VMM_RESUMED,
-	VMM_NOSPACE,  /* it stands still since the storage of disk `detail` is full; no
+	VMM_NOSPACE,   /* it stands still since the storage of disk `detail` is full; no
 	                   VMM_STOPPED follows.  resume() tries the same write again */
-	VMM_IOERROR,  /* the storage of disk `detail` failed; the guest was told and runs on */
-	VMM_REBOOTED, /* the guest reset itself; firmware may add a second one */
-	VMM_CRASHED,  /* the guest panicked; VMM_EXITED follows */
+	VMM_IOERROR,   /* the storage of disk `detail` failed; the guest was told and runs on */
+	VMM_REBOOTED,  /* the guest reset itself; firmware may add a second one */
+	VMM_CRASHED,   /* the guest panicked; VMM_EXITED follows, or it stands still */
+	VMM_UNPLUGGED, /* device `detail` is gone, now or with a delay after unplug() */
+	VMM_AGENT,     /* the guest agent opened ("open") or closed ("") its port */
 };
 
 /* Called from the VM's reader thread, one event at a time, never before start() or adopt() has
@@ -104,11 +136,32 @@ struct vmm_driver {
 			    double *ret_pause_ms);
 	/* Closes a node that no disk uses; one that is not open is no error. */
 	int (*forget)(struct task *, struct vmm *, const char *node);
-	/* The node that the disk's guest writes now, on t. */
+	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
+
+	/* A device appears in the running guest, or nothing has happened. */
+	int (*plug_disk)(struct task *, struct vmm *, const struct vmm_disk *);
+	int (*plug_nic)(struct task *, struct vmm *, const struct vmm_nic *);
+	/* Asks the guest to let go of the device, and waits; what it was made of is closed.  One that is
+	 * not there is no error.  DEVICE_DETACH_TIMEOUT [type, id, s]: the guest did not; should it
+	 * still do so, VMM_UNPLUGGED says it, and this is to be called again. */
+	int (*unplug_disk)(struct task *, struct vmm *, const struct vmm_disk *);
+	int (*unplug_nic)(struct task *, struct vmm *, const char *id);
+	/* Is there such a device? */
+	int (*present)(struct task *, struct vmm *, const char *id, bool *ret);
+	/* The disc in a CD drive: an empty one gets disk->layers, any other loses its disc.
+	 * VBD_TRAY_LOCKED [id]: the guest holds it fast. */
+	int (*insert)(struct task *, struct vmm *, const struct vmm_disk *);
+	int (*eject)(struct task *, struct vmm *, const struct vmm_disk *);
 	/* A connection to the serial port, both ways; the caller closes it.  There is one at a
 	 * time: a second one is silent until the first is closed. */
 	int (*serial)(struct task *, struct vmm *, int *ret_fd);
+	/* A connection to the screen, which speaks RFB; the caller closes it.  Any number of them. */
+	int (*vnc)(struct task *, struct vmm *, int *ret_fd);
+	/* What the screen shows, as a PNG into the file. */
+	int (*screenshot)(struct task *, struct vmm *, int file);
+	/* A connection to the guest agent's port, one at a time; the caller closes it. */
+	int (*agent)(struct task *, struct vmm *, int *ret_fd);
 
 	/* Pulls the plug of a VM that adopt() found but got no answer from.  One that is not there
 	 * is no error. */

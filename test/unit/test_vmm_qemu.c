@@ -136,6 +136,7 @@ static struct place *place_new(struct task *t, size_t n)
 		json_array_append(p->layers[i], layer(t, p, "base", NULL, true));
 		json_array_append(p->layers[i], layer(t, p, top, "base", false));
 		p->disks[i] = (struct vmm_disk){ .id = name(t, "disk", i),
+						 .position = (unsigned)i,
 						 .serial = "a \"serial\", 20 ch",
 						 .layers = p->layers[i],
 						 .bootindex = (int)i + 1 };
@@ -150,6 +151,8 @@ static struct place *place_new(struct task *t, size_t n)
 					 .gid = NOBODY,
 					 .kernel = -1,
 					 .ramdisk = -1,
+					 .tpm = -1,
+					 .common = NOBODY,
 					 .cmdline = "",
 					 .ndisks = n,
 					 .disks = p->disks };
@@ -450,7 +453,7 @@ static void many_disks(struct task *t)
 	struct heard *h = heard_new(t);
 	FD_SCOPE int ours = open("/etc/hostname", O_RDONLY); /* to be inherited, if by mistake */
 	CHECK(ours >= 0);
-	struct vmm_nic nic = { "nic0", "02:00:00:00:00:01" };
+	struct vmm_nic nic = { .id = "nic0", .mac = "02:00:00:00:00:01", .tap = -1 };
 	p->config.nnics = 1;
 	p->config.nics = &nic;
 	struct vmm *vm = start(t, p, h);
