@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "api/firmware.h"
 #include "api/guests.h"
 #include "api/settings.h"
 #include "api/storage.h"
@@ -78,13 +79,30 @@ static int add_kernel(struct task *t, const struct VM_row *vm, struct vmm_config
 
 /* ---- devices ---- */
 
-static int by_position(const void *a, const void *b)
+/* platform:device-model.  XenServer's two names stand for emulated devices that every guest knows. */
+static const struct model_row {
+	const char *name;
+	enum vmm_model disk, nic;
+} models[] = {
+	{ "virtio", VMM_VIRTIO, VMM_VIRTIO },
+	{ "ahci", VMM_SATA, VMM_E1000E },
+	{ "qemu-upstream-compat", VMM_SATA, VMM_E1000E },
+	{ "qemu-upstream-uefi", VMM_SATA, VMM_E1000E },
+};
+
+static const struct model_row *model_of(struct task *t, const struct VM_row *vm)
 {
-	const struct VBD_row *x = *(struct VBD_row *const *)a, *y = *(struct VBD_row *const *)b;
-	return atoi(x->userdevice) - atoi(y->userdevice);
+	const char *name = map_get(&vm->platform, "device-model");
+	if (!name || !*name)
+		return &models[0];
+	for (size_t i = 0; i < COUNT(models); i++)
+		if (streq(models[i].name, name))
+			return &models[i];
+	return fail_ptr(t, VALUE_NOT_SUPPORTED, "platform:device-model", name,
+			"it is one of virtio, ahci, qemu-upstream-compat, qemu-upstream-uefi");
 }
 
-static int add_disk(struct task *t, const struct VBD_row *vbd, int bootindex, struct vmm_disk *ret)
+static int add_layers(struct task *t, const struct VBD_row *vbd, struct vmm_disk *d)
 {
 	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
@@ -93,52 +111,100 @@ static int add_disk(struct task *t, const struct VBD_row *vbd, int bootindex, st
 		return -1;
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
-	ret->read_only = vbd->mode == vbd_mode_RO || vdi->is_a_snapshot || vdi->read_only;
+	d->read_only = vbd->mode == vbd_mode_RO || vdi->is_a_snapshot || vdi->read_only;
 	/* Never so by our own doing; a volume that others stand on must not change whatever happened. */
-	if (!ret->read_only && storage_has_layers(t, vdi->location))
+	if (!d->read_only && storage_has_layers(t, vdi->location))
 		return fail(t, VDI_READONLY, vdi->row.ref);
-	if (sr->layout->blockdev(t, sr, vdi->location, !ret->read_only, &layers) < 0)
+	if (sr->layout->blockdev(t, sr, vdi->location, !d->read_only, &layers) < 0)
 		return -1;
-	ret->id = vbd_device_id(t, vbd->userdevice);
-	ret->position = (unsigned)atoi(vbd->userdevice);
-	ret->serial = vdi->uuid;
-	ret->layers = layers;
-	ret->bootindex = bootindex;
+	d->serial = vdi->uuid;
+	d->layers = layers;
 	return 0;
+}
+
+int boot_disk(struct task *t, const struct VM_row *vm, const struct VBD_row *vbd,
+	      struct vmm_disk *ret)
+{
+	const struct model_row *m = model_of(t, vm);
+	if (!m)
+		return -1;
+	struct vmm_disk d = {
+		.id = vbd_device_id(t, vbd->userdevice),
+		.position = (unsigned)atoi(vbd->userdevice),
+		.cd = vbd->type == vbd_type_CD,
+		.model = vbd->type == vbd_type_CD ? VMM_SATA : m->disk,
+		.read_only = true,
+	};
+	if (!vbd->empty && add_layers(t, vbd, &d) < 0)
+		return -1;
+	*ret = d;
+	return 0;
+}
+
+int boot_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+	     struct vmm_nic *ret)
+{
+	const struct model_row *m = model_of(t, vm);
+	if (!m)
+		return -1;
+	*ret = (struct vmm_nic){
+		.id = str(t, "nic-%s", vif->device),
+		.position = (unsigned)atoi(vif->device),
+		.mac = vif->MAC,
+		.model = m->nic,
+		.tap = -1,
+	};
+	return 0;
+}
+
+static int by_position(const void *a, const void *b)
+{
+	const struct vmm_disk *x = a, *y = b;
+	return (int)x->position - (int)y->position;
 }
 
 static int add_disks(struct task *t, const struct VM_row *vm, struct vmm_config *c)
 {
-	struct VBD_row **vbds = (struct VBD_row **)db_find(t, &class_VBD, "VM", vm->row.ref);
-	size_t n = 0;
-	while (vbds[n])
-		n++;
-	struct vmm_disk *disks = talloc_zero_array(t, struct vmm_disk, n + 1);
-	qsort(vbds, n, sizeof *vbds, by_position);
-	for (size_t i = 0; i < n; i++) {
-		if (vbds[i]->type != vbd_type_Disk || vbds[i]->empty)
+	struct vmm_disk *disks = NULL;
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
+		if (!vbd->currently_attached)
 			continue;
-		if (add_disk(t, vbds[i], (int)i + 1, &disks[c->ndisks]) < 0)
+		disks = talloc_realloc(t, disks, struct vmm_disk, c->ndisks + 1);
+		if (boot_disk(t, vm, vbd, &disks[c->ndisks]) < 0)
 			return -1;
 		c->ndisks++;
 	}
+	if (c->ndisks)
+		qsort(disks, c->ndisks, sizeof *disks, by_position);
 	c->disks = disks;
 	return 0;
 }
 
-static void add_nics(struct task *t, const struct VM_row *vm, struct vmm_config *c)
+static int add_nics(struct task *t, const struct VM_row *vm, struct vmm_config *c)
 {
-	struct vmm_nic *nics = NULL;
 	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
-		nics = talloc_realloc(t, nics, struct vmm_nic, c->nnics + 1);
-		nics[c->nnics++] = (struct vmm_nic){
-			.id = str(t, "nic-%s", vif->device),
-			.position = (unsigned)atoi(vif->device),
-			.mac = vif->MAC,
-			.tap = -1,
-		};
+		c->nics = talloc_realloc(t, c->nics, struct vmm_nic, c->nnics + 1);
+		if (boot_nic(t, vm, vif, &c->nics[c->nnics]) < 0)
+			return -1;
+		c->nnics++;
 	}
-	c->nics = nics;
+	return 0;
+}
+
+/* HVM_boot_params:order has a letter for each kind: c disks, d CD drives, n network.  Within a kind the
+ * position decides. */
+static void set_boot_order(const struct VM_row *vm, struct vmm_config *c)
+{
+	const char *order = map_get(&vm->HVM_boot_params, "order");
+	int next = 1;
+	for (const char *p = order && *order ? order : "cd"; *p; p++) {
+		for (size_t i = 0; i < c->ndisks; i++)
+			if (c->disks[i].bootindex == 0 && *p == (c->disks[i].cd ? 'd' : 'c'))
+				c->disks[i].bootindex = next++;
+		for (size_t i = 0; i < c->nnics; i++)
+			if (c->nics[i].bootindex == 0 && *p == 'n')
+				c->nics[i].bootindex = next++;
+	}
 }
 
 /* ---- the whole ---- */
@@ -146,6 +212,18 @@ static void add_nics(struct task *t, const struct VM_row *vm, struct vmm_config 
 static uint64_t round_up_mib(int64_t bytes)
 {
 	return ((uint64_t)bytes + (1 << 20) - 1) & ~(uint64_t)((1 << 20) - 1);
+}
+
+/* "<63 bits>:<63 bits>", as XenServer writes them, as the 128 bits that the guest sees. */
+static const char *generation_uuid(struct task *t, const char *id)
+{
+	struct list halves = list_split(t, id, ':');
+	int64_t v[2];
+	if (halves.n != 2 || !text_int(halves.v[0], &v[0]) || !text_int(halves.v[1], &v[1]))
+		return NULL;
+	return str(t, "%08x-%04x-%04x-%04x-%012llx", (unsigned)(v[0] >> 32),
+		   (unsigned)(v[0] >> 16 & 0xffff), (unsigned)(v[0] & 0xffff),
+		   (unsigned)(v[1] >> 48 & 0xffff), (unsigned long long)v[1] & 0xffffffffffff);
 }
 
 struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
@@ -158,18 +236,25 @@ struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 	c->memory = round_up_mib(vm->memory_static_max);
 	c->vcpus = (unsigned)vm->VCPUs_at_startup;
 	c->accel = settings.accel;
-	c->uid = settings.qemu_uid;
-	c->gid = c->common = settings.qemu_gid;
-	if (!c->dir || add_disks(t, vm, c) < 0 || add_kernel(t, vm, c) < 0) {
+	c->uid = settings.qemu_uid + (settings.qemu_uids > 1 ? (uid_t)vm->domid : 0);
+	c->gid = settings.qemu_gid + (settings.qemu_uids > 1 ? (gid_t)vm->domid : 0);
+	c->common = settings.qemu_gid;
+	c->generation_id = generation_uuid(t, vm->generation_id);
+	c->ends_on_reboot = vm->actions_after_reboot == on_normal_exit_destroy;
+	c->stands_still_on_crash = vm->actions_after_crash == on_crash_behaviour_preserve;
+	if (!c->dir || add_disks(t, vm, c) < 0 || add_nics(t, vm, c) < 0 ||
+	    add_kernel(t, vm, c) < 0 || firmware_config(t, vm, &c->firmware) < 0) {
 		boot_done(c);
 		return NULL;
 	}
-	add_nics(t, vm, c);
+	set_boot_order(vm, c);
 	return c;
 }
 
 void boot_done(struct vmm_config *c)
 {
+	for (size_t i = 0; i < c->nnics; i++)
+		fd_close(&c->nics[i].tap);
 	fd_close(&c->kernel);
 	fd_close(&c->ramdisk);
 }

@@ -10,5 +10,9 @@ struct task;
 /* On t.  Opens the kernel of a direct boot, which must lie in the state folder's boot/ or in a
  * folder that the configuration names (BOOTLOADER_FAILED [vm, why]). */
 struct vmm_config *boot_config(struct task *, const struct VM_row *);
+/* One drive or interface of it, as it would be at the next start, or as it is plugged now.  A
+ * descriptor in the latter is the caller's to close. */
+int boot_disk(struct task *, const struct VM_row *, const struct VBD_row *, struct vmm_disk *ret);
+int boot_nic(struct task *, const struct VM_row *, const struct VIF_row *, struct vmm_nic *ret);
 /* Closes what boot_config() opened. */
 void boot_done(struct vmm_config *);

@@ -10,6 +10,8 @@
 
 #include "api/message.h"
 #include "api/operation.h"
+#include "api/plug.h"
+#include "api/power_on.h"
 #include "api/settings.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -18,8 +20,9 @@
 
 struct guest {
 	struct guest *next;
-	const char *ref; /* of the VM */
-	struct vmm *vmm; /* NULL while it is being started */
+	const char *ref;  /* of the VM */
+	struct vmm *vmm;  /* NULL while it is being started */
+	int64_t since_ms; /* it runs, as far as this daemon knows */
 	int users;
 	bool gone; /* not to be used any more */
 };
@@ -56,6 +59,7 @@ static struct guest *add(const char *ref)
 {
 	struct guest *g = talloc_zero(NULL, struct guest);
 	g->ref = talloc_strdup(g, ref);
+	g->since_ms = clock_ms();
 	g->next = all.guests;
 	all.guests = g;
 	return g;
@@ -202,12 +206,25 @@ static void storage_failed(struct task *t, const char *ref, const char *disk)
 			      disk);
 }
 
-static void exited(struct task *t, struct guest *g)
+static void exited(struct task *t, struct guest *g, const char *how)
 {
 	const char *ref = talloc_strdup(t, g->ref);
-	log_line(t, "guest ended vm=%s", ref);
+	int64_t ran_ms = clock_ms() - g->since_ms;
+	log_line(t, "guest ended vm=%s how=%s", ref, *how ? how : "unknown");
 	write_state(t, ref, vm_power_state_Halted);
 	retire(g);
+	power_on_after_end(t, ref, how, ran_ms);
+}
+
+/* The guest stands still, or ends, as actions_after_crash says. */
+static void crashed(struct task *t, const char *ref)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm)
+		return;
+	log_line(t, "guest crashed vm=%s", vm->uuid);
+	message_create(t, "VM_CRASHED", 3, cls_VM, vm->uuid,
+		       str(t, "VM '%s' (uuid: %s) crashed", vm->name_label, vm->uuid));
 }
 
 static void handle(struct task *t, const struct happening *h)
@@ -215,7 +232,7 @@ static void handle(struct task *t, const struct happening *h)
 	struct guest *g = h->guest;
 	switch (h->event) {
 	case VMM_EXITED:
-		exited(t, g);
+		exited(t, g, h->detail);
 		break;
 	case VMM_STOPPED:
 	case VMM_RESUMED:
@@ -232,10 +249,10 @@ static void handle(struct task *t, const struct happening *h)
 		log_line(t, "guest reset itself vm=%s", g->ref);
 		break;
 	case VMM_CRASHED:
-		log_line(t, "guest crashed vm=%s", g->ref);
+		crashed(t, g->ref);
 		break;
 	case VMM_UNPLUGGED:
-		log_line(t, "guest let go of a device vm=%s device=%s", g->ref, h->detail);
+		plug_gone(t, g->ref, h->detail);
 		break;
 	case VMM_AGENT:
 		log_line(t, "guest agent vm=%s %s", g->ref, *h->detail ? "came" : "went");
@@ -450,8 +467,10 @@ static void adopt(struct task *t, const struct VM_row *vm)
 	unreserve(g, vmm);
 	if (vmm) {
 		log_line(t, "guest adopted vm=%s", vm->uuid);
-		if (!halted)
+		if (!halted) {
 			write_state(t, vm->row.ref, state_of(t, vmm));
+			plug_settle_all(t, vm->row.ref);
+		}
 		return;
 	}
 	retire(g);

@@ -120,6 +120,12 @@ int operation_check(struct task *t, const struct VM_row *vm, enum vm_operations 
 
 /* ---- marking ---- */
 
+static int mark(struct task *t, struct row *r, const char *op)
+{
+	map_set(r, field_map(r, model_field(r->class, "current_operations")), t->ref, op);
+	return undo_operation_end(t, r->class->name, r->ref) < 0 ? -1 : db_put(t, r);
+}
+
 /* 1: marked; 0: busy, and the row says with what; -1: failed. */
 static int try_begin(struct task *t, const char *ref, enum vm_operations op, struct VM_row **ret)
 {
@@ -134,8 +140,7 @@ static int try_begin(struct task *t, const char *ref, enum vm_operations op, str
 		*ret = vm;
 		return 0;
 	}
-	map_set(vm, &vm->current_operations, t->ref, op_text(op));
-	if (undo_operation_end(t, "VM", ref) < 0 || db_put(t, &vm->row) < 0 || db_commit(t) < 0)
+	if (mark(t, &vm->row, op_text(op)) < 0 || db_commit(t) < 0)
 		return -1;
 	*ret = vm;
 	return 1;
@@ -172,10 +177,24 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 		in_progress(t, &vdi->row, &vdi->current_operations);
 		return NULL;
 	}
-	map_set(vdi, &vdi->current_operations, t->ref, enum_text("vdi_operations", (int)op));
-	if (undo_operation_end(t, "VDI", ref) < 0 || db_put(t, &vdi->row) < 0 || db_commit(t) < 0)
+	if (mark(t, &vdi->row, enum_text("vdi_operations", (int)op)) < 0 || db_commit(t) < 0)
 		return NULL;
 	return vdi;
+}
+
+struct row *operation_begin_device(struct task *t, const struct class *c, const char *ref,
+				   const char *op)
+{
+	DB_SCOPE(t);
+	struct row *r = db_get_row(t, c, ref);
+	if (!r)
+		return NULL;
+	const struct map *running = field_map(r, model_field(c, "current_operations"));
+	if (running->n) {
+		in_progress(t, r, running);
+		return NULL;
+	}
+	return mark(t, r, op) < 0 || db_commit(t) < 0 ? NULL : r;
 }
 
 int operation_end(struct task *t)

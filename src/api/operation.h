@@ -16,6 +16,10 @@ struct VM_row *operation_begin(struct task *, const char *vm, enum vm_operations
 /* The same for a disk; no power state is looked at.  verb is for the error text of a disk in use. */
 struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_operations op);
 
+/* The same for a drive or an interface; op is a value of vbd_operations or vif_operations. */
+struct row *operation_begin_device(struct task *, const struct class *, const char *ref,
+				   const char *op);
+
 /* Takes the operation's marks off all objects and drops its journal rows.  The last step of the
  * transaction that writes the result: rows read before are stale after it. */
 int operation_end(struct task *);

@@ -44,10 +44,11 @@ static int mark_disk(struct task *t, struct VDI_row *vdi, enum vdi_operations op
 	return db_put(t, &vdi->row);
 }
 
-static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd,
+/* id: of the disk in the VMM; attached: the guest may be writing it. */
+static int add_disk(struct task *t, struct plan *p, const char *ref, const char *id, bool attached,
 		    enum vdi_operations op)
 {
-	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
+	struct VDI_row *vdi = db_get(t, VDI, ref);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
 	if (!sr || check_disk(t, vdi, p->vm) < 0 || mark_disk(t, vdi, op) < 0)
 		return -1;
@@ -55,11 +56,17 @@ static int add_disk(struct task *t, struct plan *p, const struct VBD_row *vbd,
 	p->v[p->n++] = (struct plan_disk){
 		.vdi = vdi,
 		.sr = sr,
-		.id = vbd_device_id(t, vbd->userdevice),
-		.written = p->vmm && vbd->currently_attached && vbd->mode == vbd_mode_RW &&
-			   !vdi->is_a_snapshot && !vdi->read_only,
+		.id = id,
+		.written = p->vmm && attached && !vdi->is_a_snapshot && !vdi->read_only,
 	};
 	return 0;
+}
+
+static int add_drive(struct task *t, struct plan *p, const struct VBD_row *vbd,
+		     enum vdi_operations op)
+{
+	return add_disk(t, p, vbd->VDI, vbd_device_id(t, vbd->userdevice),
+			vbd->currently_attached && vbd->mode == vbd_mode_RW, op);
 }
 
 struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
@@ -77,9 +84,13 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
 		    plan_find(p, vbd->VDI))
 			continue;
-		if (add_disk(t, p, vbd, op) < 0)
+		if (add_drive(t, p, vbd, op) < 0)
 			return NULL;
 	}
+	/* The store of UEFI variables is one more disk. */
+	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
+	if (has_store && add_disk(t, p, vm->NVRAM_VDI, VMM_NVRAM, true, op) < 0)
+		return NULL;
 	return db_commit(t) < 0 ? NULL : p;
 }
 

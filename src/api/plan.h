@@ -28,7 +28,7 @@ struct plan {
 	double pause_ms;
 };
 
-/* The disks of the VM's drives, each once, those of the refs in ignore left out; they are marked as busy
+/* The disks of the VM's drives and its UEFI store, each once, those of the refs in ignore left out; they are marked as busy
  * with op until operation_end().  VDI_IN_USE when another VM's process has one,
  * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
 struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore,

@@ -14,8 +14,9 @@ struct settings {
 	const struct vmm_driver *vmm;
 	const char *accel;     /* "tcg" or "kvm" */
 	struct list boot_dirs; /* where PV-kernel and PV-ramdisk may lie; absolute */
-	uid_t qemu_uid;
-	gid_t qemu_gid;
+	uid_t qemu_uid; /* the VM with the number n runs as qemu_uid + n; where qemu_uids is 1, */
+	gid_t qemu_gid; /* all do as these two.  The group is for devices that all VMs may use */
+	unsigned qemu_uids;
 	const char *version;
 };
 extern struct settings settings;

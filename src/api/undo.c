@@ -3,6 +3,7 @@
 
 #include "api/guests.h"
 #include "api/operation.h"
+#include "api/plug.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "base/crash.h"
@@ -32,6 +33,11 @@ int undo_overlay_keep(struct task *t, const char *vm, const char *vdi, const cha
 int undo_guest_kill(struct task *t, const char *vm)
 {
 	return journal_add(t, "GUEST_KILL", vm, NULL);
+}
+
+int undo_device_settle(struct task *t, const char *class, const char *ref)
+{
+	return journal_add(t, "DEVICE_SETTLE", class, ref, NULL);
 }
 
 int undo_record_delete(struct task *t, const char *class, const char *ref)
@@ -141,6 +147,12 @@ static int guest_kill(struct task *t, args a, const char *op)
 	if (guest_mark_halted(t, vm) < 0)
 		return -1;
 	return db_commit(t);
+}
+
+static int device_settle(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return plug_settle(t, model_class(a[0]), a[1]);
 }
 
 static int record_delete(struct task *t, args a, const char *op)

@@ -26,6 +26,10 @@ int undo_overlay_keep(struct task *, const char *vm, const char *vdi, const char
 /* Ends the VM's process. */
 int undo_guest_kill(struct task *, const char *vm);
 
+/* The drive or interface (class VBD or VIF) is about to be plugged or unplugged: the VM is asked what
+ * it has, and the row made to say the same. */
+int undo_device_settle(struct task *, const char *class, const char *ref);
+
 /* Deletes a row and what hangs on it. */
 int undo_record_delete(struct task *, const char *class, const char *ref);
 

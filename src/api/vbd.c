@@ -5,9 +5,7 @@
 #include "api/vm.h"
 #include "base/task.h"
 #include "db/db.h"
-
-/* The guest's firmware and PCI bus have room for this many. */
-enum { POSITIONS = 28 };
+#include "vmm/vmm.h"
 
 const char *vbd_device_id(struct task *t, const char *userdevice)
 {
@@ -34,7 +32,7 @@ static bool is_taken(struct task *t, const struct VBD_row *mine, const char *use
 int vbd_check_device(struct task *t, const struct VBD_row *vbd)
 {
 	int64_t n;
-	if (!text_int(vbd->userdevice, &n) || n < 0 || n >= POSITIONS ||
+	if (!text_int(vbd->userdevice, &n) || n < 0 || n >= VMM_DISKS ||
 	    !streq(vbd->userdevice, str(t, "%lld", (long long)n)))
 		return fail(t, INVALID_DEVICE, vbd->userdevice);
 	if (is_taken(t, vbd, vbd->userdevice))
@@ -42,10 +40,30 @@ int vbd_check_device(struct task *t, const struct VBD_row *vbd)
 	return 0;
 }
 
+int vbd_check_free(struct task *t, const struct VBD_row *mine)
+{
+	struct VDI_row *vdi = db_get(t, VDI, mine->VDI);
+	if (!vdi)
+		return -1;
+	for (size_t i = 0; i < vdi->current_operations.n; i++) {
+		const struct pair *op = &vdi->current_operations.v[i];
+		if (!streq(op->key, t->ref))
+			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref, op->value,
+				    op->key);
+	}
+	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
+		bool shared =
+			vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
+		if (vbd->currently_attached && !shared)
+			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
+	}
+	return 0;
+}
+
 /* "autodetect": the first position that is free. */
 static const char *free_position(struct task *t, const struct VBD_row *vbd)
 {
-	for (int i = 0; i < POSITIONS; i++)
+	for (int i = 0; i < VMM_DISKS; i++)
 		if (!is_taken(t, vbd, str(t, "%d", i)))
 			return str(t, "%d", i);
 	return fail_ptr(t, DEVICE_ALREADY_EXISTS, "autodetect");
@@ -53,10 +71,7 @@ static const char *free_position(struct task *t, const struct VBD_row *vbd)
 
 static int check_owner(struct task *t, const struct VM_row *vm)
 {
-	if (vm->is_a_snapshot)
-		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "create");
-	/* Drives are plugged when the VM starts. */
-	return vm->power_state == vm_power_state_Halted ? 0 : bad_power_state(t, vm, "halted");
+	return vm->is_a_snapshot ? fail(t, VM_IS_SNAPSHOT, vm->row.ref, "create") : 0;
 }
 
 int VBD_create(struct task *t, struct VBD_create *a)
@@ -101,7 +116,7 @@ int VBD_destroy(struct task *t, struct VBD_destroy *a)
 		return -1;
 	if (vbd->currently_attached)
 		return fail(t, OPERATION_NOT_ALLOWED,
-			    "the drive is attached; shut the VM down first");
+			    "the drive is attached; unplug it or shut the VM down first");
 	struct VM_row *vm = db_seek(t, VM, vbd->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");

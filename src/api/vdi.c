@@ -61,6 +61,8 @@ static int check_unused(struct task *t, const struct VDI_row *vdi, const char *o
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		if (vbd->currently_attached)
 			return fail(t, VDI_IN_USE, vdi->row.ref, operation);
+	if (*db_find(t, &class_VM, "NVRAM_VDI", vdi->row.ref))
+		return fail(t, VDI_IN_USE, vdi->row.ref, operation);
 	if (vdi->current_operations.n)
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
 			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);

@@ -7,8 +7,7 @@
 #include "api/vm.h"
 #include "base/task.h"
 #include "db/db.h"
-
-enum { POSITIONS = 7 };
+#include "vmm/vmm.h"
 
 /* Six bytes of hex with colons between, unicast, on t in lower case; NULL: it is none. */
 static const char *mac_text(struct task *t, const char *s)
@@ -27,7 +26,7 @@ static const char *mac_text(struct task *t, const char *s)
 static int check_device(struct task *t, const char *vm, const char *device)
 {
 	int64_t n;
-	if (!text_int(device, &n) || n < 0 || n >= POSITIONS || device[1])
+	if (!text_int(device, &n) || n < 0 || n >= VMM_NICS || device[1])
 		return fail(t, INVALID_DEVICE, device);
 	DB_EACH (t, VIF, vif, "VM", vm)
 		if (streq(vif->device, device))
@@ -55,8 +54,6 @@ int VIF_create(struct task *t, struct VIF_create *a)
 		return -1;
 	if (vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "create");
-	if (vm->power_state != vm_power_state_Halted)
-		return bad_power_state(t, vm, "halted");
 	struct VIF_row *vif = row_new(t, VIF);
 	vif->VM = a->VM;
 	vif->network = a->network;
@@ -76,7 +73,7 @@ int VIF_destroy(struct task *t, struct VIF_destroy *a)
 		return -1;
 	if (vif->currently_attached)
 		return fail(t, OPERATION_NOT_ALLOWED,
-			    "the interface is attached; shut the VM down first");
+			    "the interface is attached; unplug it or shut the VM down first");
 	struct VM_row *vm = db_seek(t, VM, vif->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");

@@ -3,6 +3,7 @@
 #include "api/vm.h"
 
 #include "api/call.h"
+#include "api/firmware.h"
 #include "api/guests.h"
 #include "api/operation.h"
 #include "api/settings.h"
@@ -81,6 +82,7 @@ int VM_create(struct task *t, struct VM_create *a)
 	map_set(vm, &vm->other_config, "mac_seed", uuid_new(vm));
 	vm->metrics = metrics->row.ref;
 	vm->domid = -1;
+	vm->generation_id = vm_generation_id(t);
 	if (db_insert(t, &metrics->row) < 0 || db_insert(t, &vm->row) < 0)
 		return -1;
 	a->result = vm->row.ref;
@@ -129,9 +131,11 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 			return -1;
 		if (metrics && db_delete(t, &metrics->row) < 0)
 			return -1;
-		if (db_delete(t, &vm->row) < 0 || journal_drop(t) < 0 || db_commit(t) < 0)
+		if (firmware_release(t, vm) < 0 || db_delete(t, &vm->row) < 0 ||
+		    journal_drop(t) < 0 || db_commit(t) < 0)
 			return -1;
 	}
+	undo_after(t);
 	guest_dir_remove(t, dir);
 	return 0;
 }

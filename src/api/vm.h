@@ -15,6 +15,8 @@ int vm_set_install_time(struct task *, const struct VM_row *);
 
 /* INVALID_DEVICE, DEVICE_ALREADY_EXISTS: the drive's position (userdevice) in its VM. */
 int vbd_check_device(struct task *, const struct VBD_row *);
+/* In a transaction or not: nobody else has the drive's disk, or all share it. */
+int vbd_check_free(struct task *, const struct VBD_row *);
 /* How the guest names the drive at a position: "vda". */
 const char *vbd_device_name(struct task *, const char *userdevice);
 /* The id of the drive in the VMM: "disk-0". */
@@ -22,6 +24,9 @@ const char *vbd_device_id(struct task *, const char *userdevice);
 
 /* The MAC of interface `device` that XenServer derives from the VM's mac_seed. */
 const char *mac_from_seed(struct task *, const char *seed, const char *device);
+
+/* 63 random bits, twice, as XenServer writes them: what tells a guest that it is a copy. */
+const char *vm_generation_id(struct task *);
 
 /* Takes the VM's process and folder away and halts it; the caller has begun an operation. */
 int vm_force_halt(struct task *, const char *ref);

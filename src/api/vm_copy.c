@@ -6,8 +6,7 @@
 #include "base/task.h"
 #include "db/db.h"
 
-/* 63 random bits, twice, as XenServer writes them. */
-static const char *new_generation_id(struct task *t)
+const char *vm_generation_id(struct task *t)
 {
 	uint64_t v[2];
 	for (int i = 0; i < 2; i++)
@@ -20,8 +19,9 @@ static void clear_state(struct VM_row *vm)
 {
 	vm->power_state = vm_power_state_Halted;
 	vm->is_default_template = false;
-	vm->suspend_VDI = vm->suspend_SR = vm->resident_on = vm->scheduled_to_be_resident_on =
-		vm->appliance = vm->protection_policy = vm->snapshot_schedule = NULL_REF;
+	vm->NVRAM_VDI = vm->suspend_VDI = vm->suspend_SR = vm->resident_on =
+		vm->scheduled_to_be_resident_on = vm->appliance = vm->protection_policy =
+			vm->snapshot_schedule = NULL_REF;
 	vm->domid = -1;
 	vm->current_operations = vm->blobs = vm->blocked_operations = (struct map){ 0 };
 	vm->ha_always_run = false;
@@ -124,7 +124,9 @@ int vm_copy(struct task *t, struct vm_copy *c)
 	else
 		set_clone_fields(vm);
 	if (*c->from->generation_id)
-		vm->generation_id = new_generation_id(t);
+		vm->generation_id = vm_generation_id(t);
+	if (map_get(&c->vdis, c->from->NVRAM_VDI))
+		vm->NVRAM_VDI = map_get(&c->vdis, c->from->NVRAM_VDI);
 	set_other_config(vm, c->from);
 	if (copy_metrics(t, vm, c->from) < 0 || db_insert(t, &vm->row) < 0)
 		return -1;

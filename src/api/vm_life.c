@@ -2,6 +2,7 @@
 /* vm_life.c -- VMs as processes: started, paused, shut down, reset. */
 #include "api/boot.h"
 #include "api/call.h"
+#include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/operation.h"
@@ -18,54 +19,49 @@ enum { SHUTDOWN_S = 120, PRESS_AGAIN_MS = 5000 };
 
 /* ---- start ---- */
 
-static int check_free(struct task *t, const struct VBD_row *mine)
+/* A number that no running VM has, long unused: its process's user follows from it.  The database's lock
+ * guards the last one. */
+static int64_t next_domid(struct task *t)
 {
-	struct VDI_row *vdi = db_get(t, VDI, mine->VDI);
-	if (!vdi)
+	static int64_t last;
+	int64_t most = (settings.qemu_uids > 1 ? settings.qemu_uids : 65536) - 1;
+	do
+		last = last % most + 1;
+	while (*db_find(t, &class_VM, "domid", str(t, "%lld", (long long)last)));
+	return last;
+}
+
+/* A CD drive is there without a disc, too. */
+static int attach_drive(struct task *t, struct VBD_row *vbd)
+{
+	if (vbd->empty && vbd->type == vbd_type_Disk)
+		return 0;
+	if (!vbd->empty && vbd_check_free(t, vbd) < 0)
 		return -1;
-	if (vdi->current_operations.n)
-		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
-			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
-	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
-		bool shared =
-			vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
-		if (vbd->currently_attached && !shared)
-			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
-	}
-	return 0;
+	vbd->currently_attached = true;
+	vbd->device = vbd_device_name(t, vbd->userdevice);
+	return db_put(t, &vbd->row);
 }
 
 /* From here on nobody else gets the disks; the journal's GUEST_KILL gives them back. */
 static int attach_devices(struct task *t, const struct VM_row *vm)
 {
 	DB_SCOPE(t);
-	if (undo_guest_kill(t, vm->row.ref) < 0)
+	struct VM_row *now = db_get(t, VM, vm->row.ref);
+	if (!now || undo_guest_kill(t, now->row.ref) < 0)
 		return -1;
-	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
-		if (vbd->type != vbd_type_Disk || vbd->empty)
-			continue;
-		if (check_free(t, vbd) < 0)
+	now->domid = next_domid(t);
+	if (db_put(t, &now->row) < 0)
+		return -1;
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
+		if (attach_drive(t, vbd) < 0)
 			return -1;
-		vbd->currently_attached = true;
-		vbd->device = vbd_device_name(t, vbd->userdevice);
-		if (db_put(t, &vbd->row) < 0)
-			return -1;
-	}
 	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
 		vif->currently_attached = true;
 		if (db_put(t, &vif->row) < 0)
 			return -1;
 	}
 	return db_commit(t);
-}
-
-/* A number that no running VM has. */
-static int64_t next_domid(struct task *t)
-{
-	int64_t most = 0;
-	DB_ALL (t, VM, vm)
-		most = vm->domid > most ? vm->domid : most;
-	return most + 1;
 }
 
 static int write_start_time(struct task *t, const struct VM_row *vm)
@@ -91,7 +87,6 @@ static int record_start(struct task *t, const char *ref, bool paused)
 		return fail(t, INTERNAL_ERROR, "the guest ended while it was being started");
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
-	vm->domid = next_domid(t);
 	if (write_start_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
@@ -103,9 +98,10 @@ static int start_guest(struct task *t, const char *ref, bool paused)
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
 		return -1;
-	if (attach_devices(t, vm) < 0)
+	if (firmware_ensure(t, vm) < 0 || attach_devices(t, vm) < 0)
 		return -1;
-	struct vmm_config *c = boot_config(t, vm);
+	vm = db_get(t, VM, ref);
+	struct vmm_config *c = vm ? boot_config(t, vm) : NULL;
 	if (!c)
 		return -1;
 	c->paused = paused;

@@ -26,6 +26,7 @@
 static const char *const kept[] = {
 	"uuid",
 	"suspend_VDI",
+	"NVRAM_VDI",
 	"power_state",
 	"parent",
 	"current_operations",
@@ -152,6 +153,10 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	    metadata_read(t, snap->snapshot_metadata, &vm->row, kept) < 0 ||
 	    replace_metrics(t, vm, snap) < 0)
 		return -1;
+	const char *store = map_get(&c.vdis, snap->NVRAM_VDI);
+	if (store)
+		vm->NVRAM_VDI = store;
+	vm->generation_id = vm_generation_id(t);
 	vm->parent = snap->row.ref;
 	vm->ha_always_run = false;
 	vm->power_state = vm_power_state_Halted;
@@ -170,10 +175,9 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	DB_SCOPE(t);
 	struct VM_row *vm = row_new(t, VM);
 	struct VM_metrics_row *metrics = row_new(t, VM_metrics);
-	static const char *const none[] = {
-		"current_operations", "metrics", "parent", "resident_on", "domid",
-		"power_state",        NULL
-	};
+	static const char *const none[] = { "current_operations", "metrics", "parent",
+					    "resident_on",        "domid",   "power_state",
+					    "NVRAM_VDI",          NULL };
 	if (metadata_read(t, snap->snapshot_metadata, &vm->row, none) < 0)
 		return NULL;
 	vm->metrics = metrics->row.ref;

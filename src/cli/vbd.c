@@ -2,7 +2,8 @@
 /* vbd.c -- devices of VMs: drives and network interfaces. */
 #include "cli/cli.h"
 
-static command_fn vbd_create, vbd_destroy, vif_create, vif_destroy;
+static command_fn vbd_create, vbd_destroy, vbd_plug, vbd_unplug, vif_create, vif_destroy, vif_plug,
+	vif_unplug;
 
 const struct command commands_vbd[] = {
 	{ "vbd-create", vbd_create, 0, "vm-uuid,device", "vdi-uuid,bootable,type,mode,unpluggable",
@@ -10,9 +11,17 @@ const struct command commands_vbd[] = {
 	  "is "
 	  "to be empty; prints its uuid." },
 	{ "vbd-destroy", vbd_destroy, 0, "uuid", "", "Takes a drive away; its disk stays." },
+	{ "vbd-plug", vbd_plug, 0, "uuid", "",
+	  "Attaches a drive to its VM while that runs.  A drive on a SATA bus waits for the next "
+	  "start." },
+	{ "vbd-unplug", vbd_unplug, 0, "uuid", "",
+	  "Detaches a drive from its running VM; the guest has to let go of it." },
 	{ "vif-create", vif_create, 0, "device,network-uuid,vm-uuid", "mac,mtu",
 	  "Gives a VM a network interface; prints its uuid." },
 	{ "vif-destroy", vif_destroy, 0, "uuid", "", "Takes a network interface away." },
+	{ "vif-plug", vif_plug, 0, "uuid", "", "Attaches an interface to its VM while that runs." },
+	{ "vif-unplug", vif_unplug, 0, "uuid", "",
+	  "Detaches an interface from its running VM; the guest has to let go of it." },
 	{ 0 },
 };
 
@@ -53,6 +62,38 @@ static int vbd_destroy(struct cli *c)
 	if (!vbd)
 		return -1;
 	return cli_call(c, VBD_destroy, (&(struct VBD_destroy){ .self = vbd->row.ref }));
+}
+
+static int vbd_plug(struct cli *c)
+{
+	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
+	if (!vbd)
+		return -1;
+	return cli_call(c, VBD_plug, (&(struct VBD_plug){ .self = vbd->row.ref }));
+}
+
+static int vbd_unplug(struct cli *c)
+{
+	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
+	if (!vbd)
+		return -1;
+	return cli_call(c, VBD_unplug, (&(struct VBD_unplug){ .self = vbd->row.ref }));
+}
+
+static int vif_plug(struct cli *c)
+{
+	struct VIF_row *vif = cli_object(c, VIF, "uuid");
+	if (!vif)
+		return -1;
+	return cli_call(c, VIF_plug, (&(struct VIF_plug){ .self = vif->row.ref }));
+}
+
+static int vif_unplug(struct cli *c)
+{
+	struct VIF_row *vif = cli_object(c, VIF, "uuid");
+	if (!vif)
+		return -1;
+	return cli_call(c, VIF_unplug, (&(struct VIF_unplug){ .self = vif->row.ref }));
 }
 
 static int vif_create(struct cli *c)

@@ -32,8 +32,10 @@ static const struct option_row {
 	  "how guests are run (auto: KVM where it works)" },
 	{ "vmm", "qemu|fake", offsetof(struct config, vmm), TEXT, true,
 	  "what runs guests; fake runs none, for tests" },
+	{ "qemu-uids", "FIRST-LAST", offsetof(struct config, qemu_uids), TEXT, true,
+	  "the user and group ids that VMs run as, one each" },
 	{ "qemu-user", "NAME", offsetof(struct config, qemu_user), TEXT, true,
-	  "the user that QEMU runs as (stillframe-qemu if there is one, else nobody)" },
+	  "one user that all VMs run as, instead" },
 	{ "boot-dir", "DIR", offsetof(struct config, boot_dirs), LIST, true,
 	  "a further folder for PV-kernel and PV-ramdisk; may be repeated" },
 	{ "foreground", NULL, offsetof(struct config, foreground), FLAG, false,
@@ -172,6 +174,7 @@ int config_read(struct task *t, int argc, char **argv, struct config *ret)
 		.listen = "",
 		.accel = "auto",
 		.vmm = "qemu",
+		.qemu_uids = "",
 		.qemu_user = "",
 	};
 	const char *file = config_file(argc, argv);

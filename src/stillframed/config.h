@@ -16,7 +16,8 @@ struct config {
 	const char *listen;    /* ADDR:PORT, or "" */
 	const char *accel;     /* auto, kvm, tcg */
 	const char *vmm;       /* qemu, fake */
-	const char *qemu_user; /* "" : a sensible one */
+	const char *qemu_uids; /* "" : a sensible range */
+	const char *qemu_user; /* "" : each VM has one of its own */
 	struct list boot_dirs;
 	bool foreground;
 	bool model; /* print the model and exit */

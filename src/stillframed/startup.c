@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -12,6 +11,8 @@
 
 #include "api/guests.h"
 #include "api/host.h"
+#include "api/jobs.h"
+#include "api/power_on.h"
 #include "api/session.h"
 #include "api/settings.h"
 #include "api/storage.h"
@@ -24,6 +25,7 @@
 #include "db/db.h"
 #include "stillframed/config.h"
 #include "stillframed/timers.h"
+#include "stillframed/users.h"
 #include "vmm/vmm.h"
 #include "wire/console.h"
 #include "wire/http.h"
@@ -42,25 +44,6 @@ static int set_vmm(struct task *t, const char *name)
 		if (streq(drivers[i]->name, name))
 			settings.vmm = drivers[i];
 	return settings.vmm ? 0 : fail(t, INVALID_VALUE, "vmm", name);
-}
-
-/* QEMU never runs as root: as the user named, else as the first of two that exists. */
-static int set_user(struct task *t, const char *name)
-{
-	const char *const names[] = { *name ? name : "stillframe-qemu", *name ? name : "nobody" };
-	settings.qemu_uid = getuid();
-	settings.qemu_gid = getgid();
-	if (getuid() != 0)
-		return 0;
-	for (size_t i = 0; i < COUNT(names); i++) {
-		struct passwd *p = getpwnam(names[i]);
-		if (!p || p->pw_uid == 0)
-			continue;
-		settings.qemu_uid = p->pw_uid;
-		settings.qemu_gid = p->pw_gid;
-		return 0;
-	}
-	return fail(t, INVALID_VALUE, "qemu-user", *name ? name : "nobody");
 }
 
 static int set_boot_dirs(struct task *t, const struct config *c)
@@ -91,7 +74,7 @@ static int set_all(struct task *t, const struct config *c)
 	settings.accel = vmm_accel(t, c->accel);
 	if (!settings.accel)
 		return -1;
-	if (set_vmm(t, c->vmm) < 0 || set_user(t, c->qemu_user) < 0)
+	if (set_vmm(t, c->vmm) < 0 || users_set(t, c) < 0)
 		return -1;
 	return set_boot_dirs(t, c);
 }
@@ -157,11 +140,12 @@ int startup(struct task *t, const struct config *c)
 	if (set_all(t, c) < 0 || take_lock(t) < 0)
 		return -1;
 	umask(077);
+	users_share_userfaultfd(t);
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
 	    tasks_open(t) < 0 || host_open(t) < 0 || guests_open(t) < 0)
 		return -1;
 	undo_all(t);
-	if (timers_start(t) < 0 || open_doors(t, c) < 0)
+	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
 	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state,
 		 settings.accel);
@@ -174,6 +158,7 @@ void shutdown_daemon(struct task *t)
 	log_line(t, "stopping");
 	timers_stop();
 	tasks_close(PATIENCE_MS);
+	jobs_close();
 	http_stop();
 	guests_close();
 	storage_close();

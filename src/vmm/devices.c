@@ -138,20 +138,20 @@ static int nic(struct task *t, struct args *a, const struct vmm_nic *n)
 
 /* ---- all of them ---- */
 
-/* Tables are written with ' for ". */
-static void add_fixed(struct task *t, struct args *a)
+/* Written with ' for ".  All devices are given as JSON: QEMU makes those of the other form first,
+ * whatever their order. */
+static void add_text(struct task *t, struct args *a, const char *device)
 {
-	for (size_t i = 0; i < COUNT(fixed); i++)
-		args_add(a, "-device", text_swap(t, fixed[i], '\'', '"'));
+	args_add(a, "-device", text_swap(t, device, '\'', '"'));
 }
 
 static int agent(struct task *t, struct args *a, const char *dir)
 {
 	if (args_listener(t, a, dir, "agent", "") < 0)
 		return -1;
-	args_add(a, "-device",
-		 "virtserialport,id=agent,bus=ports.0,nr=1,chardev=agent,name=org.qemu.guest_agent."
-		 "0");
+	add_text(t, a,
+		 "{'driver':'virtserialport','id':'agent','bus':'ports.0','nr':1,'chardev':'agent',"
+		 "'name':'org.qemu.guest_agent.0'}");
 	return 0;
 }
 
@@ -165,16 +165,19 @@ static int tpm(struct task *t, struct args *a, int socket)
 	args_fd(a, fd);
 	args_add(a, "-chardev", str(t, "socket,id=tpm,fd=%d", fd));
 	args_add(a, "-tpmdev", "emulator,id=tpm,chardev=tpm");
-	args_add(a, "-device", "tpm-crb,id=tpm0,tpmdev=tpm");
+	add_text(t, a, "{'driver':'tpm-crb','id':'tpm0','tpmdev':'tpm'}");
 	return 0;
 }
 
 int devices_args(struct task *t, struct args *a, const struct vmm_config *c)
 {
-	add_fixed(t, a);
+	for (size_t i = 0; i < COUNT(fixed); i++)
+		add_text(t, a, fixed[i]);
 	root_ports(t, a);
 	if (c->generation_id)
-		args_add(a, "-device", str(t, "vmgenid,id=generation,guid=%s", c->generation_id));
+		add_text(t, a,
+			 str(t, "{'driver':'vmgenid','id':'generation','guid':'%s'}",
+			     c->generation_id));
 	if (agent(t, a, c->dir) < 0 || tpm(t, a, c->tpm) < 0)
 		return -1;
 	for (size_t i = 0; i < c->ndisks; i++) {

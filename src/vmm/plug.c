@@ -58,7 +58,7 @@ static int detach(struct task *t, struct qmp *q, const char *type, const char *i
 		if (task_wait(t, -1, 0, LOOK_MS) < 0)
 			return -1;
 	}
-	return fail(t, DEVICE_DETACH_TIMEOUT, type, id, str(t, "%d", DETACH_S));
+	return fail(t, DEVICE_DETACH_TIMEOUT, type, id);
 }
 
 /* ---- disks ---- */
@@ -81,7 +81,10 @@ int plug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 
 int unplug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 {
-	if (d->cd || d->model == VMM_SATA)
+	bool present;
+	if (plug_present(t, q, d->id, &present) < 0)
+		return -1;
+	if (present && (d->cd || d->model == VMM_SATA))
 		return fail(t, OPERATION_NOT_ALLOWED,
 			    "a SATA bus lets no drives go while the VM runs; shut it down first");
 	if (detach(t, q, "VBD", d->id) < 0)

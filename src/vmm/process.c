@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/cgroup.h"
 
 enum { KILL_MS = 30000, COMPLAINT_LIMIT = 2000, FILES_WANTED = 65536 };
 
@@ -279,14 +280,18 @@ static int fork_twice(struct task *t, const struct process_plan *p, struct birth
 }
 
 /* It waits for a word of ours, so it can neither run unnoted nor end before we hold it. */
-static int release_it(struct task *t, const char *dir, struct birth *b, struct process *p)
+static int release_it(struct task *t, const struct process_plan *plan, struct birth *b,
+		      struct process *p)
 {
 	if (io_read(t, b->born[0], &p->pid, sizeof p->pid, KILL_MS) != sizeof p->pid)
 		return fail(t, INTERNAL_ERROR, "the VM's process could not be started");
 	p->pidfd = pidfd_of(p->pid);
 	if (p->pidfd < 0)
 		return task_fail_errno(t, errno, "pidfd_open");
-	if (note(t, dir, p->pid) < 0 || io_write(t, b->go[1], "!", 1, KILL_MS) < 0)
+	if (note(t, plan->dir, p->pid) < 0)
+		return -1;
+	cgroup_place(t, plan->uuid, p->pid, plan->memory);
+	if (io_write(t, b->go[1], "!", 1, KILL_MS) < 0)
 		return -1;
 	return 0;
 }
@@ -294,7 +299,7 @@ static int release_it(struct task *t, const char *dir, struct birth *b, struct p
 static int born(struct task *t, const struct process_plan *p, struct birth *b, struct process *ret)
 {
 	int err = 0;
-	if (fork_twice(t, p, b) < 0 || release_it(t, p->dir, b, ret) < 0)
+	if (fork_twice(t, p, b) < 0 || release_it(t, p, b, ret) < 0)
 		return -1;
 	ssize_t n = io_read(t, b->born[0], &err, sizeof err, KILL_MS);
 	if (n < 0)

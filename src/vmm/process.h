@@ -25,7 +25,9 @@ struct process_plan {
 	const int *fds; /* all that it inherits besides 0, 1 and 2; numbers stay */
 	uid_t uid;      /* heeded when we are root */
 	gid_t gid;
-	gid_t common; /* a further group */
+	gid_t common;     /* a further group */
+	const char *uuid; /* of the VM, and */
+	uint64_t memory;  /* what it takes: for its control group */
 };
 
 /* Starts it.  0 says that the program itself runs. */

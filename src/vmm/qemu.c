@@ -24,6 +24,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/args.h"
+#include "vmm/cgroup.h"
 #include "vmm/disks.h"
 #include "vmm/plug.h"
 #include "vmm/process.h"
@@ -49,6 +50,13 @@ struct vmm {
 };
 
 /* ---- events ---- */
+
+/* The VM's folder is named after it. */
+static void remove_group(const struct vmm *vm)
+{
+	const char *slash = strrchr(vm->dir, '/');
+	cgroup_remove(slash ? slash + 1 : vm->dir);
+}
 
 static bool is_live(struct vmm *vm)
 {
@@ -172,6 +180,7 @@ static void on_ended(void *arg, int closing)
 	pthread_mutex_lock(&vm->lock);
 	vm->gone = true;
 	pthread_mutex_unlock(&vm->lock);
+	remove_group(vm);
 	tell(vm, VMM_EXITED, vm->end);
 }
 
@@ -229,7 +238,9 @@ static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
 				     .fds = a->fds,
 				     .uid = c->uid,
 				     .gid = c->gid,
-				     .common = c->common };
+				     .common = c->common,
+				     .uuid = c->uuid,
+				     .memory = c->memory };
 	int result = process_start(t, &plan, &vm->process);
 	/* Our copies go: a connection to a QEMU that is dead shall end, not wait. */
 	talloc_free(a);
@@ -317,7 +328,10 @@ static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, stru
 
 static int stop(struct task *t, struct vmm *vm)
 {
-	return process_kill(t, &vm->process);
+	if (process_kill(t, &vm->process) < 0)
+		return -1;
+	remove_group(vm);
+	return 0;
 }
 
 static int do_kill(struct task *t, const char *uuid, const char *dir)

@@ -69,9 +69,9 @@ struct vmm_config {
 	int kernel, ramdisk; /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
 	const char *cmdline; /* kernel arguments of a direct boot */
 	size_t ndisks;
-	const struct vmm_disk *disks;
+	struct vmm_disk *disks;
 	size_t nnics;
-	const struct vmm_nic *nics;
+	struct vmm_nic *nics;
 	bool paused; /* do not let the guest run yet */
 };
 
@@ -143,7 +143,7 @@ struct vmm_driver {
 	int (*plug_disk)(struct task *, struct vmm *, const struct vmm_disk *);
 	int (*plug_nic)(struct task *, struct vmm *, const struct vmm_nic *);
 	/* Asks the guest to let go of the device, and waits; what it was made of is closed.  One that is
-	 * not there is no error.  DEVICE_DETACH_TIMEOUT [type, id, s]: the guest did not; should it
+	 * not there is no error.  DEVICE_DETACH_TIMEOUT [type, id]: the guest did not; should it
 	 * still do so, VMM_UNPLUGGED says it, and this is to be called again. */
 	int (*unplug_disk)(struct task *, struct vmm *, const struct vmm_disk *);
 	int (*unplug_nic)(struct task *, struct vmm *, const char *id);

@@ -4,7 +4,7 @@
 changes, one after another, until the operation comes through.  Each time, after the next start, the
 world is as before the operation or as after it: no stray volume, no stuck operation, and the
 guest runs on, not having noticed."""
-import os, sys, time
+import json, os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -112,6 +112,40 @@ def test_start():
         at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: n == b, prepare)
         state = d.state_of(vm)
         assert (state == 'running') == bool(d.guests()), f'{state} but processes {d.guests()}'
+
+
+def test_plugging():
+    """In real guests test_agreement.py does it, at random; the points are the same without one."""
+    with Daemon(vmm='fake') as d:
+        vm = d.vm(disks=1)
+        d.xe('vm-start', uuid=vm)
+        vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi(), device=3)
+        vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=1)
+
+        def has(what):
+            with open(os.path.join(d.state, 'run', vm, 'fake.json')) as f:
+                state = json.load(f)
+            return what in state['chains'] or what in state['nics']
+
+        def agrees(record, uuid, device):
+            def check(before, now):
+                said = d.get(record, uuid, 'currently-attached') == 'true'
+                assert said == has(device), f'{device}: the row says {said}'
+                return now == before
+            return check
+
+        def attached(record, uuid, wanted):
+            def prepare():
+                if (d.get(record, uuid, 'currently-attached') == 'true') != wanted:
+                    d.xe(f'{record}-' + ('plug' if wanted else 'unplug'), uuid=uuid)
+            return prepare
+
+        for record, uuid, device in (('vbd', vbd, 'disk-3'), ('vif', vif, 'nic-1')):
+            for verb in ('plug', 'unplug'):
+                at_every_point(d, f'{record}-{verb}', lambda: d.xe(f'{record}-{verb}', uuid=uuid),
+                               agrees(record, uuid, device), attached(record, uuid, verb == 'unplug'))
+                agrees(record, uuid, device)(0, 0)
+        d.check()
 
 
 def test_recovery_is_killed_too():

@@ -228,6 +228,15 @@ class Daemon:
             c.close()
 
 
+    def sql_write(self, text):
+        """Of a daemon that is stopped."""
+        import sqlite3
+        c = sqlite3.connect(os.path.join(self.state, 'state.db'))
+        c.execute(text)
+        c.commit()
+        c.close()
+
+
 class Serial:
     """The guest's serial port: the commands of test/guest.  after: how long its log was before the
     boot that is meant."""

@@ -276,7 +276,7 @@ static void confined(struct task *t, struct place *p, struct vmm *vm)
 	const char *uids = str(t, "%d\t%d\t%d\t%d", NOBODY, NOBODY, NOBODY, NOBODY);
 	CHECK(!is_root || streq(proc_line(t, pid, "status", "Uid:\t"), uids));
 	CHECK(!is_root || streq(proc_line(t, pid, "status", "Gid:\t"), uids));
-	CHECK(streq(proc_line(t, pid, "status", "Groups:\t"), " ") || !is_root);
+	CHECK(streq(proc_line(t, pid, "status", "Groups:\t"), str(t, "%d ", NOBODY)) || !is_root);
 	CHECK(streq(proc_line(t, pid, "status", "Seccomp:\t"), "2"));
 	CHECK(streq(proc_line(t, pid, "status", "NoNewPrivs:\t"), "1"));
 	CHECK(!streq(proc_line(t, pid, "status", "PPid:\t"), str(t, "%d", (int)getpid())));

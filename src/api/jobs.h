@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+/* jobs.h -- work that nobody waits for, each piece on a thread of its own. */
+#pragma once
+
+struct task;
+
+/* Runs run(t, arg), t being named name, after delay_ms.  A failure is logged. */
+void jobs_start(const char *name, int (*run)(struct task *, const char *arg), const char *arg,
+		int delay_ms);
+/* At the end: what has not begun does not begin, what runs is waited for. */
+void jobs_close(void);
