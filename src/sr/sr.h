@@ -108,3 +108,9 @@ const char *volume_node(const void *ctx, const char *id);
  * for writing elsewhere.  Progress goes to the task.  An import is durable. */
 int sr_export(struct task *, const struct sr *, const char *id, int out);
 int sr_import(struct task *, const struct sr *, const char *id, int in, uint64_t expected);
+
+/* The whole content of one volume to another, in the same SR or another: a new one, empty, without
+ * a layer below, and no smaller.  Neither may be open for writing elsewhere.  Zeros take no room.  Durable;
+ * progress goes to the task.  After a failure the new volume's content is undefined. */
+int sr_copy(struct task *, const struct sr *from, const char *id, const struct sr *to,
+	    const char *new_id);

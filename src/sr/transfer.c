@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/* transfer.c -- a volume's content as a stream of raw bytes.
+/* transfer.c -- a volume's content as a stream of raw bytes, or to another volume.
  *
  *              pump, here          pipe             socket
  *     export   out  <-- counted  <------  nbdcopy  <------  qemu-storage-daemon  <-- volume
  *     import   in   --> counted  ------>  nbdcopy  ------>  qemu-storage-daemon  --> volume
+ *     copy                                nbdcopy  <----->  qemu-storage-daemon  <-> two volumes
  *
- * qemu-storage-daemon opens the volume by the layout's own description, layer by layer, so that
- * no program guesses a format or follows a name in an image.  nbdcopy speaks NBD.  All bytes pass
- * through here, which gives progress, the limit of what is taken, and an end to a transfer in
- * which nothing moves.  Both programs die with this process; on cancel they are killed. */
+ * qemu-storage-daemon opens the volumes by the layout's own description, layer by layer, so that
+ * no program guesses a format or follows a name in an image.  nbdcopy speaks NBD.  All bytes that come in or
+ * go out pass through here, which gives progress, the limit of what is taken, and an end to a transfer in
+ * which nothing moves.  A copy does not come by here: what is a hole in the one volume is asked for, and
+ * not read, and remains one in the other.  Both programs die with this process; on cancel they are killed. */
 #include "sr/sr.h"
 
 #include <errno.h>
@@ -21,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -33,20 +36,27 @@
 enum {
 	STALL_MS = 60000,  /* nothing moved for so long: the transfer ends */
 	FLUSH_MS = 600000, /* what is in the page cache has to reach the disk at the end */
+	LOOK_MS = 10000,   /* how often a copy is looked after */
 	PIECE = 256 << 10, /* what nbdcopy asks for at a time */
 	PIPE_BYTES = 1 << 20,
 	COMPLAINT = 4096,
 };
 
 struct transfer {
-	const char *id;
-	const char *node;   /* top of the chain */
+	const char *id;     /* of the volume that is named when something fails */
 	const char *folder; /* private, holds the socket */
 	const char *socket;
 	pid_t server, copier;
-	int pipe;       /* our end of nbdcopy's standard input or output */
+	int pipe;       /* our end of nbdcopy's standard input or output, or of what it tells */
 	int complaints; /* memory file: standard error of both programs */
 	char *piece;    /* PIECE bytes */
+};
+
+/* A volume for the server, under the name of its node. */
+struct served {
+	const struct sr *sr;
+	const char *id;
+	bool writable;
 };
 
 /* ---- programs ---- */
@@ -90,72 +100,121 @@ static int make_socket(struct task *t, struct transfer *x)
 	return unix_listen(t, x->socket, 0600);
 }
 
-/* The array blockdev gave, as the program's arguments.  Zeros that arrive become holes. */
-static const char **server_argv(struct task *t, struct transfer *x, json_t *layers, bool writable)
+/* The arguments of a program, as they come together. */
+struct words {
+	size_t n;
+	const char **v;
+};
+
+static void add(struct task *t, struct words *w, const char *word)
 {
-	size_t n = 0, i;
-	json_t *layer, *top = json_array_get(layers, json_array_size(layers) - 1);
-	const char **argv = talloc_zero_array(t, const char *, 2 * json_array_size(layers) + 6);
-	if (writable)
-		json_object_set_new(top, "detect-zeroes", json_string("unmap"));
-	argv[n++] = "qemu-storage-daemon";
+	w->v = talloc_realloc(t, w->v, const char *, w->n + 2);
+	w->v[w->n++] = word;
+	w->v[w->n] = NULL;
+}
+
+/* The array blockdev gives.  Zeros that arrive become holes. */
+static int add_volume(struct task *t, struct words *w, const struct served *s)
+{
+	json_t *layers, *layer;
+	size_t i;
+	if (s->sr->layout->blockdev(t, s->sr, s->id, s->writable, &layers) < 0)
+		return -1;
+	if (s->writable)
+		json_object_set_new(json_array_get(layers, json_array_size(layers) - 1),
+				    "detect-zeroes", json_string("unmap"));
 	json_array_foreach (layers, i, layer) {
-		argv[n++] = "--blockdev";
-		argv[n++] = json_text(argv, layer);
+		add(t, w, "--blockdev");
+		add(t, w, json_text(t, layer));
 	}
-	argv[n++] = "--nbd-server";
-	argv[n++] = "addr.type=fd,addr.str=3";
-	argv[n++] = "--export";
-	argv[n++] = str(argv, "type=nbd,id=volume,node-name=%s,writable=%s", x->node,
-			writable ? "on" : "off");
-	return argv;
+	return 0;
+}
+
+static void add_export(struct task *t, struct words *w, const struct served *s)
+{
+	const char *node = volume_node(t, s->id);
+	add(t, w, "--export");
+	add(t, w,
+	    str(t, "type=nbd,id=%s,node-name=%s,writable=%s", node, node,
+		s->writable ? "on" : "off"));
 }
 
 /* Only the program keeps the listening socket, so that nobody waits for one that has ended. */
-static int start_server(struct task *t, struct transfer *x, const struct sr *sr, bool writable)
+static int start_server(struct task *t, struct transfer *x, const struct served *v, size_t n)
 {
-	json_t *layers;
-	if (sr->layout->blockdev(t, sr, x->id, writable, &layers) < 0)
-		return -1;
+	struct words w = { 0 };
+	add(t, &w, "qemu-storage-daemon");
+	for (size_t i = 0; i < n; i++)
+		if (add_volume(t, &w, &v[i]) < 0)
+			return -1;
+	add(t, &w, "--nbd-server");
+	add(t, &w, "addr.type=fd,addr.str=3");
+	for (size_t i = 0; i < n; i++)
+		add_export(t, &w, &v[i]);
 	FD_SCOPE int listening = make_socket(t, x);
 	if (listening < 0)
 		return -1;
-	const char **argv = server_argv(t, x, layers, writable);
-	return run_start(t, argv, (const int[]){ -1, -1, x->complaints, listening }, &x->server);
+	return run_start(t, w.v, (const int[]){ -1, -1, x->complaints, listening }, &x->server);
 }
 
-static int start_copier(struct task *t, struct transfer *x, bool import)
+static const char *uri(struct task *t, const struct transfer *x, const char *id)
 {
-	const char *uri = str(t, "nbd+unix:///%s?socket=%s", x->node, x->socket);
-	int p[2];
+	return str(t, "nbd+unix:///%s?socket=%s", volume_node(t, id), x->socket);
+}
+
+/* nbdcopy with one end of a pipe as its descriptor 0, 1 or 3. */
+static int start_copier(struct task *t, struct transfer *x, const char *const *argv, int theirs_as)
+{
+	int p[2], fds[4] = { -1, -1, x->complaints, -1 };
+	bool reads = theirs_as == 0;
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return task_fail_errno(t, errno, "pipe");
-	FD_SCOPE int theirs = p[import ? 0 : 1];
-	x->pipe = p[import ? 1 : 0];
+	FD_SCOPE int theirs = p[reads ? 0 : 1];
+	x->pipe = p[reads ? 1 : 0];
 	fcntl(x->pipe, F_SETPIPE_SZ, PIPE_BYTES); /* or as large as it is */
 	/* Never wait inside read or write: cancel would not be heard.  nbdcopy's end is its own. */
 	fcntl(x->pipe, F_SETFL, fcntl(x->pipe, F_GETFL) | O_NONBLOCK);
-	const char *const argv[] = { "nbdcopy",          "--flush",          "--",
-				     import ? "-" : uri, import ? uri : "-", NULL };
-	const int fds[4] = { import ? theirs : -1, import ? -1 : theirs, x->complaints, -1 };
+	fds[theirs_as] = theirs;
 	return run_start(t, argv, fds, &x->copier);
 }
 
-static int transfer_open(struct task *t, struct transfer *x, const struct sr *sr, const char *id,
-			 bool import)
+static int start_stream(struct task *t, struct transfer *x, const char *id, bool import)
+{
+	const char *volume = uri(t, x, id);
+	return start_copier(t, x,
+			    RUN_ARGV("nbdcopy", "--flush", "--", import ? "-" : volume,
+				     import ? volume : "-"),
+			    import ? 0 : 1);
+}
+
+static int start_copy(struct task *t, struct transfer *x, const char *id, const char *new_id)
+{
+	return start_copier(t, x,
+			    RUN_ARGV("nbdcopy", "--flush", "--destination-is-zero", "--progress=3",
+				     "--", uri(t, x, id), uri(t, x, new_id)),
+			    3);
+}
+
+/* Serves the volumes; errors are about the last one. */
+static int transfer_open(struct task *t, struct transfer *x, const struct served *v, size_t n)
 {
 	*x = (struct transfer){
-		.id = id,
-		.node = volume_node(t, id),
+		.id = v[n - 1].id,
 		.pipe = -1,
 		.complaints = memfd_create("complaints", MFD_CLOEXEC),
 		.piece = talloc_array(t, char, PIECE),
 	};
 	if (x->complaints < 0)
 		return task_fail_errno(t, errno, "memfd_create");
-	if (start_server(t, x, sr, import) < 0)
+	return start_server(t, x, v, n);
+}
+
+static int stream_open(struct task *t, struct transfer *x, const struct sr *sr, const char *id,
+		       bool import)
+{
+	if (transfer_open(t, x, &(struct served){ sr, id, import }, 1) < 0)
 		return -1;
-	return start_copier(t, x, import);
+	return start_stream(t, x, id, import);
 }
 
 /* ---- the end ---- */
@@ -297,6 +356,54 @@ static int pump_in(struct task *t, struct transfer *x, int in, uint64_t size, ui
 	return more > 0 ? too_small(t, x->id, size + 1) : (int)more;
 }
 
+/* ---- a copy, looked after ---- */
+
+/* Nanoseconds of processor time that the program has used; -1: it has ended. */
+static int64_t cpu_time(pid_t pid)
+{
+	clockid_t clock;
+	struct timespec used;
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+		return -1;
+	return used.tv_sec * INT64_C(1000000000) + used.tv_nsec;
+}
+
+/* nbdcopy tells "N/100", a line each; the last one counts. */
+static void tell_progress(struct task *t, char *lines)
+{
+	char *end = strrchr(lines, '\n');
+	if (end)
+		*end = 0;
+	const char *before = strrchr(lines, '\n');
+	task_progress(t, strtod(before ? before + 1 : lines, NULL) / 100);
+}
+
+/* Until nbdcopy closes its end.  On a large disk a hundredth takes long: as long as the program works, it
+ * gets on. */
+static int follow(struct task *t, struct transfer *x)
+{
+	char lines[256];
+	int64_t used = 0, moved = clock_ms();
+	for (;;) {
+		int ready = task_wait(t, x->pipe, POLLIN, LOOK_MS);
+		ssize_t got = ready > 0 ? read(x->pipe, lines, sizeof lines - 1) : -1;
+		if (ready < 0)
+			return -1;
+		if (got == 0)
+			return 0;
+		if (got > 0) {
+			lines[got] = 0;
+			tell_progress(t, lines);
+		}
+		int64_t now_used = cpu_time(x->copier);
+		if (now_used != used)
+			moved = clock_ms();
+		else if (clock_ms() - moved > FLUSH_MS)
+			return fail(t, INTERNAL_ERROR, "the copy of a disk does not get on");
+		used = now_used;
+	}
+}
+
 /* ---- public ---- */
 
 int sr_export(struct task *t, const struct sr *sr, const char *id, int out)
@@ -305,7 +412,7 @@ int sr_export(struct task *t, const struct sr *sr, const char *id, int out)
 	struct volume v;
 	if (sr->layout->stat(t, sr, id, &v) < 0)
 		return -1;
-	int result = transfer_open(t, &x, sr, id, false);
+	int result = stream_open(t, &x, sr, id, false);
 	if (result == 0)
 		result = pump_out(t, &x, out, v.virtual_size);
 	return transfer_close(t, &x, result);
@@ -319,7 +426,7 @@ int sr_import(struct task *t, const struct sr *sr, const char *id, int in, uint6
 		return -1;
 	if (expected > v.virtual_size)
 		return too_small(t, id, expected);
-	int result = transfer_open(t, &x, sr, id, true);
+	int result = stream_open(t, &x, sr, id, true);
 	if (result == 0) {
 		struct unblocked u = unblock(in);
 		result = pump_in(t, &x, in, v.virtual_size, expected);
@@ -328,4 +435,19 @@ int sr_import(struct task *t, const struct sr *sr, const char *id, int in, uint6
 	if (transfer_close(t, &x, result) < 0)
 		return -1;
 	return sr->layout->sync ? sr->layout->sync(t, sr, id) : 0;
+}
+
+int sr_copy(struct task *t, const struct sr *from, const char *id, const struct sr *to,
+	    const char *new_id)
+{
+	struct transfer x;
+	const struct served volumes[] = { { from, id, false }, { to, new_id, true } };
+	int result = transfer_open(t, &x, volumes, COUNT(volumes));
+	if (result == 0)
+		result = start_copy(t, &x, id, new_id);
+	if (result == 0)
+		result = follow(t, &x);
+	if (transfer_close(t, &x, result) < 0)
+		return -1;
+	return to->layout->sync ? to->layout->sync(t, to, new_id) : 0;
 }

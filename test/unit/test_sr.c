@@ -367,6 +367,26 @@ static bool exports(struct task *t, const struct sr *sr, const char *id, const c
 	return d.got == n && d.equal;
 }
 
+/* All that the layers show becomes one volume, in which zeros and holes of theirs take no room. */
+static void test_copy(struct task *t, const struct sr *sr, const char *content, size_t size)
+{
+	struct volume v;
+	GOOD(sr->layout->create(t, sr, C, "", size));
+	GOOD(sr_copy(t, sr, B, sr, C));
+	CHECK(exports(t, sr, C, content, size) && exports(t, sr, B, content, size));
+	GOOD(sr->layout->stat(t, sr, C, &v));
+	CHECK(!*v.parent && v.physical_size < size * 3 / 4);
+	command(t, RUN_ARGV("qemu-img", "check", "-q", "-f", "qcow2", file_of(t, sr, C)));
+	GOOD(sr->layout->remove(t, sr, C));
+	CHECK(sr_copy(t, sr, B, sr, C) < 0 && failed(t, VDI_MISSING, C));
+	CHECK(sr_copy(t, sr, C, sr, B) < 0 && failed(t, VDI_MISSING, C));
+
+	GOOD(sr->layout->create(t, sr, C, "", size / 2));
+	CHECK(sr_copy(t, sr, B, sr, C) < 0 && failed(t, SR_BACKEND_FAILURE_46, C));
+	GOOD(sr->layout->remove(t, sr, C));
+	CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD); /* no program is left over */
+}
+
 static void test_content(struct task *t, const struct sr *sr)
 {
 	struct volume v;
@@ -389,6 +409,7 @@ static void test_content(struct task *t, const struct sr *sr)
 	memset(both, 0, MIB);
 	GOOD(import(t, sr, B, both, MIB, MIB));
 	CHECK(exports(t, sr, B, both, SIZE));
+	test_copy(t, sr, both, SIZE);
 
 	/* From and to files. */
 	const char *raw = str(t, "%s/raw", scratch);
@@ -474,6 +495,12 @@ static void test_full(struct task *t, const struct sr *sr)
 		data[i] |= 1;
 	GOOD(sr->layout->create(t, sr, A, "", 32 * MIB));
 	CHECK(import(t, sr, A, data, 32 * MIB, 0) < 0 && failed(t, SR_BACKEND_FAILURE_44, "space"));
+	GOOD(sr->layout->remove(t, sr, A));
+	GOOD(sr->layout->create(t, sr, A, "", 32 * MIB));
+	GOOD(import(t, sr, A, data, 8 * MIB, 0));
+	GOOD(sr->layout->create(t, sr, B, "", 32 * MIB));
+	CHECK(sr_copy(t, sr, A, sr, B) < 0 && failed(t, SR_BACKEND_FAILURE_44, "space"));
+	GOOD(sr->layout->remove(t, sr, B));
 
 	const char *filler = str(t, "%s/filler", sr->path);
 	FD_SCOPE int fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
