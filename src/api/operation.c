@@ -165,6 +165,21 @@ struct VM_row *operation_begin(struct task *t, const char *ref, enum vm_operatio
 	}
 }
 
+static bool goes_beside(enum vdi_operations op, const char *running)
+{
+	bool copies = streq(running, "copy"), clones = streq(running, "clone");
+	return (op == vdi_operations_copy && (copies || clones)) ||
+	       (op == vdi_operations_clone && copies);
+}
+
+bool vdi_is_free(const struct VDI_row *vdi, enum vdi_operations op)
+{
+	for (size_t i = 0; i < vdi->current_operations.n; i++)
+		if (!goes_beside(op, vdi->current_operations.v[i].value))
+			return false;
+	return true;
+}
+
 struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op)
 {
 	DB_SCOPE(t);
@@ -173,7 +188,7 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 		return NULL;
 	/* A frozen disk may be read by many at once. */
 	bool reads = vdi->is_a_snapshot && op == vdi_operations_copy;
-	if (vdi->current_operations.n && !reads) {
+	if (!reads && !vdi_is_free(vdi, op)) {
 		in_progress(t, &vdi->row, &vdi->current_operations);
 		return NULL;
 	}

@@ -20,6 +20,10 @@ struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_ope
 struct row *operation_begin_device(struct task *, const struct class *, const char *ref,
 				   const char *op);
 
+/* May op begin on a disk that is no snapshot's, with the marks it has?  Copies only read: they go beside
+ * each other, and beside a clone, which freezes what they read. */
+bool vdi_is_free(const struct VDI_row *, enum vdi_operations op);
+
 /* Takes the operation's marks off all objects and drops its journal rows.  The last step of the
  * transaction that writes the result: rows read before are stale after it. */
 int operation_end(struct task *);

@@ -23,14 +23,15 @@ static int check_elsewhere(struct task *t, const struct VDI_row *vdi, const char
 	return 0;
 }
 
-static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm)
+static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm,
+		      enum vdi_operations op)
 {
-	if (vdi->sharable)
+	if (vdi->sharable && op != vdi_operations_copy)
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
 	/* A transfer out of a snapshot harms nothing, and nothing made here harms it. */
-	if (vdi->current_operations.n && !vdi->is_a_snapshot)
+	if (!vdi->is_a_snapshot && !vdi_is_free(vdi, op))
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
 			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
 	return check_elsewhere(t, vdi, vm);
@@ -50,7 +51,7 @@ static int add_disk(struct task *t, struct plan *p, const char *ref, const char 
 {
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || check_disk(t, vdi, p->vm) < 0 || mark_disk(t, vdi, op) < 0)
+	if (!sr || check_disk(t, vdi, p->vm, op) < 0 || mark_disk(t, vdi, op) < 0)
 		return -1;
 	p->v = talloc_realloc(p, p->v, struct plan_disk, p->n + 1);
 	p->v[p->n++] = (struct plan_disk){

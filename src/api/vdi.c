@@ -11,38 +11,46 @@
 
 /* ---- create ---- */
 
-int VDI_create(struct task *t, struct VDI_create *a)
+struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
 {
-	const struct sr *sr = storage_sr(t, a->SR);
-	int type = enum_value("vdi_type", a->type);
-	if (!sr)
-		return -1;
-	if (type < 0)
-		return fail(t, INVALID_VALUE, "type", a->type);
+	const struct sr *sr = storage_sr(t, sr_ref);
 	const char *id = volume_id_new(t);
 	struct volume v;
-	if (a->virtual_size <= 0)
-		return fail(t, SR_BACKEND_FAILURE_79, "",
-			    str(t, "VDI Invalid size [opterr=%lld bytes]",
-				(long long)a->virtual_size),
-			    "");
-	if (undo_vol_delete(t, a->SR, id, "") < 0 ||
-	    sr->layout->create(t, sr, id, "", (uint64_t)a->virtual_size) < 0 ||
+	if (!sr)
+		return NULL;
+	if (size <= 0)
+		return fail_ptr(t, SR_BACKEND_FAILURE_79, "",
+				str(t, "VDI Invalid size [opterr=%lld bytes]", (long long)size),
+				"");
+	if (undo_vol_delete(t, sr_ref, id, "") < 0 ||
+	    sr->layout->create(t, sr, id, "", (uint64_t)size) < 0 ||
 	    sr->layout->stat(t, sr, id, &v) < 0)
-		return -1;
+		return NULL;
 
 	struct VDI_row *vdi = row_new(t, VDI);
-	vdi->name_label = a->name_label;
-	vdi->name_description = a->name_description;
-	vdi->SR = a->SR;
+	vdi->SR = sr_ref;
 	vdi->location = id;
 	vdi->virtual_size = (int64_t)v.virtual_size;
 	vdi->physical_utilisation = (int64_t)v.physical_size;
+	vdi->managed = true;
+	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	return vdi;
+}
+
+int VDI_create(struct task *t, struct VDI_create *a)
+{
+	int type = enum_value("vdi_type", a->type);
+	if (type < 0)
+		return fail(t, INVALID_VALUE, "type", a->type);
+	struct VDI_row *vdi = vdi_make(t, a->SR, a->virtual_size);
+	if (!vdi)
+		return -1;
+	vdi->name_label = a->name_label;
+	vdi->name_description = a->name_description;
 	vdi->type = (enum vdi_type)type;
 	vdi->sharable = a->sharable;
 	vdi->other_config = a->other_config;
 	vdi->sm_config = a->sm_config;
-	vdi->managed = true;
 	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
 	a->result = vdi->row.ref;
 	{

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vdi.h -- disks in and out, for the handlers that stream them. */
+/* vdi.h -- disks for other files: new ones, and their contents for the handlers that stream them. */
 #pragma once
 
 #include <stdint.h>
 
 struct task;
+struct VDI_row;
+
+/* A new, empty volume in the SR, which the journal takes back, and a row for it, to be given names and
+ * stored in the transaction that drops the journal's.  NULL: failed. */
+struct VDI_row *vdi_make(struct task *, const char *sr_ref, int64_t size);
 
 /* Bytes that the guest sees; -1 with HANDLE_INVALID. */
 int64_t vdi_size(struct task *, const char *vdi);

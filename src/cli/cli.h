@@ -163,6 +163,8 @@ void doomed_add(struct task *, struct doomed *, const struct VM_row *, bool with
 int doomed_uninstall(struct cli *, struct doomed *);
 /* Clones as new-name-label says; sets new-name-description and prints the uuid (vm.c). */
 int clone_vm(struct cli *, struct VM_row *);
+/* The same with full copies, in the SR that sr-uuid names. */
+int copy_vm(struct cli *, struct VM_row *);
 int show_new_vm(struct cli *, const char *ref);
 /* The drives and disks of a VM as `Disk 0 VBD:` blocks (vbd.c). */
 int list_disks(struct cli *, struct VM_row *);

@@ -2,7 +2,7 @@
 /* snapshot.c -- taking snapshots and using them. */
 #include "cli/cli.h"
 
-static command_fn vm_snapshot, snapshot_revert, snapshot_clone, snapshot_destroy,
+static command_fn vm_snapshot, snapshot_revert, snapshot_clone, snapshot_copy, snapshot_destroy,
 	snapshot_uninstall, snapshot_disk_list;
 
 const struct command commands_snapshot[] = {
@@ -17,6 +17,10 @@ const struct command commands_snapshot[] = {
 	{ "snapshot-clone", snapshot_clone, STANDARD, "new-name-label",
 	  "uuid,snapshot-uuid,new-name-description",
 	  "Makes a template whose disks are layers over those of a snapshot; prints its uuid." },
+	{ "snapshot-copy", snapshot_copy, STANDARD, "new-name-label",
+	  "uuid,snapshot-uuid,new-name-description,sr-uuid",
+	  "Makes a template with full copies of the disks of a snapshot, in the SR that sr-uuid "
+	  "names or where each disk is; prints its uuid." },
 	{ "snapshot-destroy", snapshot_destroy, 0, "", "uuid,snapshot-uuid,force",
 	  "Deletes a snapshot; its disks stay." },
 	{ "snapshot-uninstall", snapshot_uninstall, STANDARD, "", "uuid,snapshot-uuid,force",
@@ -113,6 +117,12 @@ static int snapshot_clone(struct cli *c)
 {
 	struct VM_row *snapshot = wanted(c);
 	return snapshot ? clone_vm(c, snapshot) : -1;
+}
+
+static int snapshot_copy(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	return snapshot ? copy_vm(c, snapshot) : -1;
 }
 
 static int snapshot_destroy(struct cli *c)

@@ -4,13 +4,18 @@
 
 #include "api/record.h"
 
-static command_fn vm_clone, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot, vm_pause,
-	vm_unpause, vm_memory_limits_set, vm_disk_list, vm_vif_list, console;
+static command_fn vm_clone, vm_copy, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot,
+	vm_pause, vm_unpause, vm_memory_limits_set, vm_disk_list, vm_vif_list, console;
 
 const struct command commands_vm[] = {
 	{ "vm-clone", vm_clone, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "new-name-label",
 	  "new-name-description",
 	  "Makes a VM whose disks are layers over those of a halted one; prints its uuid." },
+	{ "vm-copy", vm_copy, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "new-name-label",
+	  "new-name-description,sr-uuid",
+	  "Makes a VM with full copies of the disks of a halted one, in the SR that sr-uuid names "
+	  "or "
+	  "where each disk is; prints its uuid." },
 	{ "vm-create", vm_create, 0, "name-label", "name-description",
 	  "Makes a halted VM without devices; prints its uuid." },
 	{ "vm-destroy", vm_destroy, 0, "uuid", "", "Deletes a VM; its disks stay." },
@@ -52,6 +57,24 @@ int clone_vm(struct cli *c, struct VM_row *vm)
 static int vm_clone(struct cli *c)
 {
 	return for_vms(c, clone_vm);
+}
+
+int copy_vm(struct cli *c, struct VM_row *vm)
+{
+	struct SR_row *sr;
+	if (select_sr(c, &sr) < 0)
+		return -1;
+	struct VM_copy a = {
+		.vm = vm->row.ref,
+		.new_name = cli_arg(c, "new-name-label"),
+		.sr = sr ? sr->row.ref : NULL_REF,
+	};
+	return cli_call(c, VM_copy, &a) < 0 ? -1 : show_new_vm(c, a.result);
+}
+
+static int vm_copy(struct cli *c)
+{
+	return for_vms(c, copy_vm);
 }
 
 static int vm_create(struct cli *c)
