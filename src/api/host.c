@@ -6,6 +6,7 @@
 #include "api/call.h"
 #include "api/settings.h"
 #include "api/storage.h"
+#include "api/templates.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -81,27 +82,6 @@ static int open_network(struct task *t)
 	return db_commit(t);
 }
 
-static int open_template(struct task *t)
-{
-	if (*db_find(t, &class_VM, "name_label", "Other install media"))
-		return 0;
-	struct VM_create a = {
-		.name_label = "Other install media",
-		.name_description = "Template which allows VM installation from install media",
-	};
-	DB_SCOPE(t);
-	if (VM_create(t, &a) < 0)
-		return -1;
-	struct VM_row *vm = db_get(t, VM, a.result);
-	vm->is_a_template = vm->is_default_template = true;
-	map_set(vm, &vm->other_config, "default_template", "true");
-	map_set(vm, &vm->other_config, "install-methods", "cdrom");
-	map_remove(&vm->other_config, "mac_seed");
-	if (db_put(t, &vm->row) < 0)
-		return -1;
-	return db_commit(t);
-}
-
 /* Only where the pool never had a default SR: one that the user destroyed does not come back. */
 static int open_local_sr(struct task *t)
 {
@@ -123,7 +103,7 @@ static int open_local_sr(struct task *t)
 
 int host_open(struct task *t)
 {
-	if (open_host(t) < 0 || open_pool(t) < 0 || open_network(t) < 0 || open_template(t) < 0)
+	if (open_host(t) < 0 || open_pool(t) < 0 || open_network(t) < 0 || templates_open(t) < 0)
 		return -1;
 	storage_open(t);
 	return open_local_sr(t);

@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/undo.h"
+#include "api/vm.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
@@ -92,8 +93,7 @@ static int check_blocked(struct task *t, const struct VM_row *vm, enum vm_operat
 
 static int check_kind(struct task *t, const struct VM_row *vm, const struct op_row *row)
 {
-	bool shipped = vm->is_default_template && row->op == vm_operations_destroy;
-	if (shipped)
+	if (row->op == vm_operations_destroy && vm_is_shipped(vm))
 		return fail(t, VM_CANNOT_DELETE_DEFAULT_TEMPLATE, vm->row.ref);
 	if (vm->is_a_template && !vm->is_a_snapshot && !row->template)
 		return fail(t, VM_IS_TEMPLATE, vm->row.ref, op_text(row->op));

@@ -46,8 +46,12 @@ static int check_none(struct task *t, struct row *r)
 static int check_is_a_template(struct task *t, struct row *r)
 {
 	struct VM_row *vm = (struct VM_row *)r;
-	if (!vm->is_a_template)
+	if (!vm->is_a_template) {
+		/* One that came with the system is the user's from now on; the next start makes it anew. */
+		vm->is_default_template = false;
+		map_remove(&vm->other_config, "default_template");
 		return vm_set_install_time(t, vm);
+	}
 	vm->is_a_template = false; /* the operation is asked of what it was */
 	int allowed =
 		vm->is_a_snapshot ? 0 : operation_check(t, vm, vm_operations_make_into_template);

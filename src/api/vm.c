@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vm.c -- VMs as records: made, provisioned, limited, destroyed. */
+/* vm.c -- VMs as records: made, limited, destroyed. */
 #include "api/vm.h"
 
 #include "api/call.h"
@@ -36,6 +36,12 @@ int vm_check_vcpus(struct task *t, const struct VM_row *vm)
 		return fail(t, INVALID_VALUE, "VCPUs_at_startup",
 			    str(t, "%lld", (long long)vm->VCPUs_at_startup));
 	return 0;
+}
+
+bool vm_is_shipped(const struct VM_row *vm)
+{
+	const char *said = map_get(&vm->other_config, "default_template");
+	return vm->is_default_template || (vm->is_a_template && said && streq(said, "true"));
 }
 
 int vm_set_install_time(struct task *t, const struct VM_row *vm)
@@ -86,19 +92,6 @@ int VM_create(struct task *t, struct VM_create *a)
 	if (db_insert(t, &metrics->row) < 0 || db_insert(t, &vm->row) < 0)
 		return -1;
 	a->result = vm->row.ref;
-	return db_commit(t);
-}
-
-int VM_provision(struct task *t, struct VM_provision *a)
-{
-	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_provision);
-	if (!vm)
-		return -1;
-	DB_SCOPE(t);
-	vm = db_get(t, VM, a->vm);
-	vm->is_a_template = false;
-	if (vm_set_install_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || operation_end(t) < 0)
-		return -1;
 	return db_commit(t);
 }
 

@@ -10,6 +10,8 @@ struct task;
 int vm_check_memory(struct task *, const struct VM_row *);
 /* 1 <= VCPUs_at_startup <= VCPUs_max. */
 int vm_check_vcpus(struct task *, const struct VM_row *);
+/* A template that came with the system, here or where it was imported from. */
+bool vm_is_shipped(const struct VM_row *);
 /* In a transaction: metrics.install_time is now. */
 int vm_set_install_time(struct task *, const struct VM_row *);
 

@@ -3,14 +3,18 @@
  * deleted together with their disks and snapshots. */
 #include "cli/cli.h"
 
+#include "api/provision.h"
 #include "api/record.h"
+#include "api/vm.h"
 
 static command_fn vm_install, vm_uninstall, template_uninstall;
 
 const struct command commands_install[] = {
 	{ "vm-install", vm_install, STANDARD, "new-name-label",
 	  "template,template-uuid,template-name-label,sr-uuid,sr-name-label",
-	  "Makes a VM of a template or a snapshot, named by uuid or name; prints its uuid." },
+	  "Makes a VM of a template or a snapshot, named by uuid or name; its disks come into the "
+	  "SR "
+	  "that is named, or the pool's default one; prints its uuid." },
 	{ "vm-uninstall", vm_uninstall, STANDARD | VM_SELECTORS, "", "force",
 	  "Deletes a VM, its disks, its snapshots and theirs; asks first, except with --force." },
 	{ "template-uninstall", template_uninstall, STANDARD, "template-uuid", "force",
@@ -134,7 +138,7 @@ static int template_uninstall(struct cli *c)
 		return -1;
 	if (!vm->is_a_template)
 		return cli_fail(c, "%s is not a template", vm->uuid);
-	if (vm->is_default_template)
+	if (vm_is_shipped(vm))
 		return fail(c->t, VM_CANNOT_DELETE_DEFAULT_TEMPLATE, vm->row.ref);
 	return uninstall_one(c, vm);
 }
@@ -169,33 +173,63 @@ static struct VM_row *wanted_template(struct cli *c)
 	return cli_fail_ptr(c, "Required parameter not found: template.");
 }
 
-/* A clone's disks are layers over the template's: they are where those are. */
 static int check_sr(struct cli *c, const struct VM_row *from, const struct SR_row *sr)
 {
-	if (!sr)
+	if (!sr || !from->is_a_snapshot)
 		return 0;
-	if (from->is_a_snapshot)
-		return cli_fail(c, "A VM made of a snapshot has its disks where the snapshot has "
-				   "them: leave out sr-uuid and sr-name-label");
-	DB_EACH (c->t, VBD, vbd, "VM", from->row.ref) {
-		const struct VDI_row *vdi = db_seek(c->t, VDI, vbd->VDI);
-		if (vdi && vbd->type == vbd_type_Disk && !streq(vdi->SR, sr->row.ref))
-			return cli_fail(c,
-					"The template has disks in another SR: leave out sr-uuid "
-					"and sr-name-label");
-	}
-	return 0;
+	return cli_fail(c,
+			"A VM made of a snapshot has its disks where the snapshot has them: leave "
+			"out sr-uuid and sr-name-label, or use snapshot-copy");
 }
 
-static int finish_install(struct cli *c, const char *ref)
+/* A clone's disks are layers over the template's: it will do only where those are. */
+static bool must_copy(struct task *t, const struct VM_row *from, const struct SR_row *sr)
 {
-	if (record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0)
+	if (!sr)
+		return false;
+	DB_EACH (t, VBD, vbd, "VM", from->row.ref) {
+		const struct VDI_row *vdi = db_seek(t, VDI, vbd->VDI);
+		if (vdi && vbd->type == vbd_type_Disk && !streq(vdi->SR, sr->row.ref))
+			return true;
+	}
+	return false;
+}
+
+/* The new VM's ref; NULL: failed. */
+static const char *make_vm(struct cli *c, const struct VM_row *from, const struct SR_row *sr)
+{
+	const char *name = cli_arg(c, "new-name-label");
+	if (must_copy(c->t, from, sr)) {
+		struct VM_copy a = { .vm = from->row.ref, .new_name = name, .sr = sr->row.ref };
+		return cli_call(c, VM_copy, &a) < 0 ? NULL : a.result;
+	}
+	struct VM_clone a = { .vm = from->row.ref, .new_name = name };
+	return cli_call(c, VM_clone, &a) < 0 ? NULL : a.result;
+}
+
+/* The disks that the template asks for come into the SR, wherever it wants them. */
+static int move_disks(struct cli *c, const char *ref, const struct SR_row *sr)
+{
+	struct VM_row *vm = db_get(c->t, VM, ref);
+	const char *disks = vm ? map_get(&vm->other_config, "disks") : NULL;
+	if (!vm || !sr || !disks)
+		return vm ? 0 : -1;
+	const char *moved = provision_move(c->t, disks, sr->uuid);
+	if (!moved || record_map_remove(c->t, &class_VM, ref, "other_config", "disks") < 0)
+		return -1;
+	return record_map_add(c->t, &class_VM, ref, "other_config", "disks", moved);
+}
+
+static int finish_install(struct cli *c, const char *ref, const struct SR_row *sr)
+{
+	if (move_disks(c, ref, sr) < 0 ||
+	    record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0)
 		return -1;
 	return cli_call(c, VM_provision, (&(struct VM_provision){ .vm = ref }));
 }
 
-/* Takes the clone back, on a task of its own: the first error is the user's. */
-static void remove_clone(struct cli *c, const char *ref)
+/* Takes the new VM back, on a task of its own: the first error is the user's. */
+static void remove_vm(struct cli *c, const char *ref)
 {
 	struct task *t = task_new(c->t, c->t->name);
 	struct doomed d = { 0 };
@@ -205,7 +239,7 @@ static void remove_clone(struct cli *c, const char *ref)
 		doomed_add(t, &d, vm, false);
 		spare_what_others_use(t, &d);
 		if (destroy_all(t, &d) < 0)
-			cli_note(c, "Note: the clone %s could not be removed: %s", vm->uuid,
+			cli_note(c, "Note: the VM %s could not be removed: %s", vm->uuid,
 				 task_error(t));
 	}
 	talloc_free(t);
@@ -218,12 +252,12 @@ static int vm_install(struct cli *c)
 	if (!from || select_sr(c, &sr) < 0 || check_sr(c, from, sr) < 0)
 		return -1;
 
-	struct VM_clone a = { .vm = from->row.ref, .new_name = cli_arg(c, "new-name-label") };
-	if (cli_call(c, VM_clone, &a) < 0)
+	const char *ref = make_vm(c, from, sr);
+	if (!ref)
 		return -1;
-	if (finish_install(c, a.result) < 0) {
-		remove_clone(c, a.result);
+	if (finish_install(c, ref, sr) < 0) {
+		remove_vm(c, ref);
 		return -1;
 	}
-	return cli_uuid(c, &class_VM, a.result);
+	return cli_uuid(c, &class_VM, ref);
 }

@@ -14,7 +14,7 @@ LIMIT = 200
 def world(d):
     """What a user sees; two worlds with equal values are the same."""
     vms = sorted((d.get('vm', v, 'name-label'), d.get('vm', v, 'is-a-snapshot'))
-                 for v in d.sql('SELECT uuid FROM VM'))
+                 for v in d.sql('SELECT uuid FROM VM WHERE is_default_template = "false"'))
     return vms, len(d.sql('SELECT uuid FROM VDI WHERE managed = "true"')), len(d.sql('SELECT uuid FROM SR'))
 
 
@@ -100,6 +100,25 @@ def test_destroy():
         at_every_point(d, 'vdi-create', lambda: d.vdi(), lambda b, n: n[1] == b[1] + 1)
         at_every_point(d, 'vdi-destroy', lambda: d.xe('vdi-destroy', uuid=disk[-1]), gone,
                        lambda: disk.append(d.vdi()))
+
+
+def test_install_and_copy():
+    with Daemon('fake') as d:
+        at_every_point(d, 'vm-install', lambda: d.xe('vm-install', template='Debian Bookworm 12', new_name_label='x'),
+                       lambda b, n: more_vms(1, 1)(b, n) or half_installed(b, n))
+        for v in d.list('vm') + [t for t in d.list('template', is_default_template='false')]:
+            d.xe('vm-param-set', 'is-a-template=false', uuid=v)
+            d.xe('vm-uninstall', '--force', uuid=v)
+        vm = d.vm(disks=2)
+        at_every_point(d, 'copy', lambda: d.xe('vm-copy', uuid=vm, new_name_label='c'), more_vms(1, 2))
+        snap = d.snapshot(vm)
+        at_every_point(d, 'copy of a snapshot',
+                       lambda: d.xe('snapshot-copy', uuid=snap, new_name_label='c'), more_vms(1, 2))
+
+
+def half_installed(before, now):
+    """vm-install is several calls: between two of them the VM is still a template, without its disks."""
+    return more_vms(1, 0)(before, now)
 
 
 def test_start():
