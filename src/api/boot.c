@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "api/cd.h"
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/settings.h"
@@ -125,17 +126,17 @@ static int add_layers(struct task *t, const struct VBD_row *vbd, struct vmm_disk
 int boot_disk(struct task *t, const struct VM_row *vm, const struct VBD_row *vbd,
 	      struct vmm_disk *ret)
 {
+	if (vbd->type == vbd_type_CD)
+		return cd_drive(t, vbd, 0, ret);
 	const struct model_row *m = model_of(t, vm);
 	if (!m)
 		return -1;
 	struct vmm_disk d = {
 		.id = vbd_device_id(t, vbd->userdevice),
 		.position = (unsigned)atoi(vbd->userdevice),
-		.cd = vbd->type == vbd_type_CD,
-		.model = vbd->type == vbd_type_CD ? VMM_SATA : m->disk,
-		.read_only = true,
+		.model = m->disk,
 	};
-	if (!vbd->empty && add_layers(t, vbd, &d) < 0)
+	if (add_layers(t, vbd, &d) < 0)
 		return -1;
 	*ret = d;
 	return 0;

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -119,8 +121,14 @@ int firmware_release(struct task *t, const struct VM_row *vm)
 
 /* ---- what the VMM is told ---- */
 
-static json_t *code_layers(struct task *t, const char *file)
+/* Packages have links among these files; the VMM follows none. */
+static json_t *code_layers(struct task *t, const char *name)
 {
+	char file[PATH_MAX];
+	if (!realpath(name, file)) {
+		task_fail_errno(t, errno, name);
+		return NULL;
+	}
 	return json_own(t, json_pack("[{s:s, s:s, s:b, s:{s:s, s:s}}]", "driver", "raw",
 				     "node-name", "firmware", "read-only", true, "file", "driver",
 				     "file", "filename", file));
@@ -138,5 +146,5 @@ int firmware_config(struct task *t, const struct VM_row *vm, struct vmm_firmware
 	if (!sr || sr->layout->blockdev(t, sr, vdi->location, true, &vars) < 0)
 		return -1;
 	*ret = (struct vmm_firmware){ code_layers(t, f->code), vars, f->secure };
-	return 0;
+	return ret->code ? 0 : -1;
 }

@@ -359,6 +359,14 @@ bool guest_alive(const char *ref)
 	return alive;
 }
 
+bool guest_ends(struct task *t, const char *ref)
+{
+	int64_t end = clock_ms() + 5000;
+	while (guest_alive(ref) && clock_ms() < end)
+		task_wait(t, -1, 0, 50);
+	return !guest_alive(ref);
+}
+
 struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm)
 {
 	struct vmm *vmm = guest_get(hold, vm->row.ref);

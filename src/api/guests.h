@@ -19,6 +19,8 @@ struct vmm *guest_get(const void *hold, const char *vm_ref);
 struct vmm *guest_need(struct task *, const void *hold, const struct VM_row *vm);
 /* Has it one? */
 bool guest_alive(const char *vm_ref);
+/* Behind a failure of its: is it gone, or going within 5 s? */
+bool guest_ends(struct task *, const char *vm_ref);
 
 /* Starts a process for the VM, which has none.  The row is not touched. */
 int guest_start(struct task *, const char *vm_ref, struct vmm_config *);

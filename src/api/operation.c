@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/operation.h"
 
+#include "api/storage.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "base/task.h"
@@ -126,9 +127,15 @@ static int mark(struct task *t, struct row *r, const char *op)
 	return undo_operation_end(t, r->class->name, r->ref) < 0 ? -1 : db_put(t, r);
 }
 
-/* 1: marked; 0: busy, and the row says with what; -1: failed. */
-static int try_begin(struct task *t, const char *ref, enum vm_operations op, struct VM_row **ret)
+/* Marks the object.  1: marked; 0: busy, and the row says with what; -1: failed. */
+typedef int try_fn(struct task *, const struct class *, const char *ref, const char *op,
+		   struct row **ret);
+
+static int try_vm(struct task *t, const struct class *c, const char *ref, const char *text,
+		  struct row **ret)
 {
+	enum vm_operations op = (enum vm_operations)enum_value("vm_operations", text);
+	(void)c;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
@@ -137,32 +144,75 @@ static int try_begin(struct task *t, const char *ref, enum vm_operations op, str
 		if (t->code != OTHER_OPERATION_IN_PROGRESS)
 			return -1;
 		task_forgive(t);
-		*ret = vm;
+		*ret = &vm->row;
 		return 0;
 	}
-	if (mark(t, &vm->row, op_text(op)) < 0 || db_commit(t) < 0)
+	if (mark(t, &vm->row, text) < 0 || db_commit(t) < 0)
 		return -1;
-	*ret = vm;
+	*ret = &vm->row;
 	return 1;
 }
 
-struct VM_row *operation_begin(struct task *t, const char *ref, enum vm_operations op)
+/* Those that only read the VM, or put layers under its disks, leave its drives alone. */
+static bool takes_drives(const struct map *running)
 {
-	struct VM_row *vm;
+	for (size_t i = 0; i < running->n; i++) {
+		const struct op_row *row = op_row(
+			(enum vm_operations)enum_value("vm_operations", running->v[i].value));
+		if (!row || row->group == NONE || row->group == ALWAYS)
+			return true;
+	}
+	return false;
+}
+
+static int try_device(struct task *t, const struct class *c, const char *ref, const char *op,
+		      struct row **ret)
+{
+	DB_SCOPE(t);
+	struct row *r = db_get_row(t, c, ref);
+	struct VM_row *vm = r ? db_get(t, VM, field_text(t, r, model_field(c, "VM"))) : NULL;
+	if (!vm)
+		return -1;
+	bool busy = field_map(r, model_field(c, "current_operations"))->n > 0;
+	*ret = busy ? r : &vm->row;
+	if (busy || takes_drives(&vm->current_operations))
+		return 0;
+	if (mark(t, r, op) < 0 || db_commit(t) < 0)
+		return -1;
+	*ret = r;
+	return 1;
+}
+
+static struct row *begin(struct task *t, const struct class *c, const char *ref, const char *op,
+			 try_fn *try)
+{
+	struct row *row;
 	int64_t end = clock_ms() + PATIENCE_MS;
 	for (;;) {
 		int64_t generation = db_generation();
-		int marked = try_begin(t, ref, op, &vm);
+		int marked = try(t, c, ref, op, &row);
 		if (marked)
-			return marked > 0 ? vm : NULL;
+			return marked > 0 ? row : NULL;
 		int left = (int)(end - clock_ms());
 		if (left <= 0) {
-			in_progress(t, &vm->row, &vm->current_operations);
+			const struct field *f = model_field(row->class, "current_operations");
+			in_progress(t, row, field_map(row, f));
 			return NULL;
 		}
 		if (db_wait(t, generation, left) < 0)
 			return NULL;
 	}
+}
+
+struct VM_row *operation_begin(struct task *t, const char *ref, enum vm_operations op)
+{
+	return (struct VM_row *)begin(t, &class_VM, ref, op_text(op), try_vm);
+}
+
+struct row *operation_begin_device(struct task *t, const struct class *c, const char *ref,
+				   const char *op)
+{
+	return begin(t, c, ref, op, try_device);
 }
 
 static bool goes_beside(enum vdi_operations op, const char *running)
@@ -186,8 +236,9 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	if (!vdi)
 		return NULL;
-	/* A frozen disk may be read by many at once. */
-	bool reads = vdi->is_a_snapshot && op == vdi_operations_copy;
+	/* A frozen disk may be read by many at once, as a disc may. */
+	bool frozen = vdi->is_a_snapshot || storage_is_borrowed(t, vdi->SR);
+	bool reads = frozen && op == vdi_operations_copy;
 	if (!reads && !vdi_is_free(vdi, op)) {
 		in_progress(t, &vdi->row, &vdi->current_operations);
 		return NULL;
@@ -195,21 +246,6 @@ struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_op
 	if (mark(t, &vdi->row, enum_text("vdi_operations", (int)op)) < 0 || db_commit(t) < 0)
 		return NULL;
 	return vdi;
-}
-
-struct row *operation_begin_device(struct task *t, const struct class *c, const char *ref,
-				   const char *op)
-{
-	DB_SCOPE(t);
-	struct row *r = db_get_row(t, c, ref);
-	if (!r)
-		return NULL;
-	const struct map *running = field_map(r, model_field(c, "current_operations"));
-	if (running->n) {
-		in_progress(t, r, running);
-		return NULL;
-	}
-	return mark(t, r, op) < 0 || db_commit(t) < 0 ? NULL : r;
 }
 
 int operation_end(struct task *t)
@@ -251,8 +287,22 @@ static struct list allowed_vdi(struct task *t, const struct VDI_row *vdi)
 	bool attached = false;
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		attached |= vbd->currently_attached;
-	if (!attached && !vdi->current_operations.n && vdi->managed)
+	if (!attached && !vdi->current_operations.n && vdi->managed &&
+	    !storage_is_borrowed(t, vdi->SR))
 		list_add(t, &l, "destroy");
+	return l;
+}
+
+static struct list allowed_vbd(struct task *t, const struct VBD_row *vbd)
+{
+	struct list l = { 0 };
+	struct VM_row *vm = db_seek(t, VM, vbd->VM);
+	if (!vm || vm->is_a_snapshot || vbd->current_operations.n)
+		return l;
+	if (vm->power_state == vm_power_state_Halted)
+		list_add(t, &l, "attach");
+	if (vbd->type == vbd_type_CD)
+		list_add(t, &l, vbd->empty ? "insert" : "eject");
 	return l;
 }
 
@@ -266,6 +316,8 @@ struct list allowed_operations(struct task *t, const struct row *r)
 		return allowed_vm(t, (const struct VM_row *)r);
 	if (r->class == &class_VDI)
 		return allowed_vdi(t, (const struct VDI_row *)r);
+	if (r->class == &class_VBD)
+		return allowed_vbd(t, (const struct VBD_row *)r);
 	if (r->class == &class_task &&
 	    ((const struct task_row *)r)->status == task_status_type_pending)
 		list_add(t, &none, "cancel");

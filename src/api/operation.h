@@ -16,7 +16,8 @@ struct VM_row *operation_begin(struct task *, const char *vm, enum vm_operations
 /* The same for a disk; no power state is looked at.  verb is for the error text of a disk in use. */
 struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_operations op);
 
-/* The same for a drive or an interface; op is a value of vbd_operations or vif_operations. */
+/* The same for a drive or an interface (class VBD or VIF), op being a value of vbd_operations or
+ * vif_operations: nobody else is busy with it, nor with its VM in a way that could take it away. */
 struct row *operation_begin_device(struct task *, const struct class *, const char *ref,
 				   const char *op);
 

@@ -50,7 +50,7 @@ static int add_disk(struct task *t, struct plan *p, const char *ref, const char 
 		    enum vdi_operations op)
 {
 	struct VDI_row *vdi = db_get(t, VDI, ref);
-	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	const struct sr *sr = vdi ? storage_writable_sr(t, vdi->SR) : NULL;
 	if (!sr || check_disk(t, vdi, p->vm, op) < 0 || mark_disk(t, vdi, op) < 0)
 		return -1;
 	p->v = talloc_realloc(p, p->v, struct plan_disk, p->n + 1);

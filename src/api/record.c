@@ -2,6 +2,7 @@
 #include "api/record.h"
 
 #include "api/operation.h"
+#include "api/storage.h"
 #include "api/vm.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -94,9 +95,12 @@ static int check_detached(struct task *t, const struct VBD_row *vbd)
 	return vbd->currently_attached ? fail(t, DEVICE_ALREADY_ATTACHED, vbd->row.ref) : 0;
 }
 
-static int check_vbd_mode(struct task *t, struct row *r)
+static int check_vbd_kind(struct task *t, struct row *r)
 {
-	return check_detached(t, (struct VBD_row *)r);
+	struct VBD_row *vbd = (struct VBD_row *)r;
+	if (check_detached(t, vbd) < 0 || vbd_check_kind(t, vbd) < 0)
+		return -1;
+	return vbd_check_device(t, vbd);
 }
 
 static int check_vbd_userdevice(struct task *t, struct row *r)
@@ -105,6 +109,14 @@ static int check_vbd_userdevice(struct task *t, struct row *r)
 	if (check_detached(t, vbd) < 0)
 		return -1;
 	return vbd_check_device(t, vbd);
+}
+
+/* A disc stays what it is. */
+static int check_vdi_read_only(struct task *t, struct row *r)
+{
+	struct VDI_row *vdi = (struct VDI_row *)r;
+	bool refused = !vdi->read_only && storage_is_borrowed(t, vdi->SR);
+	return refused ? fail(t, VDI_READONLY, r->ref) : 0;
 }
 
 static const struct setter {

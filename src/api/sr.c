@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* sr.c -- storage repositories and how hosts reach them. */
 #include "api/call.h"
+#include "api/cd.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -16,10 +17,14 @@ static struct PBD_row *pbd_of(struct task *t, const char *sr)
 
 static int check_type(struct task *t, const char *type)
 {
-	for (const struct sr_type *s = sr_types; s->name; s++)
-		if (streq(s->name, type))
-			return 0;
-	return fail(t, SR_UNKNOWN_DRIVER, type);
+	return sr_type_find(type) ? 0 : fail(t, SR_UNKNOWN_DRIVER, type);
+}
+
+/* What the type holds by nature, else what the user says. */
+static const char *content_type(const char *type, const char *wanted)
+{
+	const char *content = sr_type_find(type)->content;
+	return content ? content : wanted;
 }
 
 /* ---- create, introduce ---- */
@@ -30,7 +35,7 @@ static struct SR_row *sr_row(struct task *t, const struct SR_create *a)
 	sr->name_label = a->name_label;
 	sr->name_description = a->name_description;
 	sr->type = a->type;
-	sr->content_type = a->content_type;
+	sr->content_type = content_type(a->type, a->content_type);
 	sr->shared = a->shared;
 	return sr;
 }
@@ -48,11 +53,11 @@ static int insert_both(struct task *t, struct SR_row *sr, const struct map *conf
 	return db_commit(t);
 }
 
-/* The pool's first SR is its default. */
+/* The pool's first SR that takes disks is its default. */
 static int set_default(struct task *t, const char *sr)
 {
 	struct pool_row *pool = *(struct pool_row **)db_find(t, &class_pool, NULL, NULL);
-	if (!pool || db_seek(t, SR, pool->default_SR))
+	if (!pool || db_seek(t, SR, pool->default_SR) || storage_is_borrowed(t, sr))
 		return 0;
 	pool->default_SR = pool->suspend_image_SR = pool->crash_dump_SR = sr;
 	return db_put(t, &pool->row);
@@ -68,6 +73,19 @@ static int record_plugged(struct task *t, const char *sr)
 	return db_commit(t);
 }
 
+/* An SR that is born with volumes; it is made, whatever comes of this. */
+static void first_scan(struct task *t, const char *sr)
+{
+	if (!storage_is_borrowed(t, sr)) {
+		storage_refresh(t, sr, (const char *[]){ NULL });
+		return;
+	}
+	struct task *own = task_new(t, t->name);
+	if (SR_scan(own, &(struct SR_scan){ .sr = sr }) < 0)
+		log_line(own, "sr not scanned sr=%s error=\"%s\"", sr, task_error(own));
+	talloc_free(own);
+}
+
 int SR_create(struct task *t, struct SR_create *a)
 {
 	if (check_type(t, a->type) < 0)
@@ -78,7 +96,7 @@ int SR_create(struct task *t, struct SR_create *a)
 	    record_plugged(t, sr->row.ref) < 0)
 		return -1;
 	a->result = sr->row.ref;
-	storage_refresh(t, a->result, (const char *[]){ NULL });
+	first_scan(t, a->result);
 	return 0;
 }
 
@@ -96,7 +114,7 @@ int SR_introduce(struct task *t, struct SR_introduce *a)
 	sr->name_label = a->name_label;
 	sr->name_description = a->name_description;
 	sr->type = a->type;
-	sr->content_type = a->content_type;
+	sr->content_type = content_type(a->type, a->content_type);
 	sr->shared = a->shared;
 	if (db_insert(t, &sr->row) < 0)
 		return -1;
@@ -119,10 +137,31 @@ static bool has_layers(const struct volumes *all, const char *id)
 	return false;
 }
 
+/* A disc: its file's name is all that is known of it. */
+static int adopt_disc(struct task *t, const char *sr, const struct volume *v)
+{
+	DB_SCOPE(t);
+	DB_EACH (t, VDI, known, "SR", sr)
+		if (streq(known->location, v->id))
+			return 0;
+	struct VDI_row *vdi = row_new(t, VDI);
+	vdi->name_label = vdi->location = v->id;
+	vdi->SR = sr;
+	vdi->type = vdi_type_user;
+	vdi->virtual_size = (int64_t)v->virtual_size;
+	vdi->physical_utilisation = (int64_t)v->physical_size;
+	vdi->managed = vdi->read_only = true;
+	if (db_insert(t, &vdi->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
 /* A volume without a record: of an SR that was introduced, or put there by hand. */
 static int adopt_volume(struct task *t, const char *sr, const struct volumes *all,
 			const struct volume *v)
 {
+	if (storage_is_borrowed(t, sr))
+		return adopt_disc(t, sr, v);
 	DB_SCOPE(t);
 	if (storage_owner(t, v->id) || in_flight(t, v->id))
 		return 0;
@@ -142,6 +181,13 @@ static int adopt_volume(struct task *t, const char *sr, const struct volumes *al
 	return db_commit(t);
 }
 
+/* A disc whose file is gone is forgotten, unless a drive still names it. */
+static bool is_forgettable(struct task *t, const struct VDI_row *vdi)
+{
+	return storage_is_borrowed(t, vdi->SR) && !vdi->current_operations.n &&
+	       !*db_find(t, &class_VBD, "VDI", vdi->row.ref);
+}
+
 /* Asked of the storage itself: the list may be older than the row. */
 static int check_present(struct task *t, const struct sr *sr, const char *ref)
 {
@@ -153,10 +199,13 @@ static int check_present(struct task *t, const struct sr *sr, const char *ref)
 	task_forgive(t);
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_seek(t, VDI, ref);
-	if (!vdi || !now || vdi->row.gen != now->row.gen || vdi->missing == missing)
+	if (!vdi || !now || vdi->row.gen != now->row.gen)
+		return 0;
+	bool forget = missing && is_forgettable(t, vdi);
+	if (vdi->missing == missing && !forget)
 		return 0;
 	vdi->missing = missing;
-	if (db_put(t, &vdi->row) < 0)
+	if ((forget ? db_delete(t, &vdi->row) : db_put(t, &vdi->row)) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -187,7 +236,8 @@ int SR_scan(struct task *t, struct SR_scan *a)
 static int delete_records(struct task *t, struct SR_row *sr)
 {
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref)
-		if (db_delete_all(t, &class_VBD, "VDI", vdi->row.ref) < 0)
+		if (cd_lose_disc(t, vdi->row.ref) < 0 ||
+		    db_delete_all(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
 	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||
 	    db_delete_all(t, &class_PBD, "SR", sr->row.ref) < 0)
@@ -215,6 +265,8 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 	struct PBD_row *pbd = sr ? pbd_of(t, a->sr) : NULL;
 	if (!sr)
 		return -1;
+	if (storage_is_borrowed(t, a->sr))
+		return fail(t, SR_OPERATION_NOT_SUPPORTED, a->sr);
 	if (!pbd)
 		return fail(t, SR_HAS_NO_PBDS, a->sr);
 	if (*db_find(t, &class_VDI, "SR", a->sr))

@@ -43,6 +43,20 @@ const struct sr *storage_sr(struct task *t, const char *sr_ref)
 	return sr ? sr : fail_ptr(t, SR_NOT_ATTACHED, sr_ref);
 }
 
+bool storage_is_borrowed(struct task *t, const char *sr_ref)
+{
+	struct SR_row *row = db_seek(t, SR, sr_ref);
+	const struct sr_type *type = row ? sr_type_find(row->type) : NULL;
+	return type && !type->layout->create;
+}
+
+const struct sr *storage_writable_sr(struct task *t, const char *sr_ref)
+{
+	if (storage_is_borrowed(t, sr_ref))
+		return fail_ptr(t, SR_OPERATION_NOT_SUPPORTED, sr_ref);
+	return storage_sr(t, sr_ref);
+}
+
 int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
 {
 	struct sr *sr = sr_open(t, row->type, row->uuid, config, create);
@@ -147,10 +161,13 @@ static int write_size(struct task *t, const char *ref, const struct volume *v)
 {
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_seek(t, VDI, ref);
-	if (!vdi || !streq(vdi->location, v->id) ||
-	    vdi->physical_utilisation == (int64_t)v->physical_size)
+	if (!vdi || !streq(vdi->location, v->id))
+		return 0;
+	if (vdi->physical_utilisation == (int64_t)v->physical_size &&
+	    vdi->virtual_size == (int64_t)v->virtual_size)
 		return 0;
 	vdi->physical_utilisation = (int64_t)v->physical_size;
+	vdi->virtual_size = (int64_t)v->virtual_size;
 	if (db_put(t, &vdi->row) < 0)
 		return -1;
 	return db_commit(t);

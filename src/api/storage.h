@@ -13,6 +13,10 @@ struct task;
 
 /* The plugged SR of the row; SR_NOT_ATTACHED, SR_HAS_NO_PBDS. */
 const struct sr *storage_sr(struct task *, const char *sr_ref);
+/* Is what is in the SR somebody else's, and only read? */
+bool storage_is_borrowed(struct task *, const char *sr_ref);
+/* The plugged SR of the row, for making or removing volumes; also SR_OPERATION_NOT_SUPPORTED [sr]. */
+const struct sr *storage_writable_sr(struct task *, const char *sr_ref);
 /* Attaches (create: makes it), keeps it for storage_sr(). */
 int storage_attach(struct task *, const struct SR_row *, const struct map *config, bool create);
 void storage_detach(const char *sr_uuid);

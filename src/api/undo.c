@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/undo.h"
 
+#include "api/cd.h"
 #include "api/guests.h"
 #include "api/operation.h"
 #include "api/plug.h"
@@ -48,6 +49,11 @@ int undo_record_delete(struct task *t, const char *class, const char *ref)
 int undo_sr_detach(struct task *t, const char *sr)
 {
 	return journal_add(t, "SR_DETACH", sr, NULL);
+}
+
+int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
+{
+	return journal_add(t, "MEDIUM_SETTLE", vbd, vdi, NULL);
 }
 
 /* ---- the verbs ---- */
@@ -104,10 +110,7 @@ static int still_below_or_ended(struct task *t, args a, bool *ret)
 {
 	if (still_below(t, a, ret) == 0)
 		return 0;
-	int64_t end = clock_ms() + 5000;
-	while (guest_alive(a[0]) && clock_ms() < end)
-		task_wait(t, -1, 0, 50);
-	if (guest_alive(a[0]))
+	if (!guest_ends(t, a[0]))
 		return -1;
 	task_forgive(t);
 	*ret = false;
@@ -185,6 +188,12 @@ static int sr_detach(struct task *t, args a, const char *op)
 		return 0;
 	}
 	return sr_destroy(t, row->type, sr);
+}
+
+static int medium_settle(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return cd_settle(t, a[0], a[1]);
 }
 
 static const struct verb {

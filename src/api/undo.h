@@ -36,6 +36,9 @@ int undo_record_delete(struct task *, const char *class, const char *ref);
 /* Lets go of an SR that was being made. */
 int undo_sr_detach(struct task *, const char *sr);
 
+/* The disc is about to go into the drive, or out of it: asks the VM, and the drive's row says what is. */
+int undo_medium_settle(struct task *, const char *vbd, const char *vdi);
+
 /* Between these two calls rows are no undo but deeds to come: they stay when the operation's
  * own rows are dropped with its result, and undo_after() does them. */
 const char *undo_later(struct task *);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* vbd.c -- the drives of a VM. */
 #include "api/call.h"
+#include "api/cd.h"
 #include "api/operation.h"
 #include "api/vm.h"
 #include "base/task.h"
@@ -29,10 +30,15 @@ static bool is_taken(struct task *t, const struct VBD_row *mine, const char *use
 	return false;
 }
 
+static int positions(const struct VBD_row *vbd)
+{
+	return vbd->type == vbd_type_CD ? VMM_SATA_DISKS : VMM_DISKS;
+}
+
 int vbd_check_device(struct task *t, const struct VBD_row *vbd)
 {
 	int64_t n;
-	if (!text_int(vbd->userdevice, &n) || n < 0 || n >= VMM_DISKS ||
+	if (!text_int(vbd->userdevice, &n) || n < 0 || n >= positions(vbd) ||
 	    !streq(vbd->userdevice, str(t, "%lld", (long long)n)))
 		return fail(t, INVALID_DEVICE, vbd->userdevice);
 	if (is_taken(t, vbd, vbd->userdevice))
@@ -45,7 +51,7 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 	struct VDI_row *vdi = db_get(t, VDI, mine->VDI);
 	if (!vdi)
 		return -1;
-	for (size_t i = 0; i < vdi->current_operations.n; i++) {
+	for (size_t i = 0; i < vdi->current_operations.n && mine->type != vbd_type_CD; i++) {
 		const struct pair *op = &vdi->current_operations.v[i];
 		if (!streq(op->key, t->ref))
 			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref, op->value,
@@ -60,10 +66,24 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 	return 0;
 }
 
-/* "autodetect": the first position that is free. */
+int vbd_check_kind(struct task *t, const struct VBD_row *vbd)
+{
+	if (vbd->type == vbd_type_Floppy)
+		return fail(t, VALUE_NOT_SUPPORTED, "type", "Floppy", "there are disks and CDs");
+	if (vbd->type != vbd_type_CD)
+		return 0;
+	if (vbd->mode != vbd_mode_RO)
+		return fail(t, VBD_CDS_MUST_BE_READONLY);
+	return vbd->empty ? 0 : cd_check_disc(t, vbd->VDI);
+}
+
+/* "autodetect": the first position that is free; for a CD drive the fourth one, as users of XenServer
+ * expect, if it is. */
 static const char *free_position(struct task *t, const struct VBD_row *vbd)
 {
-	for (int i = 0; i < VMM_DISKS; i++)
+	if (vbd->type == vbd_type_CD && !is_taken(t, vbd, "3"))
+		return "3";
+	for (int i = 0; i < positions(vbd); i++)
 		if (!is_taken(t, vbd, str(t, "%d", i)))
 			return str(t, "%d", i);
 	return fail_ptr(t, DEVICE_ALREADY_EXISTS, "autodetect");
@@ -74,6 +94,18 @@ static int check_owner(struct task *t, const struct VM_row *vm)
 	return vm->is_a_snapshot ? fail(t, VM_IS_SNAPSHOT, vm->row.ref, "create") : 0;
 }
 
+static int check_disk(struct task *t, const struct VBD_row *vbd)
+{
+	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
+	if (!vdi)
+		return -1;
+	if (!vdi->managed)
+		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+	if ((vdi->is_a_snapshot || vdi->read_only) && vbd->mode == vbd_mode_RW)
+		return fail(t, VDI_READONLY, vdi->row.ref);
+	return 0;
+}
+
 int VBD_create(struct task *t, struct VBD_create *a)
 {
 	DB_SCOPE(t);
@@ -82,27 +114,23 @@ int VBD_create(struct task *t, struct VBD_create *a)
 		return -1;
 	struct VBD_row *vbd = row_new(t, VBD);
 	int type = enum_value("vbd_type", a->type), mode = enum_value("vbd_mode", a->mode);
-	if (type != vbd_type_Disk)
-		return fail(t, VALUE_NOT_SUPPORTED, "type", a->type, "only disks can be attached");
+	if (type < 0)
+		return fail(t, INVALID_VALUE, "type", a->type);
 	if (mode < 0)
 		return fail(t, INVALID_VALUE, "mode", a->mode);
-	struct VDI_row *vdi = db_get(t, VDI, a->VDI);
-	if (!vdi)
-		return -1;
-	if (!vdi->managed)
-		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
-	if ((vdi->is_a_snapshot || vdi->read_only) && mode == vbd_mode_RW)
-		return fail(t, VDI_READONLY, vdi->row.ref);
 	vbd->VM = a->VM;
 	vbd->VDI = a->VDI;
-	vbd->type = vbd_type_Disk;
+	vbd->type = (enum vbd_type)type;
 	vbd->mode = (enum vbd_mode)mode;
+	vbd->empty = type == vbd_type_CD && ref_is_null(a->VDI);
 	vbd->bootable = a->bootable;
 	vbd->unpluggable = a->unpluggable;
 	vbd->other_config = a->other_config;
 	vbd->userdevice =
 		streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
-	if (!vbd->userdevice || vbd_check_device(t, vbd) < 0 || db_insert(t, &vbd->row) < 0)
+	if (!vbd->userdevice || vbd_check_kind(t, vbd) < 0 ||
+	    (type == vbd_type_Disk && check_disk(t, vbd) < 0) || vbd_check_device(t, vbd) < 0 ||
+	    db_insert(t, &vbd->row) < 0)
 		return -1;
 	a->result = vbd->row.ref;
 	return db_commit(t);

@@ -13,7 +13,7 @@
 
 struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
 {
-	const struct sr *sr = storage_sr(t, sr_ref);
+	const struct sr *sr = storage_writable_sr(t, sr_ref);
 	const char *id = volume_id_new(t);
 	struct volume v;
 	if (!sr)
@@ -83,7 +83,7 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 	{
 		DB_SCOPE(t);
 		vdi = db_get(t, VDI, a->self);
-		if (!vdi || check_unused(t, vdi, "destroy") < 0 || !storage_sr(t, vdi->SR))
+		if (!vdi || check_unused(t, vdi, "destroy") < 0 || !storage_writable_sr(t, vdi->SR))
 			return -1;
 		if (db_delete_all(t, &class_VBD, "VDI", a->self) < 0 ||
 		    db_delete(t, &vdi->row) < 0 ||
@@ -133,7 +133,7 @@ static int run_import(struct task *t, void *args)
 {
 	struct transfer *a = args;
 	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_blocked);
-	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	const struct sr *sr = vdi ? storage_writable_sr(t, vdi->SR) : NULL;
 	if (!sr)
 		return -1;
 	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))

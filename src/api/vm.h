@@ -19,6 +19,8 @@ int vm_set_install_time(struct task *, const struct VM_row *);
 int vbd_check_device(struct task *, const struct VBD_row *);
 /* In a transaction or not: nobody else has the drive's disk, or all share it. */
 int vbd_check_free(struct task *, const struct VBD_row *);
+/* VBD_CDS_MUST_BE_READONLY, VDI_IS_NOT_ISO: what a CD drive is. */
+int vbd_check_kind(struct task *, const struct VBD_row *);
 /* How the guest names the drive at a position: "vda". */
 const char *vbd_device_name(struct task *, const char *userdevice);
 /* The id of the drive in the VMM: "disk-0". */

@@ -2,6 +2,7 @@
 /* vm_life.c -- VMs as processes: started, paused, shut down, reset. */
 #include "api/boot.h"
 #include "api/call.h"
+#include "api/cd.h"
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
@@ -38,8 +39,9 @@ static int attach_drive(struct task *t, struct VBD_row *vbd)
 		return 0;
 	if (!vbd->empty && vbd_check_free(t, vbd) < 0)
 		return -1;
+	bool cd = vbd->type == vbd_type_CD;
 	vbd->currently_attached = true;
-	vbd->device = vbd_device_name(t, vbd->userdevice);
+	vbd->device = cd ? cd_device_name(t, vbd) : vbd_device_name(t, vbd->userdevice);
 	return db_put(t, &vbd->row);
 }
 

@@ -38,8 +38,8 @@ struct command {
 };
 
 /* The families; each ends with a row without a name. */
-extern const struct command commands_vm[], commands_install[], commands_snapshot[], commands_vdi[],
-	commands_vbd[], commands_sr[], commands_misc[];
+extern const struct command commands_cd[], commands_vm[], commands_install[], commands_snapshot[],
+	commands_vdi[], commands_vbd[], commands_sr[], commands_misc[];
 /* What every view has: their names are behind "<view>-". */
 extern const struct command commands_generic[];
 
@@ -166,5 +166,6 @@ int clone_vm(struct cli *, struct VM_row *);
 /* The same with full copies, in the SR that sr-uuid names. */
 int copy_vm(struct cli *, struct VM_row *);
 int show_new_vm(struct cli *, const char *ref);
-/* The drives and disks of a VM as `Disk 0 VBD:` blocks (vbd.c). */
+/* The drives of a VM, with what is in them, as `Disk 0 VBD:` blocks (vbd.c). */
 int list_disks(struct cli *, struct VM_row *);
+int list_cds(struct cli *, struct VM_row *);

@@ -2,20 +2,23 @@
 /* vbd.c -- devices of VMs: drives and network interfaces. */
 #include "cli/cli.h"
 
-static command_fn vbd_create, vbd_destroy, vbd_plug, vbd_unplug, vif_create, vif_destroy, vif_plug,
-	vif_unplug;
+static command_fn vbd_create, vbd_destroy, vbd_plug, vbd_unplug, vbd_insert, vbd_eject, vif_create,
+	vif_destroy, vif_plug, vif_unplug;
 
 const struct command commands_vbd[] = {
 	{ "vbd-create", vbd_create, 0, "vm-uuid,device", "vdi-uuid,bootable,type,mode,unpluggable",
-	  "Gives a VM a drive at a position (0, 1, ... or autodetect), with a disk in it unless it "
-	  "is "
-	  "to be empty; prints its uuid." },
+	  "Gives a VM a drive at a position (0, 1, ... or autodetect), with a disk in it, or, with "
+	  "type=CD, a disc or nothing; prints its uuid." },
 	{ "vbd-destroy", vbd_destroy, 0, "uuid", "", "Takes a drive away; its disk stays." },
 	{ "vbd-plug", vbd_plug, 0, "uuid", "",
 	  "Attaches a drive to its VM while that runs.  A drive on a SATA bus waits for the next "
 	  "start." },
 	{ "vbd-unplug", vbd_unplug, 0, "uuid", "",
 	  "Detaches a drive from its running VM; the guest has to let go of it." },
+	{ "vbd-insert", vbd_insert, 0, "uuid,vdi-uuid", "",
+	  "Puts a disc into an empty CD drive, also while the VM runs." },
+	{ "vbd-eject", vbd_eject, 0, "uuid", "",
+	  "Takes the disc out of a CD drive, also while the VM runs, if its guest lets it go." },
 	{ "vif-create", vif_create, 0, "device,network-uuid,vm-uuid", "mac,mtu",
 	  "Gives a VM a network interface; prints its uuid." },
 	{ "vif-destroy", vif_destroy, 0, "uuid", "", "Takes a network interface away." },
@@ -37,10 +40,10 @@ static int vbd_create(struct cli *c)
 	struct VBD_create a = {
 		.VDI = NULL_REF,
 		.userdevice = cli_arg(c, "device"),
-		.mode = arg_or(c, "mode", "RW"),
 		.type = arg_or(c, "type", "Disk"),
 		.unpluggable = true,
 	};
+	a.mode = arg_or(c, "mode", streq(a.type, "CD") ? "RO" : "RW");
 	if (!vm || cli_bool(c, "bootable", &a.bootable) < 0 ||
 	    cli_bool(c, "unpluggable", &a.unpluggable) < 0)
 		return -1;
@@ -96,6 +99,22 @@ static int vif_unplug(struct cli *c)
 	return cli_call(c, VIF_unplug, (&(struct VIF_unplug){ .self = vif->row.ref }));
 }
 
+static int vbd_insert(struct cli *c)
+{
+	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
+	struct VDI_row *vdi = vbd ? cli_object(c, VDI, "vdi-uuid") : NULL;
+	if (!vdi)
+		return -1;
+	struct VBD_insert a = { .vbd = vbd->row.ref, .vdi = vdi->row.ref };
+	return cli_call(c, VBD_insert, &a);
+}
+
+static int vbd_eject(struct cli *c)
+{
+	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
+	return vbd ? cli_call(c, VBD_eject, (&(struct VBD_eject){ .vbd = vbd->row.ref })) : -1;
+}
+
 static int vif_create(struct cli *c)
 {
 	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
@@ -122,27 +141,39 @@ static int vif_destroy(struct cli *c)
 	return cli_call(c, VIF_destroy, (&(struct VIF_destroy){ .self = vif->row.ref }));
 }
 
-/* ---- the disks of a VM ---- */
+/* ---- the drives of a VM ---- */
 
-int list_disks(struct cli *c, struct VM_row *vm)
+static int list_drives(struct cli *c, struct VM_row *vm, enum vbd_type type, const char *word,
+		       const char *vbd_params)
 {
 	struct columns vbd_columns, vdi_columns;
-	if (select_columns(c, view_find("vbd"), "vbd-params", "uuid,vm-name-label,userdevice",
-			   &vbd_columns) < 0 ||
+	if (select_columns(c, view_find("vbd"), "vbd-params", vbd_params, &vbd_columns) < 0 ||
 	    select_columns(c, view_find("vdi"), "vdi-params",
 			   "uuid,name-label,sr-name-label,virtual-size", &vdi_columns) < 0)
 		return -1;
 
 	int n = 0;
 	DB_EACH (c->t, VBD, vbd, "VM", vm->row.ref) {
-		if (vbd->type != vbd_type_Disk)
+		if (vbd->type != type)
 			continue;
 		const struct VDI_row *vdi = db_seek(c->t, VDI, vbd->VDI);
-		cli_print(c, str(c->t, "Disk %d VBD:", n));
+		cli_print(c, str(c->t, "%s %d VBD:", word, n));
 		cli_record(c, &vbd_columns, &vbd->row);
-		cli_print(c, str(c->t, "Disk %d VDI:", n++));
+		if (!vbd->empty)
+			cli_print(c, str(c->t, "%s %d VDI:", word, n));
 		if (vdi)
 			cli_record(c, &vdi_columns, &vdi->row);
+		n++;
 	}
 	return 0;
+}
+
+int list_disks(struct cli *c, struct VM_row *vm)
+{
+	return list_drives(c, vm, vbd_type_Disk, "Disk", "uuid,vm-name-label,userdevice");
+}
+
+int list_cds(struct cli *c, struct VM_row *vm)
+{
+	return list_drives(c, vm, vbd_type_CD, "CD", "uuid,vm-name-label,userdevice,empty");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* attach_local.c -- an SR in a directory of this host that is there already.
+/* attach_local.c -- an SR in a directory of this host that is there already: its own, or borrowed.
  *
- * The file `sr-uuid` in it says whose directory it is, so that a file system that is not mounted,
+ * In its own the file `sr-uuid` in it says whose directory it is, so that a file system that is not mounted,
  * or another one mounted in its place, is refused and not taken for an SR that lost its disks. */
 #include "sr/attach_local.h"
 
@@ -118,4 +118,27 @@ static int destroy(struct task *t, struct sr *sr)
 const struct attach attach_local = {
 	.attach = attach,
 	.destroy = destroy,
+};
+
+/* ---- borrowed ---- */
+
+static int borrow(struct task *t, struct sr *sr, const struct map *config, bool create)
+{
+	(void)create;
+	if (find_directory(t, sr, map_get(config, "location")) < 0)
+		return -1;
+	FD_SCOPE int dir = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	return dir < 0 ? unavailable(t, sr->path, strerror(errno)) : 0;
+}
+
+static int give_back(struct task *t, struct sr *sr)
+{
+	(void)t;
+	(void)sr;
+	return 0;
+}
+
+const struct attach attach_borrowed = {
+	.attach = borrow,
+	.destroy = give_back,
 };

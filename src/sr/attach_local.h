@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* attach_local.h -- an SR in a local directory: device_config has its `location`.  The file `sr-uuid` in
- * it says whose it is. */
+/* attach_local.h -- an SR in a local directory: device_config has its `location`. */
 #pragma once
 
 #include "sr/sr.h"
 
+/* The directory is the SR's own: the file `sr-uuid` in it says so. */
 extern const struct attach attach_local;
+/* It is somebody else's, and may be so for several SRs: nothing is written into it. */
+extern const struct attach attach_borrowed;

@@ -1,22 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sr/sr.h"
 
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+
 #include "base/task.h"
 #include "base/text.h"
 #include "sr/attach_local.h"
 #include "sr/layout_file.h"
+#include "sr/layout_iso.h"
 
 const struct sr_type sr_types[] = {
-	{ "file", "location", &attach_local, &layout_file },
+	{ "file", "location", NULL, &attach_local, &layout_file },
+	{ "iso", "location", "iso", &attach_borrowed, &layout_iso },
 	{ NULL },
 };
 
-static const struct sr_type *type_find(struct task *t, const char *name)
+const struct sr_type *sr_type_find(const char *name)
 {
 	for (const struct sr_type *s = sr_types; s->name; s++)
 		if (streq(s->name, name))
 			return s;
-	return fail_ptr(t, SR_UNKNOWN_DRIVER, name);
+	return NULL;
+}
+
+static const struct sr_type *type_find(struct task *t, const char *name)
+{
+	const struct sr_type *found = sr_type_find(name);
+	return found ? found : fail_ptr(t, SR_UNKNOWN_DRIVER, name);
 }
 
 static int check_config(struct task *t, const struct sr_type *type, const struct map *config)
@@ -52,7 +63,11 @@ int sr_destroy(struct task *t, const char *type, struct sr *sr)
 {
 	struct volumes left;
 	const struct sr_type *found = type_find(t, type);
-	if (!found || sr->layout->scan(t, sr, &left) < 0)
+	if (!found)
+		return -1;
+	if (!found->layout->create)
+		return 0;
+	if (sr->layout->scan(t, sr, &left) < 0)
 		return -1;
 	if (left.n)
 		return fail(t, SR_NOT_EMPTY);
@@ -72,4 +87,15 @@ bool volume_id_ok(const char *id)
 const char *volume_node(const void *ctx, const char *id)
 {
 	return str(ctx, "v%s", id);
+}
+
+const char *volume_node_named(const void *ctx, const struct sr *sr, const char *id)
+{
+	unsigned char hash[32];
+	const char *text = str(ctx, "%s/%s", sr->uuid, id);
+	gnutls_hash_fast(GNUTLS_DIG_SHA256, text, strlen(text), hash);
+	char *node = talloc_strdup(ctx, "v");
+	for (int i = 0; i < 12; i++)
+		node = talloc_asprintf_append(node, "%02x", hash[i]);
+	return node;
 }

@@ -4,8 +4,9 @@
  * A storage repository is an *attach* (makes a directory or a block device appear) times a
  * *layout* (keeps volumes in it).  Drivers know neither the database nor QEMU's processes.
  *
- * A volume has an id of its own: 24 hex digits, made by volume_id_new(), never a VDI's uuid.
- * Volumes form a tree; only leaves are ever written:
+ * A volume has an id of its own: 24 hex digits, made by volume_id_new(), never a VDI's uuid; in a
+ * place that is somebody else's it is the name of the file.  Volumes form a tree; only leaves are ever
+ * written:
  *
  *     base <-- snapshot's volume <-- the volume that the guest writes
  *                               <-- a clone's volume
@@ -61,18 +62,19 @@ struct layout {
 	int (*stat)(struct task *, const struct sr *, const char *id, struct volume *ret);
 	/* Required.  Bytes in all and bytes free for us. */
 	int (*space)(struct task *, const struct sr *, uint64_t *ret_total, uint64_t *ret_free);
-	/* Required.  A new volume of size bytes: empty (parent "") or a layer over parent, which
-	 * must not be written from the moment the layer is.  Durable.  On failure nothing is left.
-	 * An id that exists already is refused. */
+	/* A new volume of size bytes: empty (parent "") or a layer over parent, which must not be
+	 * written from the moment the layer is.  Durable.  On failure nothing is left.  An id that
+	 * exists already is refused.  NULL, as remove then is: what is in the place is somebody
+	 * else's and only read. */
 	int (*create)(struct task *, const struct sr *, const char *id, const char *parent,
 		      uint64_t size);
-	/* Required.  Durable.  A volume that is not there is no error. */
+	/* Durable.  A volume that is not there is no error. */
 	int (*remove)(struct task *, const struct sr *, const char *id);
 	/* Required.  How QEMU opens the volume: an array of blockdev-add descriptions, the lowest
-	 * layer first, each a format node with "node-name" (volume_node) and its protocol node inline under "file",
-	 * "read-only" true for all but the top (for the top too unless writable), never with an
-	 * implicit backing: the lowest has "backing": null; the others name the node below in "backing".
-	 * On t. */
+	 * layer first, each a format node with "node-name" (volume_node, or volume_node_named) and its
+	 * protocol node inline under "file", "read-only" true for all but the top (for the top too unless
+	 * writable), never with an implicit backing: the lowest has "backing": null, unless its format has
+	 * none at all; the others name the node below in "backing".  A file's name is no link.  On t. */
 	int (*blockdev)(struct task *, const struct sr *, const char *id, bool writable,
 			json_t **ret);
 	/* Optional.  Pushes what QEMU has written to the volume's file out to the disk, from this
@@ -86,15 +88,18 @@ struct layout {
 /* A row per SR type; SR_UNKNOWN_DRIVER for others. */
 struct sr_type {
 	const char *name;
-	const char *config; /* names of the device_config keys it needs, for messages */
+	const char *config;  /* names of the device_config keys it needs, for messages */
+	const char *content; /* the content_type of all such SRs; NULL: as the user says */
 	const struct attach *attach;
 	const struct layout *layout;
 };
-extern const struct sr_type sr_types[]; /* ended by one without a name */
+extern const struct sr_type sr_types[];               /* ended by one without a name */
+const struct sr_type *sr_type_find(const char *name); /* NULL: none */
 
 /* The SR of the type at the place, on t.  See struct attach for create. */
 struct sr *sr_open(struct task *, const char *type, const char *uuid, const struct map *config,
 		   bool create);
+/* Nothing is looked for, nor changed, in a place that is somebody else's. */
 int sr_destroy(struct task *, const char *type, struct sr *);
 
 /* 24 hex digits. */
@@ -102,6 +107,9 @@ char *volume_id_new(const void *ctx);
 bool volume_id_ok(const char *id);
 /* The name of the volume's node in QEMU: "v" and the id. */
 const char *volume_node(const void *ctx, const char *id);
+/* The same where ids are names, which QEMU would not take: "v" and a hash of the SR's uuid and the
+ * name. */
+const char *volume_node_named(const void *ctx, const struct sr *, const char *id);
 
 /* The whole content as raw bytes to the descriptor out, or from in (to the end of the stream, or
  * until `expected` bytes were read; more than the volume holds fails with VDI_TOO_SMALL).  The volume must not be open

@@ -52,11 +52,12 @@ struct transfer {
 	char *piece;    /* PIECE bytes */
 };
 
-/* A volume for the server, under the name of its node. */
+/* A volume for the server. */
 struct served {
 	const struct sr *sr;
 	const char *id;
 	bool writable;
+	const char *node; /* top of its chain, which is also the export's name */
 };
 
 /* ---- programs ---- */
@@ -114,15 +115,16 @@ static void add(struct task *t, struct words *w, const char *word)
 }
 
 /* The array blockdev gives.  Zeros that arrive become holes. */
-static int add_volume(struct task *t, struct words *w, const struct served *s)
+static int add_volume(struct task *t, struct words *w, struct served *s)
 {
-	json_t *layers, *layer;
+	json_t *layers, *layer, *top;
 	size_t i;
 	if (s->sr->layout->blockdev(t, s->sr, s->id, s->writable, &layers) < 0)
 		return -1;
+	top = json_array_get(layers, json_array_size(layers) - 1);
+	s->node = talloc_strdup(t, json_string_value(json_object_get(top, "node-name")));
 	if (s->writable)
-		json_object_set_new(json_array_get(layers, json_array_size(layers) - 1),
-				    "detect-zeroes", json_string("unmap"));
+		json_object_set_new(top, "detect-zeroes", json_string("unmap"));
 	json_array_foreach (layers, i, layer) {
 		add(t, w, "--blockdev");
 		add(t, w, json_text(t, layer));
@@ -132,15 +134,14 @@ static int add_volume(struct task *t, struct words *w, const struct served *s)
 
 static void add_export(struct task *t, struct words *w, const struct served *s)
 {
-	const char *node = volume_node(t, s->id);
 	add(t, w, "--export");
 	add(t, w,
-	    str(t, "type=nbd,id=%s,node-name=%s,writable=%s", node, node,
+	    str(t, "type=nbd,id=%s,node-name=%s,writable=%s", s->node, s->node,
 		s->writable ? "on" : "off"));
 }
 
 /* Only the program keeps the listening socket, so that nobody waits for one that has ended. */
-static int start_server(struct task *t, struct transfer *x, const struct served *v, size_t n)
+static int start_server(struct task *t, struct transfer *x, struct served *v, size_t n)
 {
 	struct words w = { 0 };
 	add(t, &w, "qemu-storage-daemon");
@@ -157,9 +158,9 @@ static int start_server(struct task *t, struct transfer *x, const struct served 
 	return run_start(t, w.v, (const int[]){ -1, -1, x->complaints, listening }, &x->server);
 }
 
-static const char *uri(struct task *t, const struct transfer *x, const char *id)
+static const char *uri(struct task *t, const struct transfer *x, const struct served *s)
 {
-	return str(t, "nbd+unix:///%s?socket=%s", volume_node(t, id), x->socket);
+	return str(t, "nbd+unix:///%s?socket=%s", s->node, x->socket);
 }
 
 /* nbdcopy with one end of a pipe as its descriptor 0, 1 or 3. */
@@ -178,25 +179,27 @@ static int start_copier(struct task *t, struct transfer *x, const char *const *a
 	return run_start(t, argv, fds, &x->copier);
 }
 
-static int start_stream(struct task *t, struct transfer *x, const char *id, bool import)
+static int start_stream(struct task *t, struct transfer *x, const struct served *s)
 {
-	const char *volume = uri(t, x, id);
+	const char *volume = uri(t, x, s);
+	bool import = s->writable;
 	return start_copier(t, x,
 			    RUN_ARGV("nbdcopy", "--flush", "--", import ? "-" : volume,
 				     import ? volume : "-"),
 			    import ? 0 : 1);
 }
 
-static int start_copy(struct task *t, struct transfer *x, const char *id, const char *new_id)
+static int start_copy(struct task *t, struct transfer *x, const struct served *from,
+		      const struct served *to)
 {
 	return start_copier(t, x,
 			    RUN_ARGV("nbdcopy", "--flush", "--destination-is-zero", "--progress=3",
-				     "--", uri(t, x, id), uri(t, x, new_id)),
+				     "--", uri(t, x, from), uri(t, x, to)),
 			    3);
 }
 
 /* Serves the volumes; errors are about the last one. */
-static int transfer_open(struct task *t, struct transfer *x, const struct served *v, size_t n)
+static int transfer_open(struct task *t, struct transfer *x, struct served *v, size_t n)
 {
 	*x = (struct transfer){
 		.id = v[n - 1].id,
@@ -212,9 +215,8 @@ static int transfer_open(struct task *t, struct transfer *x, const struct served
 static int stream_open(struct task *t, struct transfer *x, const struct sr *sr, const char *id,
 		       bool import)
 {
-	if (transfer_open(t, x, &(struct served){ sr, id, import }, 1) < 0)
-		return -1;
-	return start_stream(t, x, id, import);
+	struct served s = { sr, id, import, NULL };
+	return transfer_open(t, x, &s, 1) < 0 ? -1 : start_stream(t, x, &s);
 }
 
 /* ---- the end ---- */
@@ -441,10 +443,10 @@ int sr_copy(struct task *t, const struct sr *from, const char *id, const struct 
 	    const char *new_id)
 {
 	struct transfer x;
-	const struct served volumes[] = { { from, id, false }, { to, new_id, true } };
+	struct served volumes[] = { { from, id, false, NULL }, { to, new_id, true, NULL } };
 	int result = transfer_open(t, &x, volumes, COUNT(volumes));
 	if (result == 0)
-		result = start_copy(t, &x, id, new_id);
+		result = start_copy(t, &x, &volumes[0], &volumes[1]);
 	if (result == 0)
 		result = follow(t, &x);
 	if (transfer_close(t, &x, result) < 0)

@@ -69,13 +69,14 @@ static json_t *described(struct task *t, const json_t *layer, bool frozen, int s
 	return j;
 }
 
-/* QEMU takes from a set the descriptor that has the access and the directness it wants. */
+/* QEMU takes from a set the descriptor that has the access and the directness it wants.  Whoever
+ * described the layer has seen a file by that name: a link in its place has come since. */
 static int file_open(struct task *t, const json_t *layer, bool frozen)
 {
 	const json_t *cache = json_object_get(json_object_get(layer, "file"), "cache");
 	bool direct = json_is_true(json_object_get(cache, "direct"));
-	int fd = open(path_of(layer),
-		      (frozen ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0) | O_CLOEXEC);
+	int fd = open(path_of(layer), (frozen ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0) |
+					      O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	return fd < 0 ? task_fail_errno(t, errno, path_of(layer)) : fd;
 }
 

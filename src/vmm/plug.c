@@ -164,8 +164,12 @@ static int on_drive(struct task *t, struct qmp *q, const char *command, const ch
 
 int plug_insert(struct task *t, struct qmp *q, const struct vmm_disk *d)
 {
-	const char *node = disks_node(t, d);
-	if (!node || disks_open(t, q, d->layers, true) < 0)
+	const char *node = disks_node(t, d), *now;
+	if (!node || disks_top(t, q, d->id, &now) < 0)
+		return -1;
+	if (streq(now, node))
+		return on_drive(t, q, "blockdev-close-tray", d->id);
+	if (disks_open(t, q, d->layers, true) < 0)
 		return -1;
 	if (open_tray(t, q, d->id) == 0 &&
 	    qmp_do(t, q, "blockdev-insert-medium",

@@ -149,8 +149,9 @@ struct vmm_driver {
 	int (*unplug_nic)(struct task *, struct vmm *, const char *id);
 	/* Is there such a device? */
 	int (*present)(struct task *, struct vmm *, const char *id, bool *ret);
-	/* The disc in a CD drive: an empty one gets disk->layers, any other loses its disc.
-	 * VBD_TRAY_LOCKED [id]: the guest holds it fast. */
+	/* The disc in a CD drive: insert puts disk->layers into an empty one, eject takes the disc out,
+	 * which is to be in disk->layers, of which it needs the node names only.  What is so already is no
+	 * error; the tray is closed after it.  VBD_TRAY_LOCKED [id]: the guest holds it fast. */
 	int (*insert)(struct task *, struct vmm *, const struct vmm_disk *);
 	int (*eject)(struct task *, struct vmm *, const struct vmm_disk *);
 	/* A connection to the serial port, both ways; the caller closes it.  There is one at a

@@ -161,6 +161,16 @@ class Daemon:
     def vdi(self, size='64MiB', name='disk', sr=None):
         return self.xe('vdi-create', sr_uuid=sr or self.sr(), name_label=name, virtual_size=size)
 
+    def isos(self, name='isos', **discs):
+        """An SR of type iso with a disc <key>.iso per argument; its folder is <state>/<name>."""
+        folder = os.path.join(self.state, name)
+        os.makedirs(folder, exist_ok=True)
+        for disc, content in discs.items():
+            with open(os.path.join(folder, f'{disc}.iso'), 'wb') as f:
+                f.write(content)
+        return self.xe('sr-create', name_label=name, type='iso', content_type='iso',
+                       **{'device-config:location': folder})
+
     def vm(self, name='vm', disks=0, size='64MiB', sr=None, memory=None):
         vm = self.xe('vm-install', template='Other install media', new_name_label=name)
         for i in range(disks):
@@ -202,18 +212,20 @@ class Daemon:
     def check(self):
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
-        located = {l + '.qcow2' for l in self.sql('SELECT location FROM VDI')}
+        locations = self.sql("SELECT location FROM VDI WHERE SR NOT IN "
+                             "(SELECT ref FROM SR WHERE type = 'iso')")
+        located = {l + '.qcow2' for l in locations}
         found = set()
         for pbd in self.list('pbd'):
-            config = self.get('pbd', pbd, 'device-config', 'location')
-            found |= set(self.volumes(config))
+            if self.get('sr', self.get('pbd', pbd, 'sr-uuid'), 'type') != 'iso':
+                config = self.get('pbd', pbd, 'device-config', 'location')
+                found |= set(self.volumes(config))
         assert found <= located, f'volumes without a record: {found - located}'
         assert located <= found, f'records without a volume: {located - found}'
-        locations = self.sql('SELECT location FROM VDI')
         assert len(set(locations)) == len(locations), 'a volume has two records'
         for parent in self.sql("SELECT parent_location FROM VDI WHERE parent_location != ''"):
             assert parent in locations, f'a layer stands on {parent}, which is gone'
-        for table in ('VM', 'VDI'):
+        for table in ('VM', 'VDI', 'VBD'):
             stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
             assert not stuck, f'stuck operations: {stuck}'
         assert not self.sql('SELECT verb FROM journal'), 'the journal is not empty'
