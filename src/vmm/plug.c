@@ -139,27 +139,44 @@ int unplug_nic(struct task *t, struct qmp *q, const char *id)
 
 /* ---- discs ---- */
 
-/* A guest that has mounted the disc locks the tray; QEMU tells it of the wish, once. */
+static int on_drive(struct task *t, struct qmp *q, const char *command, const char *id)
+{
+	return qmp_do(t, q, command, json_pack("{s:s}", "id", id));
+}
+
+static int tray_is_open(struct task *t, struct qmp *q, const char *id, bool *ret)
+{
+	struct qmp_call c = { .command = "query-block", .query = true };
+	const json_t *drive;
+	size_t i;
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	*ret = false;
+	json_array_foreach (c.ret, i, drive) {
+		const char *device = json_string_value(json_object_get(drive, "qdev"));
+		if (device && streq(device, id))
+			*ret = json_is_true(json_object_get(drive, "tray_open"));
+	}
+	return 0;
+}
+
+/* A guest that has mounted the disc locks the tray.  QEMU passes the wish on to it then and calls that
+ * success: only a look tells.  It is wished for again, since a guest that has unlocked the tray need not
+ * open it. */
 static int open_tray(struct task *t, struct qmp *q, const char *id)
 {
 	for (int64_t end = clock_ms() + TRAY_MS;;) {
-		struct task *try = task_new(t, t->name);
-		struct qmp_call c = { .command = "blockdev-open-tray",
-				      .arguments = json_pack("{s:s}", "id", id) };
-		if (qmp_call(try, q, &c) == 0)
+		bool open;
+		if (on_drive(t, q, "blockdev-open-tray", id) < 0 ||
+		    tray_is_open(t, q, id, &open) < 0)
+			return -1;
+		if (open)
 			return 0;
-		if (!c.ret_desc || !strstr(c.ret_desc, "locked"))
-			return task_fail_params(t, try->code, try->params);
 		if (clock_ms() > end)
 			return fail(t, VBD_TRAY_LOCKED, id);
 		if (task_wait(t, -1, 0, LOOK_MS) < 0)
 			return -1;
 	}
-}
-
-static int on_drive(struct task *t, struct qmp *q, const char *command, const char *id)
-{
-	return qmp_do(t, q, command, json_pack("{s:s}", "id", id));
 }
 
 int plug_insert(struct task *t, struct qmp *q, const struct vmm_disk *d)
