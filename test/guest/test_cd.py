@@ -1,0 +1,181 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Discs in the drive of a real guest: read, changed, held fast, and found again."""
+import hashlib, os, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+
+def iso9660(files):
+    """A disc with files in its only folder, as bytes: descriptors in blocks 16 and 17, the folder in
+    18, the files behind it."""
+    both = lambda n, size: n.to_bytes(size, 'little') + n.to_bytes(size, 'big')
+
+    def record(name, block, size, folder=False):
+        r = bytes([0]) + both(block, 4) + both(size, 4) + bytes([124, 1, 1, 0, 0, 0, 0]) + \
+            bytes([2 if folder else 0, 0, 0]) + both(1, 2) + bytes([len(name)]) + name
+        r += bytes(1 - len(name) % 2)
+        return bytes([len(r) + 1]) + r
+
+    root = record(b'\0', 18, 2048, True)
+    entries, content = root + record(b'\1', 18, 2048, True), b''
+    for name, data in files.items():
+        entries += record(name.upper().encode() + b';1', 19 + len(content) // 2048, len(data))
+        content += data + bytes(-len(data) % 2048)
+    primary = b'\1CD001\1\0' + b' ' * 32 + b'TEST'.ljust(32) + bytes(8) + both(19 + len(content) // 2048, 4) + \
+        bytes(32) + both(1, 2) + both(1, 2) + both(2048, 2) + both(0, 4) + bytes(16) + root + b' ' * 623
+    primary += b'0' * 16 * 4 + b'\1\0'
+    return bytes(16 * 2048) + primary.ljust(2048, b'\0') + b'\xffCD001\1'.ljust(2048, b'\0') + \
+        entries.ljust(2048, b'\0') + content
+
+
+HELLO = iso9660({'hello.txt': b'Hello from a disc.\n', 'data.bin': bytes(range(256)) * 1000})
+OTHER = iso9660({'other.txt': b'Another one.\n'})
+
+
+def sr0(s, command):
+    return s.ask('shell ' + command)
+
+
+def need_drive(s):
+    if sr0(s, 'ls /sys/class/block').find('sr0') < 0:
+        raise Skip('the test guest has no driver for CD drives')
+
+
+def wait_for(s, command, wanted, seconds=20):
+    end = time.time() + seconds * SLOW
+    while (got := sr0(s, command)) != wanted:
+        assert time.time() < end, f'{command}: {got}, not {wanted}'
+        time.sleep(0.3)
+
+
+def holds(s, content):
+    """The guest sees this disc, to its last block; None: no disc."""
+    if content is None:
+        wait_for(s, 'dd if=/dev/sr0 of=/tmp/x bs=2048 count=1 2>/dev/null && echo in || echo out', 'out\\n')
+        return
+    wait_for(s, 'dd if=/dev/sr0 bs=2048 2>/dev/null | sha256sum',
+             hashlib.sha256(content).hexdigest() + '  -\\n')
+    assert sr0(s, 'cat /sys/class/block/sr0/size') == f'{len(content) // 512}\\n'
+
+
+def setup(d):
+    sr = d.isos(hello=HELLO, other=OTHER)
+    discs = [d.list('vdi', name_label=f'{n}.iso', sr_uuid=sr)[0] for n in ('hello', 'other')]
+    vm = guest_vm(d, disks=1, start=False)
+    return vm, *discs
+
+
+def test_in_a_running_guest():
+    with Daemon() as d:
+        vm, hello, other = setup(d)
+        d.xe('vm-cd-add', uuid=vm, cd_name='hello.iso', device=3)
+        cd = d.list('vbd', vm_uuid=vm, type='CD')[0]
+        with d.boot(vm) as s:
+            need_drive(s)
+            assert d.get('vbd', cd, 'device') == 'sr0'
+            holds(s, HELLO)
+            sr0(s, 'mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd')
+            assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+            # Mounted: the guest holds it fast.
+            d.fails('vbd-eject', uuid=cd, says='holds the disc fast')
+            assert d.get('vbd', cd, 'vdi-uuid') == hello
+            assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+            assert hashlib.sha256(bytes(range(256)) * 1000).hexdigest() in sr0(s, 'sha256sum /cd/data.bin')
+            d.check()
+            sr0(s, 'umount /cd')
+            d.xe('vbd-eject', uuid=cd)
+            holds(s, None)
+            d.fails('vbd-eject', uuid=cd, says='no disc')
+            d.xe('vm-cd-insert', uuid=vm, cd_name='other.iso')
+            holds(s, OTHER)
+            d.xe('vm-cd-eject', uuid=vm)
+            d.xe('vbd-insert', uuid=cd, vdi_uuid=hello)
+            holds(s, HELLO)
+            # The daemon is another one, the drive the same.
+            d.restart()
+            d.xe('vbd-eject', uuid=cd)
+            holds(s, None)
+            d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
+            holds(s, OTHER)
+            assert not files_open(d, vm, 'hello.iso'), 'a disc that is out is open still'
+            d.check()
+
+
+def files_open(d, vm, name):
+    pid = d.guests()[vm]
+    links = [os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')]
+    return [l for l in links if name in l]
+
+
+def test_snapshot_and_revert():
+    with Daemon() as d:
+        vm, hello, other = setup(d)
+        d.xe('vm-cd-add', uuid=vm, cd_name='hello.iso', device=3)
+        with d.boot(vm) as s:
+            need_drive(s)
+            s.ask('mark before')
+            snap = d.snapshot(vm)
+            holds(s, HELLO)
+            s.ask('mark after')
+            d.xe('vm-cd-eject', uuid=vm)
+            d.xe('vm-cd-insert', uuid=vm, cd_name='other.iso')
+            holds(s, OTHER)
+            d.xe('snapshot-revert', uuid=snap)
+        with d.boot(vm) as s:
+            holds(s, HELLO)
+            assert 'before' in s.ask('marks') and 'after' not in s.ask('marks')
+            # Two VMs read one disc.
+            clone = d.xe('vm-install', template=snap, new_name_label='clone')
+            with d.boot(clone) as c:
+                holds(c, HELLO)
+                holds(s, HELLO)
+        d.check()
+
+
+def test_kills():
+    """The daemon is killed at every point of an insert and an eject; the guest has what the row says."""
+    with Daemon() as d:
+        vm, hello, other = setup(d)
+        cd = d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
+        with d.boot(vm) as s:
+            need_drive(s)
+            holds(s, None)
+            for n in range(1, 40):
+                fill = d.get('vbd', cd, 'empty') == 'true'
+                d.kill()
+                d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+                status = d.run('vbd-insert' if fill else 'vbd-eject', uuid=cd,
+                               **({'vdi_uuid': hello} if fill else {}))[0]
+                if status:
+                    d.process.wait(60)
+                    assert d.process.returncode == -9, d.log()[-2000:]
+                else:
+                    d.kill()
+                d.start()
+                d.check()
+                holds(s, None if d.get('vbd', cd, 'empty') == 'true' else HELLO)
+                if status == 0 and not fill:
+                    break
+            assert n > 4, n
+
+
+def test_a_disc_that_is_a_link():
+    """Whoever can write to the folder of discs cannot show a guest other files of this host."""
+    with Daemon() as d:
+        vm, hello, other = setup(d)
+        path = os.path.join(d.state, 'isos', 'hello.iso')
+        os.unlink(path)
+        os.symlink('other.iso', path)
+        cd = d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
+        d.fails('vbd-insert', uuid=cd, vdi_uuid=hello, says='symbolic link')
+        d.boot(vm).close()
+        d.fails('vbd-insert', uuid=cd, vdi_uuid=hello, says='symbolic link')
+        d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
+        assert files_open(d, vm, 'other.iso')
+        d.xe('vbd-eject', uuid=cd)
+        assert not files_open(d, vm, 'other.iso')
+        d.check()
+
+
+main(globals())
