@@ -72,6 +72,36 @@ bool text_is_utf8(const char *s)
 	return true;
 }
 
+/* C0, DEL, C1; U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. */
+static bool is_control(const unsigned char *s)
+{
+	if (s[0] < 0x20 || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0))
+		return true;
+	if (s[0] != 0xe2)
+		return false;
+	return (s[1] == 0x80 && (s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae))) ||
+	       (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9);
+}
+
+char *text_plain(const void *ctx, const char *s, size_t limit)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	char *copy = talloc_array(ctx, char, strnlen(s, limit) + 1);
+	size_t n = 0;
+	while (*p) {
+		size_t length = utf8_length(p);
+		if (n + length > limit)
+			break;
+		if (length && !is_control(p)) {
+			memcpy(copy + n, p, length);
+			n += length;
+		}
+		p += length ? length : 1;
+	}
+	copy[n] = 0;
+	return copy;
+}
+
 char *text_swap(const void *ctx, const char *s, char from, char to)
 {
 	char *copy = talloc_strdup(ctx, s);

@@ -20,6 +20,10 @@ bool ends_with(const char *s, const char *suffix);
 /* UTF-8, without NUL, overlong forms, surrogates or code points above U+10FFFF. */
 bool text_is_utf8(const char *s);
 
+/* s as one may show it to people, whoever wrote it: without control characters and those that turn the
+ * direction of writing, and cut to at most limit bytes, between characters.  On ctx. */
+char *text_plain(const void *ctx, const char *s, size_t limit);
+
 /* s with the character from replaced by to, on ctx. */
 char *text_swap(const void *ctx, const char *s, char from, char to);
 

@@ -35,6 +35,27 @@ static void utf8(void)
 		CHECK(!text_is_utf8(bad[i]));
 }
 
+static void plain(struct task *t)
+{
+	static const struct {
+		const char *s, *plain;
+	} all[] = {
+		{ "Debian GNU/Linux 12 (b\xc3\xbc)", "Debian GNU/Linux 12 (b\xc3\xbc)" },
+		{ "a\x1b[31mred\x07\n\x7f", "a[31mred" },
+		{ "\xc2\x9b"
+		  "1m\xe2\x80\xae"
+		  "txt\xe2\x81\xa6.\xe2\x80\x93",
+		  "1mtxt.\xe2\x80\x93" },
+		{ "1234567890123456789\xe2\x82\xac", "1234567890123456789" },
+		{ "\xff\xfe"
+		  "x\xe2\x82",
+		  "x" },
+		{ "", "" },
+	};
+	for (size_t i = 0; i < COUNT(all); i++)
+		CHECK(streq(text_plain(t, all[i].s, i == 3 ? 20 : 64), all[i].plain));
+}
+
 static void ids(struct task *t)
 {
 	CHECK(text_is_uuid(uuid_new(t)) && !streq(uuid_new(t), uuid_new(t)));
@@ -92,6 +113,7 @@ int main(void)
 	struct task *t = task_new(NULL, "test");
 	numbers();
 	utf8();
+	plain(t);
 	ids(t);
 	collections(t);
 	json_limits(t);
