@@ -12,6 +12,7 @@
 #include "api/cd.h"
 #include "api/firmware.h"
 #include "api/guests.h"
+#include "api/network.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/vm.h"
@@ -155,7 +156,7 @@ int boot_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
 		.model = m->nic,
 		.tap = -1,
 	};
-	return 0;
+	return network_tap(t, vm, vif, &ret->tap);
 }
 
 static int by_position(const void *a, const void *b)

@@ -8,7 +8,8 @@
 struct task;
 
 /* On t.  Opens the kernel of a direct boot, which must lie in the state folder's boot/ or in a
- * folder that the configuration names (BOOTLOADER_FAILED [vm, why]). */
+ * folder that the configuration names (BOOTLOADER_FAILED [vm, why]), and a tap for each interface that
+ * has a bridge. */
 struct vmm_config *boot_config(struct task *, const struct VM_row *);
 /* One drive or interface of it, as it would be at the next start, or as it is plugged now.  A
  * descriptor in the latter is the caller's to close. */

@@ -2,13 +2,83 @@
 #include "api/console.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "api/guests.h"
+#include "api/operation.h"
 #include "api/settings.h"
 #include "base/task.h"
 #include "db/db.h"
 
-/* The VMs whose port is taken.  QEMU would let a second client wait without a word. */
+/* ---- rows ---- */
+
+static struct console_row *find(struct task *t, const char *vm, enum console_protocol protocol)
+{
+	DB_EACH (t, console, c, "VM", vm)
+		if (c->protocol == protocol)
+			return c;
+	return NULL;
+}
+
+static const char *url(struct task *t, const struct console_row *c)
+{
+	const struct host_row *host = db_get(t, host, this_host());
+	if (!host)
+		return NULL;
+	bool v6 = strchr(host->address, ':');
+	return str(t, "https://%s%s%s/console?uuid=%s", v6 ? "[" : "", host->address, v6 ? "]" : "",
+		   c->uuid);
+}
+
+static int make(struct task *t, const struct VM_row *vm, enum console_protocol protocol)
+{
+	if (find(t, vm->row.ref, protocol))
+		return 0;
+	struct console_row *c = row_new(t, console);
+	c->VM = vm->row.ref;
+	c->protocol = protocol;
+	c->location = url(t, c);
+	return c->location ? db_insert(t, &c->row) : -1;
+}
+
+int consoles_make(struct task *t, const struct VM_row *vm)
+{
+	if (make(t, vm, console_protocol_rfb) < 0)
+		return -1;
+	return make(t, vm, console_protocol_vt100);
+}
+
+struct console_row *vm_console(struct task *t, const struct VM_row *vm,
+			       enum console_protocol protocol)
+{
+	struct console_row *c = find(t, vm->row.ref, protocol);
+	if (!c)
+		bad_power_state(t, vm, "running, paused");
+	return c;
+}
+
+static struct row *first(struct task *t, const struct class *class, const char *uuid)
+{
+	return *db_find(t, class, "uuid", uuid);
+}
+
+struct console_row *console_named(struct task *t, const char *uuid, const char *ref)
+{
+	if (!uuid && !ref)
+		return fail_ptr(t, INVALID_VALUE, "uuid", "");
+	struct row *c = ref ? db_seek_row(t, &class_console, ref) : first(t, &class_console, uuid);
+	if (c)
+		return (struct console_row *)c;
+	struct row *vm = ref ? db_seek_row(t, &class_VM, ref) : first(t, &class_VM, uuid);
+	if (vm)
+		return vm_console(t, (struct VM_row *)vm, console_protocol_rfb);
+	return ref ? fail_ptr(t, HANDLE_INVALID, "console", ref)
+		   : fail_ptr(t, UUID_INVALID, "console", uuid);
+}
+
+/* ---- one at a time ---- */
+
+/* The VMs whose serial port is taken.  QEMU would let a second client wait without a word. */
 static struct {
 	pthread_mutex_t lock;
 	void *memory;
@@ -27,9 +97,8 @@ static bool take(const char *ref)
 	return is_free;
 }
 
-void vm_serial_done(struct task *t, const char *ref)
+static void give_back(const char *ref)
 {
-	(void)t;
 	pthread_mutex_lock(&taken.lock);
 	list_remove(&taken.refs, ref);
 	if (!taken.refs.n) {
@@ -39,18 +108,49 @@ void vm_serial_done(struct task *t, const char *ref)
 	pthread_mutex_unlock(&taken.lock);
 }
 
-int vm_serial(struct task *t, const char *ref, int *ret_fd)
+/* ---- what is behind them ---- */
+
+typedef int door(struct task *, struct vmm *, int *fd);
+
+/* The VM's process is held for as long as the door takes to open, not for as long as it is open. */
+static int open_door(struct task *t, const char *ref, door *open, int *fd)
 {
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	if (!take(ref))
-		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", ref, "console", NULL_REF);
 	void *hold = talloc_new(t);
 	struct vmm *vmm = guest_need(t, hold, vm);
-	int result = vmm ? settings.vmm->serial(t, vmm, ret_fd) : -1;
+	int result = vmm ? open(t, vmm, fd) : -1;
 	talloc_free(hold);
-	if (result < 0)
-		vm_serial_done(t, ref);
 	return result;
+}
+
+static int picture(struct task *t, struct vmm *vmm, int *file)
+{
+	return settings.vmm->screenshot(t, vmm, *file);
+}
+
+int console_enter(struct task *t, const struct console_row *c, int *ret_fd)
+{
+	if (c->protocol == console_protocol_rfb)
+		return open_door(t, c->VM, settings.vmm->vnc, ret_fd);
+	if (!take(c->VM))
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", c->VM, "console", NULL_REF);
+	if (open_door(t, c->VM, settings.vmm->serial, ret_fd) == 0)
+		return 0;
+	give_back(c->VM);
+	return -1;
+}
+
+void console_leave(struct task *t, const struct console_row *c, int fd)
+{
+	(void)t;
+	close(fd);
+	if (c->protocol == console_protocol_vt100)
+		give_back(c->VM);
+}
+
+int console_picture(struct task *t, const struct console_row *c, int file)
+{
+	return open_door(t, c->VM, picture, &file);
 }

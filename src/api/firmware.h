@@ -11,7 +11,8 @@
 
 struct task;
 
-/* Before a start: a UEFI VM that has no store gets one, filled from the firmware's own template, in the
+/* Before a start: a UEFI VM that has no store gets one, with the keys of secure boot if that is asked for (they
+ * stay in it, whatever is asked for later), filled from the firmware's own template, in the
  * SR of its first disk, or the default one. */
 int firmware_ensure(struct task *, const struct VM_row *);
 /* What the VMM is told; BIOS unless HVM_boot_params:firmware is "uefi". */

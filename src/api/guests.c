@@ -8,6 +8,9 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "api/agents.h"
+#include "api/console.h"
+#include "api/guest_metrics.h"
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/plug.h"
@@ -96,6 +99,7 @@ static void forget_happenings(struct guest *g)
 /* Nobody may use the guest from now on; waits for those who do. */
 static void retire(struct guest *g)
 {
+	agents_forget(g->ref);
 	pthread_mutex_lock(&all.lock);
 	g->gone = true;
 	while (g->users)
@@ -144,6 +148,9 @@ int guest_mark_halted(struct task *t, struct VM_row *vm)
 		if (db_put(t, &vif->row) < 0)
 			return -1;
 	}
+	if (guest_metrics_silent(t, vm) < 0 ||
+	    db_delete_all(t, &class_console, "VM", vm->row.ref) < 0)
+		return -1;
 	return db_put(t, &vm->row);
 }
 
@@ -227,6 +234,17 @@ static void crashed(struct task *t, const char *ref)
 		       str(t, "VM '%s' (uuid: %s) crashed", vm->name_label, vm->uuid));
 }
 
+/* The row is written after those who ask were told, so that it is the last word. */
+static int agent_went(struct task *t, const char *ref)
+{
+	agents_forget(ref);
+	DB_SCOPE(t);
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (vm && guest_metrics_silent(t, vm) < 0)
+		return -1;
+	return db_commit(t);
+}
+
 static void handle(struct task *t, const struct happening *h)
 {
 	struct guest *g = h->guest;
@@ -255,7 +273,10 @@ static void handle(struct task *t, const struct happening *h)
 		plug_gone(t, g->ref, h->detail);
 		break;
 	case VMM_AGENT:
-		log_line(t, "guest agent vm=%s %s", g->ref, *h->detail ? "came" : "went");
+		if (*h->detail)
+			agents_watch(g->ref);
+		else
+			agent_went(t, g->ref);
 		break;
 	}
 }
@@ -478,6 +499,7 @@ static void adopt(struct task *t, const struct VM_row *vm)
 		if (!halted) {
 			write_state(t, vm->row.ref, state_of(t, vmm));
 			plug_settle_all(t, vm->row.ref);
+			agents_watch(vm->row.ref);
 		}
 		return;
 	}
@@ -494,6 +516,20 @@ static void adopt(struct task *t, const struct VM_row *vm)
 		log_line(t, "guest not ended vm=%s error=\"%s\"", vm->uuid, task_error(t));
 }
 
+/* One that an earlier version started lacks what this one gives to each VM that runs. */
+static int complete(struct task *t, const char *ref)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	bool runs = vm->power_state == vm_power_state_Running ||
+		    vm->power_state == vm_power_state_Paused;
+	if (runs && consoles_make(t, vm) < 0)
+		return -1;
+	return db_commit(t);
+}
+
 int guests_open(struct task *t)
 {
 	all.closing = false;
@@ -502,6 +538,9 @@ int guests_open(struct task *t)
 			continue;
 		struct task *own = task_new(t, "adopt");
 		adopt(own, vm);
+		if (complete(own, vm->row.ref) < 0)
+			log_line(own, "guest not recorded vm=%s error=\"%s\"", vm->uuid,
+				 task_error(own));
 		talloc_free(own);
 	}
 	int err = pthread_create(&all.keeper, NULL, keep, NULL);

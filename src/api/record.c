@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/record.h"
 
+#include "api/network.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/vm.h"
@@ -117,6 +118,12 @@ static int check_vdi_read_only(struct task *t, struct row *r)
 	struct VDI_row *vdi = (struct VDI_row *)r;
 	bool refused = !vdi->read_only && storage_is_borrowed(t, vdi->SR);
 	return refused ? fail(t, VDI_READONLY, r->ref) : 0;
+}
+
+/* Heeded when an interface is plugged in. */
+static int check_network_mtu(struct task *t, struct row *r)
+{
+	return network_check_mtu(t, (struct network_row *)r);
 }
 
 static const struct setter {

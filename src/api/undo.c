@@ -3,6 +3,7 @@
 
 #include "api/cd.h"
 #include "api/guests.h"
+#include "api/network.h"
 #include "api/operation.h"
 #include "api/plug.h"
 #include "api/settings.h"
@@ -54,6 +55,11 @@ int undo_sr_detach(struct task *t, const char *sr)
 int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
 {
 	return journal_add(t, "MEDIUM_SETTLE", vbd, vdi, NULL);
+}
+
+int undo_bridge_remove(struct task *t, const char *bridge, const char *network)
+{
+	return journal_add(t, "BRIDGE_REMOVE", bridge, network, NULL);
 }
 
 /* ---- the verbs ---- */
@@ -170,6 +176,14 @@ static int record_delete(struct task *t, args a, const char *op)
 	if (db_delete(t, r) < 0)
 		return -1;
 	return db_commit(t);
+}
+
+/* One that cannot be removed does no harm, and is no reason to try for ever. */
+static int bridge_remove(struct task *t, args a, const char *op)
+{
+	(void)op;
+	network_bridge_remove(t, a[0], a[1]);
+	return 0;
 }
 
 static int sr_detach(struct task *t, args a, const char *op)

@@ -38,6 +38,8 @@ int undo_sr_detach(struct task *, const char *sr);
 
 /* The disc is about to go into the drive, or out of it: asks the VM, and the drive's row says what is. */
 int undo_medium_settle(struct task *, const char *vbd, const char *vdi);
+/* A deed to come: removes the bridge of a network (its uuid) that is deleted. */
+int undo_bridge_remove(struct task *, const char *bridge, const char *network);
 
 /* Between these two calls rows are no undo but deeds to come: they stay when the operation's
  * own rows are dropped with its result, and undo_after() does them. */

@@ -5,11 +5,13 @@
 #include "api/call.h"
 #include "api/operation.h"
 #include "api/vm.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "vmm/vmm.h"
 
-/* Six bytes of hex with colons between, unicast, on t in lower case; NULL: it is none. */
+/* Six bytes of hex with colons between, unicast, on t in lower case; NULL: it is none.  QEMU takes
+ * all zeroes for none too, and would choose one. */
 static const char *mac_text(struct task *t, const char *s)
 {
 	char *mac = talloc_strdup(t, s);
@@ -20,7 +22,7 @@ static const char *mac_text(struct task *t, const char *s)
 		if (i % 3 == 2 ? s[i] != ':' : !isxdigit((unsigned char)s[i]))
 			return NULL;
 	}
-	return strchr("13579bdf", mac[1]) ? NULL : mac;
+	return strchr("13579bdf", mac[1]) || streq(mac, "00:00:00:00:00:00") ? NULL : mac;
 }
 
 static int check_device(struct task *t, const char *vm, const char *device)
@@ -46,11 +48,23 @@ static int set_mac(struct task *t, struct VIF_row *vif, struct VM_row *vm, const
 	return vif->MAC ? 0 : fail(t, MAC_INVALID, wanted);
 }
 
+/* Allowed, as it is in XenServer: the two may never run at once, or in different networks. */
+static void tell_of_twins(struct task *t, const struct VIF_row *vif)
+{
+	DB_EACH (t, VIF, other, "MAC", vif->MAC) {
+		const struct VM_row *vm = db_seek(t, VM, other->VM);
+		if (vm && !vm->is_a_snapshot && !streq(other->row.ref, vif->row.ref))
+			log_line(t, "MAC address in use twice mac=%s vif=%s and=%s of_vm=%s",
+				 vif->MAC, vif->uuid, other->uuid, vm->uuid);
+	}
+}
+
 int VIF_create(struct task *t, struct VIF_create *a)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, a->VM);
-	if (!vm || !db_get(t, network, a->network) || check_device(t, a->VM, a->device) < 0)
+	struct network_row *network = vm ? db_get(t, network, a->network) : NULL;
+	if (!network || check_device(t, a->VM, a->device) < 0)
 		return -1;
 	if (vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "create");
@@ -58,9 +72,10 @@ int VIF_create(struct task *t, struct VIF_create *a)
 	vif->VM = a->VM;
 	vif->network = a->network;
 	vif->device = a->device;
-	vif->MTU = a->MTU ? a->MTU : 1500;
+	vif->MTU = a->MTU ? a->MTU : network->MTU;
 	if (set_mac(t, vif, vm, a->MAC) < 0 || db_insert(t, &vif->row) < 0)
 		return -1;
+	tell_of_twins(t, vif);
 	a->result = vif->row.ref;
 	return db_commit(t);
 }

@@ -4,6 +4,7 @@
 
 #include "api/call.h"
 #include "api/firmware.h"
+#include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/operation.h"
 #include "api/settings.h"
@@ -122,7 +123,7 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		    db_delete_all(t, &class_VBD, "VM", a->self) < 0 ||
 		    db_delete_all(t, &class_VIF, "VM", a->self) < 0)
 			return -1;
-		if (metrics && db_delete(t, &metrics->row) < 0)
+		if ((metrics && db_delete(t, &metrics->row) < 0) || guest_metrics_delete(t, vm) < 0)
 			return -1;
 		if (firmware_release(t, vm) < 0 || db_delete(t, &vm->row) < 0 ||
 		    journal_drop(t) < 0 || db_commit(t) < 0)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/vm_copy.h"
 
+#include "api/guest_metrics.h"
 #include "api/metadata.h"
 #include "api/vm.h"
 #include "base/task.h"
@@ -128,7 +129,8 @@ int vm_copy(struct task *t, struct vm_copy *c)
 	if (map_get(&c->vdis, c->from->NVRAM_VDI))
 		vm->NVRAM_VDI = map_get(&c->vdis, c->from->NVRAM_VDI);
 	set_other_config(vm, c->from);
-	if (copy_metrics(t, vm, c->from) < 0 || db_insert(t, &vm->row) < 0)
+	if (copy_metrics(t, vm, c->from) < 0 || guest_metrics_copy(t, vm, c->from) < 0 ||
+	    db_insert(t, &vm->row) < 0)
 		return -1;
 	c->ret = vm;
 	return vm_copy_devices(t, c, vm);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* vm_life.c -- VMs as processes: started, paused, shut down, reset. */
+#include "api/agents.h"
 #include "api/boot.h"
 #include "api/call.h"
 #include "api/cd.h"
+#include "api/console.h"
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
@@ -89,7 +91,8 @@ static int record_start(struct task *t, const char *ref, bool paused)
 		return fail(t, INTERNAL_ERROR, "the guest ended while it was being started");
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
-	if (write_start_time(t, vm) < 0 || db_put(t, &vm->row) < 0 || operation_end(t) < 0)
+	if (write_start_time(t, vm) < 0 || consoles_make(t, vm) < 0 || db_put(t, &vm->row) < 0 ||
+	    operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -221,8 +224,12 @@ static int wait_halted(struct task *t, const char *ref)
 static int shut_down(struct task *t, const char *ref, enum vm_operations op)
 {
 	struct VM_row *vm = operation_begin(t, ref, op);
-	if (!vm || do_to_guest(t, vm, settings.vmm->shutdown) < 0)
+	if (!vm)
 		return -1;
+	bool asked = agent_shut_down(t, ref);
+	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked)
+		return -1;
+	task_forgive(t); /* one that was asked may have ended already */
 	return wait_halted(t, ref);
 }
 

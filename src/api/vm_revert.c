@@ -9,6 +9,7 @@
  *
  * The volumes are made while the VM still runs: when there is no space, nothing has happened. */
 #include "api/call.h"
+#include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/metadata.h"
@@ -40,7 +41,6 @@ static const char *const kept[] = {
 	"tags",
 	"affinity",
 	"groups",
-	"consoles",
 	"VUSBs",
 	"VTPMs",
 	"VGPUs",
@@ -151,7 +151,7 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	    db_delete_all(t, &class_VBD, "VM", vm_ref) < 0 ||
 	    db_delete_all(t, &class_VIF, "VM", vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
 	    metadata_read(t, snap->snapshot_metadata, &vm->row, kept) < 0 ||
-	    replace_metrics(t, vm, snap) < 0)
+	    replace_metrics(t, vm, snap) < 0 || guest_metrics_copy(t, vm, snap) < 0)
 		return -1;
 	const char *store = map_get(&c.vdis, snap->NVRAM_VDI);
 	if (store)
@@ -175,9 +175,15 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	DB_SCOPE(t);
 	struct VM_row *vm = row_new(t, VM);
 	struct VM_metrics_row *metrics = row_new(t, VM_metrics);
-	static const char *const none[] = { "current_operations", "metrics", "parent",
-					    "resident_on",        "domid",   "power_state",
-					    "NVRAM_VDI",          NULL };
+	static const char *const none[] = { "current_operations",
+					    "metrics",
+					    "guest_metrics",
+					    "parent",
+					    "resident_on",
+					    "domid",
+					    "power_state",
+					    "NVRAM_VDI",
+					    NULL };
 	if (metadata_read(t, snap->snapshot_metadata, &vm->row, none) < 0)
 		return NULL;
 	vm->metrics = metrics->row.ref;

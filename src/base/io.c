@@ -183,15 +183,25 @@ int unix_listen(struct task *t, const char *path, mode_t mode)
 	return ret;
 }
 
+enum { CONNECT_MS = 10000, RETRY_MS = 20 };
+
+/* One whose queue is full says so at once; a blocking connect() would wait without end. */
 int unix_connect(struct task *t, const char *path)
 {
 	struct sockaddr_un sa;
 	FD_SCOPE int dir = -1;
 	if (unix_address(t, path, &sa, &dir) < 0)
 		return -1;
-	FD_SCOPE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+	int64_t until = clock_ms() + CONNECT_MS;
+	FD_SCOPE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
 		return task_fail_errno(t, errno, path);
+	while (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
+		if (errno == EAGAIN && clock_ms() < until && task_wait(t, -1, 0, RETRY_MS) == 0)
+			continue;
+		return t->code == NO_ERROR ? task_fail_errno(t, errno, path) : -1;
+	}
+	fcntl(fd, F_SETFL, 0);
 	int ret = fd;
 	fd = -1;
 	return ret;

@@ -37,5 +37,6 @@ int dir_make(struct task *, const char *path, mode_t mode);
 
 /* A listening stream socket at path, replaced if it is there, with the mode given.  -1: failed. */
 int unix_listen(struct task *, const char *path, mode_t mode);
-/* A connection to path, or -1 with the error recorded. */
+/* A connection to path, or -1 with the error recorded.  Waits at most 10 s for a listener that takes
+ * none of those that wait in its queue. */
 int unix_connect(struct task *, const char *path);

@@ -9,28 +9,45 @@
 #include "base/task.h"
 #include "base/text.h"
 
-enum {
-	PIECE = 4096,   /* what a descriptor that polls as writable takes without blocking */
-	LAST_MS = 1000, /* for the bytes under way when an end has gone */
-};
+/* A piece is what a descriptor that polls as writable takes without blocking. */
+enum { LAST_MS = 1000 }; /* for the bytes under way when an end has gone */
 
 struct flow {
 	int from, to;
 	int leave;
-	char bytes[PIECE]; /* read, not yet written: at..end */
+	const struct relay_wrap *unwrap, *wrap; /* of where it comes from, of where it goes */
+	char bytes[RELAY_ROOM + RELAY_PIECE];   /* read, not yet written: at..end */
 	size_t at, end;
 };
 
 /* false: no more comes from there. */
 static bool take(struct flow *f)
 {
-	ssize_t got = read(f->from, f->bytes, PIECE);
+	char *bytes = f->bytes + RELAY_ROOM;
+	ssize_t got = read(f->from, bytes, RELAY_PIECE);
 	if (got < 0)
 		return errno == EINTR || errno == EAGAIN;
-	const char *left = f->leave < 0 ? NULL : memchr(f->bytes, f->leave, (size_t)got);
+	size_t n = (size_t)got;
+	bool more = n > 0;
+	if (more && f->unwrap)
+		more = f->unwrap->unwrap(f->unwrap->arg, bytes, n, &n);
+	const char *left = f->leave < 0 ? NULL : memchr(bytes, f->leave, n);
+	if (left)
+		n = (size_t)(left - bytes);
+	f->at = RELAY_ROOM;
+	f->end = f->at + n;
+	if (n && f->wrap)
+		f->at -= f->wrap->wrap(f->wrap->arg, bytes, n);
+	return more && !left;
+}
+
+/* Between two pieces the protocol has the word. */
+static void speak(struct flow *f, bool last)
+{
+	if (f->at < f->end || !f->wrap)
+		return;
 	f->at = 0;
-	f->end = left ? (size_t)(left - f->bytes) : (size_t)got;
-	return got > 0 && !left;
+	f->end = f->wrap->own(f->wrap->arg, f->bytes, last);
 }
 
 /* false: there is nobody to take it. */
@@ -53,6 +70,8 @@ static struct pollfd wanted(const struct flow *f)
 /* One step of both flows: 1 to go on, 0 at the end, -1 interrupted. */
 static int step(struct task *t, struct flow f[2])
 {
+	for (int i = 0; i < 2; i++)
+		speak(&f[i], false);
 	struct pollfd p[3] = {
 		wanted(&f[0]),
 		wanted(&f[1]),
@@ -68,19 +87,28 @@ static int step(struct task *t, struct flow f[2])
 	return 1;
 }
 
+static void finish(struct task *t, struct flow *f)
+{
+	if (io_write(t, f->to, f->bytes + f->at, f->end - f->at, LAST_MS) < 0)
+		task_forgive(t);
+	f->at = f->end = 0;
+}
+
 int relay(struct task *t, struct relay_end a, struct relay_end b, int leave)
 {
 	struct flow f[2] = {
-		{ .from = a.in, .to = b.out, .leave = leave },
-		{ .from = b.in, .to = a.out, .leave = -1 },
+		{ a.in, b.out, .leave = leave, .unwrap = a.wrap, .wrap = b.wrap },
+		{ b.in, a.out, .leave = -1, .unwrap = b.wrap, .wrap = a.wrap },
 	};
 	int more;
 	while ((more = step(t, f)) > 0)
 		;
 	if (more < 0)
 		return -1;
-	for (int i = 0; i < 2; i++)
-		if (io_write(t, f[i].to, f[i].bytes + f[i].at, f[i].end - f[i].at, LAST_MS) < 0)
-			task_forgive(t);
+	for (int i = 0; i < 2; i++) {
+		finish(t, &f[i]);
+		speak(&f[i], true);
+		finish(t, &f[i]);
+	}
 	return 0;
 }

@@ -2,6 +2,7 @@
 /* vm.c -- the life of VMs: create, clone, start, stop, destroy, and what one sees of them. */
 #include "cli/cli.h"
 
+#include "api/console.h"
 #include "api/record.h"
 
 static command_fn vm_clone, vm_copy, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot,
@@ -206,10 +207,10 @@ static int vm_vif_list(struct cli *c)
 
 static int connect_one(struct cli *c, struct VM_row *vm)
 {
-	if (vm->power_state != vm_power_state_Running && vm->power_state != vm_power_state_Paused)
-		return fail(c->t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused",
-			    vm->power_state == vm_power_state_Halted ? "halted" : "suspended");
-	const char *path = cli_path(c, "/console", "uuid", vm->uuid);
+	struct console_row *serial = vm_console(c->t, vm, console_protocol_vt100);
+	if (!serial)
+		return -1;
+	const char *path = cli_path(c, "/console", "uuid", serial->uuid);
 	return cli_transferred(c, thin_connect(c->thin, path));
 }
 

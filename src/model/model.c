@@ -62,6 +62,13 @@ static const struct field fields_VM_metrics[] = {
 };
 #undef ROW
 
+#define ROW struct VM_guest_metrics_row
+static const struct field fields_VM_guest_metrics[] = {
+#include "model/VM_guest_metrics.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct VBD_row
 static const struct field fields_VBD[] = {
 #include "model/VBD.def"
@@ -86,6 +93,13 @@ static const struct field fields_VIF[] = {
 #define ROW struct network_row
 static const struct field fields_network[] = {
 #include "model/network.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct console_row
+static const struct field fields_console[] = {
+#include "model/console.def"
 	{ 0 },
 };
 #undef ROW

@@ -143,6 +143,10 @@ struct VM_metrics_row {
 	struct row row;
 #include "model/VM_metrics.def"
 };
+struct VM_guest_metrics_row {
+	struct row row;
+#include "model/VM_guest_metrics.def"
+};
 struct VBD_row {
 	struct row row;
 #include "model/VBD.def"
@@ -158,6 +162,10 @@ struct VIF_row {
 struct network_row {
 	struct row row;
 #include "model/network.def"
+};
+struct console_row {
+	struct row row;
+#include "model/console.def"
 };
 struct SR_row {
 	struct row row;

@@ -38,6 +38,8 @@ static const struct option_row {
 	  "one user that all VMs run as, instead" },
 	{ "boot-dir", "DIR", offsetof(struct config, boot_dirs), LIST, true,
 	  "a further folder for PV-kernel and PV-ramdisk; may be repeated" },
+	{ "agent-interval", "SECONDS", offsetof(struct config, agent_interval), TEXT, true,
+	  "how often agents in guests are asked (60; 0: only when they come)" },
 	{ "foreground", NULL, offsetof(struct config, foreground), FLAG, false,
 	  "stay in the foreground, log to standard error" },
 	{ "model", NULL, offsetof(struct config, model), FLAG, false,
@@ -176,6 +178,7 @@ int config_read(struct task *t, int argc, char **argv, struct config *ret)
 		.vmm = "qemu",
 		.qemu_uids = "",
 		.qemu_user = "",
+		.agent_interval = "60",
 	};
 	const char *file = config_file(argc, argv);
 	if (file && read_file(t, ret, file) < 0)

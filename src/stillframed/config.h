@@ -13,11 +13,12 @@ struct task;
 
 struct config {
 	const char *state;
-	const char *listen;    /* ADDR:PORT, or "" */
-	const char *accel;     /* auto, kvm, tcg */
-	const char *vmm;       /* qemu, fake */
-	const char *qemu_uids; /* "" : a sensible range */
-	const char *qemu_user; /* "" : each VM has one of its own */
+	const char *listen;         /* ADDR:PORT, or "" */
+	const char *accel;          /* auto, kvm, tcg */
+	const char *vmm;            /* qemu, fake */
+	const char *qemu_uids;      /* "" : a sensible range */
+	const char *qemu_user;      /* "" : each VM has one of its own */
+	const char *agent_interval; /* seconds */
 	struct list boot_dirs;
 	bool foreground;
 	bool model; /* print the model and exit */

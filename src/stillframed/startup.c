@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/agents.h"
 #include "api/guests.h"
 #include "api/host.h"
 #include "api/jobs.h"
@@ -61,6 +62,16 @@ static int set_boot_dirs(struct task *t, const struct config *c)
 	return 0;
 }
 
+static int set_agent_interval(struct task *t, const char *text)
+{
+	enum { LONGEST_S = 86400 };
+	int64_t s;
+	if (!text_int(text, &s) || s < 0 || s > LONGEST_S)
+		return fail(t, INVALID_VALUE, "agent-interval", text);
+	settings.agent_interval_s = (int)s;
+	return 0;
+}
+
 static int set_all(struct task *t, const struct config *c)
 {
 	if (dir_make(t, c->state, 0711) < 0)
@@ -75,6 +86,8 @@ static int set_all(struct task *t, const struct config *c)
 	if (!settings.accel)
 		return -1;
 	if (set_vmm(t, c->vmm) < 0 || users_set(t, c) < 0)
+		return -1;
+	if (set_agent_interval(t, c->agent_interval) < 0)
 		return -1;
 	return set_boot_dirs(t, c);
 }
@@ -123,6 +136,7 @@ static const struct route routes[] = {
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
 	{ "CONNECT", "/console", console_serve },
 	{ "GET", "/console", console_serve },
+	{ "GET", "/vncsnapshot", console_snapshot },
 	{ NULL },
 };
 
@@ -142,7 +156,7 @@ int startup(struct task *t, const struct config *c)
 	umask(077);
 	users_share_userfaultfd(t);
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
-	    tasks_open(t) < 0 || host_open(t) < 0 || guests_open(t) < 0)
+	    tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 || guests_open(t) < 0)
 		return -1;
 	undo_all(t);
 	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
@@ -160,6 +174,7 @@ void shutdown_daemon(struct task *t)
 	tasks_close(PATIENCE_MS);
 	jobs_close();
 	http_stop();
+	agents_close();
 	guests_close();
 	storage_close();
 	db_close();

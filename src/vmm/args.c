@@ -26,7 +26,7 @@ static const struct {
 	{ "-no-user-config", NULL },
 	{ "-vga", "none" },
 	/* A screen that nobody can reach: those who may see it get a connection from us. */
-	{ "-vnc", "none" },
+	{ "-vnc", "none,share=ignore" }, /* a viewer that wants it for itself throws out nobody */
 	{ "-rtc", "base=utc" },
 	{ "-boot", "strict=on" },
 	{ "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" },

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "vmm/args.h"
 #include "vmm/disks.h"
+#include "vmm/tap.h"
 #include "vmm/vmm.h"
 
 enum { NIC_SLOT = 0x05, DISK_SLOT = 0x08, FUNCTIONS = 8 };
@@ -107,6 +108,15 @@ json_t *device_netdev(struct task *t, const struct vmm_nic *n, const char *tap)
 	return j;
 }
 
+/* virtio can tell the guest; elsewhere it has to be set there. */
+static void tell_mtu(json_t *j, const struct vmm_nic *n)
+{
+	enum { USUAL = 1500 };
+	int mtu = n->model == VMM_VIRTIO && n->tap >= 0 ? tap_mtu(n->tap) : 0;
+	if (mtu && mtu != USUAL)
+		json_object_set_new(j, "host_mtu", json_integer(mtu));
+}
+
 /* Without a boot ROM unless it is booted from: guests come up sooner. */
 json_t *device_nic(struct task *t, const struct vmm_nic *n)
 {
@@ -118,6 +128,7 @@ json_t *device_nic(struct task *t, const struct vmm_nic *n)
 		json_object_set_new(j, "bootindex", json_integer(n->bootindex));
 	else
 		json_object_set_new(j, "romfile", json_string(""));
+	tell_mtu(j, n);
 	return j;
 }
 

@@ -484,10 +484,11 @@ static int vnc(struct task *t, struct vmm *vm, int *ret_fd)
 
 static int screenshot(struct task *t, struct vmm *vm, int file)
 {
-	(void)file;
+	/* Two pixels, white and black; the last 0 is that of the string. */
+	static const char ppm[] = "P6\n2 1\n255\n\377\377\377\0\0";
 	if (enter(t, vm->dir, "screenshot", "") < 0)
 		return -1;
-	return fail(t, INTERNAL_ERROR, "fake screenshot: there is no screen");
+	return io_write(t, file, ppm, sizeof ppm, 1000);
 }
 
 static int agent(struct task *t, struct vmm *vm, int *ret_fd)

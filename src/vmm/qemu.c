@@ -11,6 +11,7 @@
  * In the VM's folder: pid, qmp.sock, serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -465,16 +466,20 @@ static int vnc(struct task *t, struct vmm *vm, int *ret_fd)
 	return 0;
 }
 
+/* In a set QEMU looks for a descriptor that is open for just what it wants to do. */
 static int screenshot(struct task *t, struct vmm *vm, int file)
 {
-	struct qmp_call add = { .command = "add-fd", .fd = file };
+	FD_SCOPE int out = open(str(t, "/proc/self/fd/%d", file), O_WRONLY | O_CLOEXEC);
+	if (out < 0)
+		return task_fail_errno(t, errno, "screen");
+	struct qmp_call add = { .command = "add-fd", .fd = out };
 	if (qmp_call(t, vm->qmp, &add) < 0)
 		return -1;
 	json_int_t set = json_integer_value(json_object_get(add.ret, "fdset-id"));
 	struct task *after = task_new(t, t->name);
 	int result = qmp_do(t, vm->qmp, "screendump",
 			    json_pack("{s:s, s:s}", "filename",
-				      str(t, "/dev/fdset/%lld", (long long)set), "format", "png"));
+				      str(t, "/dev/fdset/%lld", (long long)set), "format", "ppm"));
 	qmp_do(after, vm->qmp, "remove-fd", json_pack("{s:I}", "fdset-id", set));
 	return result;
 }
@@ -506,4 +511,5 @@ const struct vmm_driver vmm_qemu = {
 	.agent = agent,
 	.kill = do_kill,
 	.release = release,
+	.taps = true,
 };

@@ -159,7 +159,7 @@ struct vmm_driver {
 	int (*serial)(struct task *, struct vmm *, int *ret_fd);
 	/* A connection to the screen, which speaks RFB; the caller closes it.  Any number of them. */
 	int (*vnc)(struct task *, struct vmm *, int *ret_fd);
-	/* What the screen shows, as a PNG into the file. */
+	/* What the screen shows, as a PPM into the file. */
 	int (*screenshot)(struct task *, struct vmm *, int file);
 	/* A connection to the guest agent's port, one at a time; the caller closes it. */
 	int (*agent)(struct task *, struct vmm *, int *ret_fd);
@@ -172,6 +172,9 @@ struct vmm_driver {
 	 * event comes after the return.  Not to be called from the listener, nor with a lock held
 	 * that the listener takes. */
 	void (*release)(struct vmm *);
+
+	/* Interfaces can have taps; else all are user mode. */
+	bool taps;
 };
 
 extern const struct vmm_driver vmm_qemu;

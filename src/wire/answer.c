@@ -24,6 +24,7 @@ static const struct {
 	{ 409, "Conflict" },
 	{ 411, "Length Required" },
 	{ 413, "Content Too Large" },
+	{ 426, "Upgrade Required" },
 	{ 431, "Request Header Fields Too Large" },
 	{ 500, "Internal Server Error" },
 	{ 501, "Not Implemented" },
@@ -78,6 +79,7 @@ int http_status_of(const struct task *t)
 		{ VALUE_NOT_SUPPORTED, 400 },
 		{ OTHER_OPERATION_IN_PROGRESS, 409 },
 		{ VDI_IN_USE, 409 },
+		{ VM_BAD_POWER_STATE, 409 },
 	};
 	for (size_t i = 0; i < COUNT(rows); i++)
 		if (rows[i].code == t->code)

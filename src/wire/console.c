@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/console.h"
 
+#include <errno.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "api/console.h"
@@ -8,46 +10,94 @@
 #include "base/log.h"
 #include "base/relay.h"
 #include "base/task.h"
-#include "db/db.h"
 #include "wire/auth.h"
 #include "wire/http.h"
+#include "wire/jpeg.h"
+#include "wire/ws.h"
 
-static struct VM_row *vm_named(struct task *t, struct request *req)
+enum { HEAD_MS = 60000 };
+
+static struct console_row *console_asked(struct task *t, struct request *req)
 {
-	const char *uuid = map_get(&req->query, "uuid"), *ref = map_get(&req->query, "ref");
-	if (ref)
-		return db_get(t, VM, ref);
-	return uuid ? db_by_uuid(t, VM, uuid) : fail_ptr(t, INVALID_VALUE, "uuid", "");
+	return console_named(t, map_get(&req->query, "uuid"), map_get(&req->query, "ref"));
+}
+
+static void refuse(struct task *t, struct request *req)
+{
+	http_refuse(t, req, http_status_of(t), task_error(t));
+}
+
+/* ---- the stream ---- */
+
+static int say_yes(struct task *t, struct request *req)
+{
+	static const char head[] = "HTTP/1.0 200 OK\r\n\r\n";
+	if (ws_wanted(req))
+		return ws_accept(t, req);
+	return io_write(t, req->fd, head, sizeof head - 1, HEAD_MS);
+}
+
+static void connect_them(struct task *t, struct request *req, int console)
+{
+	struct ws ws = { 0 };
+	struct relay_wrap frames = ws_relay_wrap(&ws);
+	struct relay_end guest = { console, console }, client = { req->fd, req->fd };
+	if (ws_wanted(req))
+		client.wrap = &frames;
+	t->cancellable = true;
+	if (say_yes(t, req) == 0)
+		relay(t, client, guest, -1);
+	t->cancellable = false;
 }
 
 static void attach(struct task *t, struct request *req)
 {
-	static const char head[] = "HTTP/1.0 200 OK\r\n\r\n";
-	struct VM_row *vm = vm_named(t, req);
-	int serial;
-	if (!vm || vm_serial(t, vm->row.ref, &serial) < 0) {
-		http_refuse(t, req, http_status_of(t), task_error(t));
+	struct console_row *c = console_asked(t, req);
+	int fd;
+	if (!c || console_enter(t, c, &fd) < 0) {
+		refuse(t, req);
 		return;
 	}
-	log_line(t, "console attached vm=%s peer=\"%s\"", vm->uuid, req->peer);
-	t->cancellable = true;
-	struct relay_end client = { req->fd, req->fd }, guest = { serial, serial };
-	if (io_write(t, req->fd, head, sizeof head - 1, 60000) == 0)
-		relay(t, client, guest, -1);
-	t->cancellable = false;
-	close(serial);
-	vm_serial_done(t, vm->row.ref);
-	log_line(t, "console left vm=%s peer=\"%s\"", vm->uuid, req->peer);
+	log_line(t, "console attached console=%s peer=\"%s\"", c->uuid, req->peer);
+	connect_them(t, req, fd);
+	console_leave(t, c, fd);
+	log_line(t, "console left console=%s peer=\"%s\"", c->uuid, req->peer);
 }
 
 void console_serve(struct task *t, struct request *req)
 {
-	if (map_get(&req->headers, "upgrade")) {
-		http_refuse(t, req, 501, "WebSocket is not implemented.");
+	if (ws_wanted(req) && ws_check(t, req) < 0)
 		return;
-	}
 	if (auth_begin(t, req) < 0)
 		return;
 	attach(t, req);
+	auth_end(t, req);
+}
+
+/* ---- the picture ---- */
+
+static int snapshot(struct task *t, struct request *req, const void **ret, size_t *ret_n)
+{
+	struct console_row *c = console_asked(t, req);
+	if (!c)
+		return -1;
+	FD_SCOPE int file = memfd_create("screen", MFD_CLOEXEC);
+	if (file < 0)
+		return task_fail_errno(t, errno, "memfd_create");
+	if (console_picture(t, c, file) < 0)
+		return -1;
+	return jpeg_of_ppm(t, file, ret, ret_n);
+}
+
+void console_snapshot(struct task *t, struct request *req)
+{
+	const void *jpeg;
+	size_t n;
+	if (auth_begin(t, req) < 0)
+		return;
+	if (snapshot(t, req, &jpeg, &n) < 0)
+		refuse(t, req);
+	else
+		http_answer(t, req, 200, "image/jpeg", "", jpeg, n);
 	auth_end(t, req);
 }

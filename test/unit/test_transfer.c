@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_transfer.c -- uploads, downloads and consoles over HTTP.  What they stand on is played
- * here: one disk, one VM, one session. */
+ * here: one disk, one console, one session. */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -28,22 +29,20 @@ static char disk[DISK];
 static _Atomic size_t fails_at = SIZE_MAX; /* the export, at this byte */
 static _Atomic bool imported;              /* just the disk's bytes */
 static _Atomic int sessions_ended;
-static _Atomic int guest = -1; /* the other end of the serial port */
-static _Atomic int serial_users;
+static _Atomic int guest = -1; /* the other end of the console */
+static _Atomic int console_users;
 
 /* ---- the one object, whatever its class ---- */
 
-const struct class class_VDI = { .name = "VDI" }, class_VM = { .name = "VM" };
+const struct class class_VDI = { .name = "VDI" };
 
 static struct row *the_row(struct task *t, const struct class *c)
 {
-	struct row *row = talloc_zero_size(t, sizeof(struct VM_row) + sizeof(struct VDI_row));
-	if (c == &class_VDI)
-		((struct VDI_row *)row)->uuid = UUID;
-	else
-		((struct VM_row *)row)->uuid = UUID;
-	row->ref = REF;
-	return row;
+	struct VDI_row *vdi = talloc_zero(t, struct VDI_row);
+	CHECK(c == &class_VDI);
+	vdi->uuid = UUID;
+	vdi->row.ref = REF;
+	return &vdi->row;
 }
 
 struct row *db_get_row(struct task *t, const struct class *c, const char *ref)
@@ -110,12 +109,25 @@ int vdi_import_raw(struct task *t, const char *vdi, int in, uint64_t length)
 					      : 0;
 }
 
-int vm_serial(struct task *t, const char *vm, int *ret_fd)
+struct console_row *console_named(struct task *t, const char *uuid, const char *ref)
+{
+	struct console_row *c = talloc_zero(t, struct console_row);
+	c->uuid = UUID;
+	if (uuid && streq(uuid, "halted"))
+		return fail_ptr(t, VM_BAD_POWER_STATE, REF, "running", "halted");
+	if ((uuid && streq(uuid, UUID)) || (ref && streq(ref, REF)))
+		return c;
+	return uuid ? fail_ptr(t, UUID_INVALID, "console", uuid)
+		    : fail_ptr(t, INVALID_VALUE, "uuid", "");
+}
+
+int console_enter(struct task *t, const struct console_row *c, int *ret_fd)
 {
 	int fd[2];
-	if (serial_users++) {
-		serial_users--;
-		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", vm, "console", NULL_REF);
+	CHECK(streq(c->uuid, UUID) && *t->session);
+	if (console_users++) {
+		console_users--;
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", REF, "console", NULL_REF);
 	}
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
 	guest = fd[0];
@@ -123,10 +135,18 @@ int vm_serial(struct task *t, const char *vm, int *ret_fd)
 	return 0;
 }
 
-void vm_serial_done(struct task *t, const char *vm)
+void console_leave(struct task *t, const struct console_row *c, int fd)
 {
-	(void)t, (void)vm;
-	serial_users--;
+	(void)t, (void)c;
+	close(fd);
+	console_users--;
+}
+
+int console_picture(struct task *t, const struct console_row *c, int file)
+{
+	static const char ppm[] = "P6\n2 1\n255\nABCDEF";
+	(void)c;
+	return io_write(t, file, ppm, strlen(ppm), 1000);
 }
 
 /* ---- asking ---- */
@@ -135,6 +155,8 @@ static const struct route routes[] = {
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
 	{ "CONNECT", "/console", console_serve },
+	{ "GET", "/console", console_serve },
+	{ "GET", "/vncsnapshot", console_snapshot },
 	{ 0 },
 };
 
@@ -289,32 +311,47 @@ static void test_auth(struct task *t)
 	CHECK(sessions_ended == 1);
 }
 
+/* Sends the request, expects an answer with just this head, and stays connected. */
+static int connect_to(struct task *t, const char *ask, const char *head)
+{
+	size_t n = strlen(head);
+	char *got = talloc_zero_size(t, n + 1);
+	int fd = unix_connect(t, socket_path);
+	CHECK(io_write(t, fd, ask, strlen(ask), 1000) == 0);
+	CHECK(io_read(t, fd, got, n, 5000) == (ssize_t)n && streq(got, head));
+	return fd;
+}
+
 static int console(struct task *t)
 {
-	static const char ask[] = "CONNECT /console?uuid=" UUID " HTTP/1.0\r\n\r\n";
-	char head[19];
-	int fd = unix_connect(t, socket_path);
-	CHECK(io_write(t, fd, ask, sizeof ask - 1, 1000) == 0);
-	CHECK(io_read(t, fd, head, sizeof head, 5000) == sizeof head);
-	CHECK(memcmp(head, "HTTP/1.0 200 OK\r\n\r\n", sizeof head) == 0);
-	return fd;
+	return connect_to(t, "CONNECT /console?uuid=" UUID " HTTP/1.0\r\n\r\n",
+			  "HTTP/1.0 200 OK\r\n\r\n");
 }
 
 static void wait_until_free(void)
 {
-	for (int i = 0; i < 500 && serial_users; i++)
+	for (int i = 0; i < 500 && console_users; i++)
 		poll(NULL, 0, 10);
-	CHECK(!serial_users);
+	CHECK(!console_users);
 }
+
+/* The bytes, and nothing else, arrive at the one end when they are sent at the other. */
+static void carries(struct task *t, int from, const char *sent, size_t n, int to, const char *want,
+		    size_t m)
+{
+	char *got = talloc_zero_size(t, m);
+	CHECK(io_write(t, from, sent, n, 1000) == 0);
+	CHECK(io_read(t, to, got, m, 5000) == (ssize_t)m && memcmp(got, want, m) == 0);
+}
+#define CARRIES(from, sent, to, want)                                                              \
+	carries(t, (from), sent, sizeof(sent) - 1, (to), want, sizeof(want) - 1)
 
 static void test_console(struct task *t)
 {
 	char got[5];
 	int fd = console(t);
-	CHECK(write(fd, "login", 5) == 5 && io_read(t, guest, got, 5, 5000) == 5);
-	CHECK(memcmp(got, "login", 5) == 0);
-	CHECK(write(guest, "hello", 5) == 5 && io_read(t, fd, got, 5, 5000) == 5);
-	CHECK(memcmp(got, "hello", 5) == 0);
+	CARRIES(fd, "login", guest, "login");
+	CARRIES(guest, "hello", fd, "hello");
 	CHECK(answers(t, "CONNECT /console?ref=" REF " HTTP/1.0", "HTTP/1.1 409 ", "console"));
 	close(fd); /* the client leaves */
 	CHECK(io_read(t, guest, got, 1, 5000) == 0);
@@ -329,9 +366,86 @@ static void test_console(struct task *t)
 	wait_until_free();
 
 	CHECK(answers(t, "CONNECT /console HTTP/1.0", "HTTP/1.1 400 ", "uuid"));
-	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.0", "HTTP/1.1 404 ", "VM, x"));
-	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.1\r\nUpgrade: websocket", "HTTP/1.1 501 ",
-		      "WebSocket"));
+	CHECK(answers(t, "CONNECT /console?uuid=x HTTP/1.0", "HTTP/1.1 404 ", "console, x"));
+	CHECK(answers(t, "GET /console?uuid=halted HTTP/1.0", "HTTP/1.1 409 ", "halted"));
+}
+
+#define WS                                                                                         \
+	"GET /console?uuid=" UUID " HTTP/1.1\r\nHost: here:8080\r\nUpgrade: websocket\r\n"           \
+	"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+#define WS_13 WS "Sec-WebSocket-Version: 13\r\n"
+
+static int websocket(struct task *t)
+{
+	return connect_to(t, WS_13 "Origin: https://Here:8080\r\n\r\n",
+			  "HTTP/1.1 101 Switching Protocols\r\n"
+			  "Upgrade: websocket\r\n"
+			  "Connection: Upgrade\r\n"
+			  "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+			  "Sec-WebSocket-Protocol: binary\r\n\r\n");
+}
+
+static void test_websocket(struct task *t)
+{
+	char byte;
+	int fd = websocket(t);
+	CARRIES(fd, "\x82\x83\x37\xfa\x21\x3d\x65\xbc\x63", guest, "RFB");
+	CARRIES(guest, "RFB", fd, "\x82\x03RFB");
+	CARRIES(fd, "\x89\x82\0\0\0\0hi", fd, "\x8a\x02hi");
+	/* The client closes: what it sent before is delivered, and its code comes back. */
+	CARRIES(fd, "\x02\x81\0\0\0\0z\x88\x82\0\0\0\0\x03\xe9", guest, "z");
+	CHECK(io_read(t, guest, &byte, 1, 5000) == 0);
+	CARRIES(guest, "", fd, "\x88\x02\x03\xe9");
+	CHECK(io_read(t, fd, &byte, 1, 5000) == 0);
+	close(fd), close(guest);
+	wait_until_free();
+
+	fd = websocket(t);
+	CARRIES(fd, "\x82\x03RFB", fd, "\x88\x02\x03\xea"); /* not masked */
+	close(fd), close(guest);
+	wait_until_free();
+
+	fd = websocket(t);
+	CHECK(write(guest, "bye", 3) == 3);
+	close(guest);
+	CARRIES(fd, "", fd, "\x82\x03" "bye\x88\x02\x03\xe8");
+	close(fd);
+	wait_until_free();
+}
+
+static void test_websocket_refused(struct task *t)
+{
+	CHECK(answers(t, WS, "HTTP/1.1 426 ", "Sec-WebSocket-Version: 13\r\n"));
+	CHECK(answers(t, WS_13 "Origin: https://there", "HTTP/1.1 403 ", "page"));
+	CHECK(answers(t, WS_13 "Origin: https://here", "HTTP/1.1 403 ", "page"));
+	CHECK(answers(t, WS_13 "Origin: null", "HTTP/1.1 403 ", "page"));
+	CHECK(answers(t, "GET /console?uuid=" UUID " HTTP/1.1\r\nUpgrade: WebSocket",
+		      "HTTP/1.1 400 ", "WebSocket"));
+}
+
+/* A client that reads nothing holds up neither the other direction nor the end. */
+static void test_slow_client(struct task *t)
+{
+	int fd = websocket(t);
+	char *much = talloc_zero_size(t, 1 << 20);
+	fcntl(guest, F_SETFL, O_NONBLOCK);
+	while (write(guest, much, 1 << 20) > 0)
+		poll(NULL, 0, 20);
+	CARRIES(fd, "\x82\x81\0\0\0\0q", guest, "q");
+	close(fd);
+	wait_until_free();
+	close(guest);
+}
+
+static void test_snapshot(struct task *t)
+{
+	size_t n;
+	char *answer =
+		talk(t, "GET /vncsnapshot?ref=" REF " HTTP/1.0\r\n\r\n", NULL, 0, false, &n);
+	char *body = strstr(answer, "\r\n\r\n");
+	CHECK(starts_with(answer, "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n") && body);
+	CHECK(memcmp(body + 4, "\xff\xd8\xff", 3) == 0 && !memcmp(answer + n - 2, "\xff\xd9", 2));
+	CHECK(answers(t, "GET /vncsnapshot?uuid=x HTTP/1.0", "HTTP/1.1 404 ", "console, x"));
 }
 
 /* A guest that neither reads nor ends: stopping does not wait for it. */
@@ -339,7 +453,7 @@ static void test_stop(struct task *t)
 {
 	int fd = console(t);
 	http_stop();
-	CHECK(!serial_users);
+	CHECK(!console_users);
 	close(fd);
 	close(guest);
 }
@@ -359,6 +473,10 @@ int main(void)
 	test_import_waits(t);
 	test_auth(t);
 	test_console(t);
+	test_websocket(t);
+	test_websocket_refused(t);
+	test_slow_client(t);
+	test_snapshot(t);
 	test_stop(t);
 	talloc_free(t);
 	rmdir(dir);

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+/* network.c -- networks, each of which is one of three:
+ *
+ *     bridge ""           user mode: each interface behind an address translation of QEMU's own
+ *     managed             a bridge that we make, and remove with the network
+ *     not managed         a bridge of the host's, into which we only put taps
+ *
+ * The row is what counts, and a bridge of ours follows from it: it is made with the network, and
+ * again when an interface needs it and the host was restarted meanwhile.
+ *
+ * Where the host lets us have no taps, all networks are user mode. */
+#include "api/network.h"
+
+#include <ctype.h>
+
+#include "api/call.h"
+#include "api/settings.h"
+#include "api/undo.h"
+#include "api/vm.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "vmm/tap.h"
+#include "vmm/vmm.h"
+
+enum { MTU_USUAL = 1500 };
+
+/* ---- the bridge of a network ---- */
+
+static struct bridge bridge_of(struct task *t, const char *name, const char *uuid, int64_t mtu)
+{
+	return (struct bridge){ .name = name, .address = mac_from_seed(t, uuid, "0"), .mtu = mtu };
+}
+
+static int need_bridge(struct task *t, const struct network_row *n)
+{
+	struct link l;
+	if (n->managed) {
+		struct bridge b = bridge_of(t, n->bridge, n->uuid, n->MTU);
+		return bridge_make(t, &b);
+	}
+	if (link_look(t, n->bridge, &l) < 0)
+		return -1;
+	return l.is_bridge ? 0 : fail(t, BRIDGE_NOT_AVAILABLE, n->bridge);
+}
+
+/* It is there from the first moment, so that an operator can put something into it; but a host that
+ * lets us make none has to be no reason for not having the network. */
+static void try_bridge(struct task *t, const struct network_row *n)
+{
+	struct task *own = task_new(t, t->name);
+	if (n->managed && settings.vmm->taps && need_bridge(own, n) < 0)
+		log_line(t, "bridge not made network=%s bridge=%s error=\"%s\"", n->uuid, n->bridge,
+			 task_error(own));
+	talloc_free(own);
+}
+
+void network_bridge_remove(struct task *t, const char *bridge, const char *uuid)
+{
+	struct task *own = task_new(t, t->name);
+	struct bridge b = bridge_of(own, bridge, uuid, MTU_USUAL);
+	own->undoing = t->undoing;
+	if (settings.vmm->taps && bridge_remove(own, &b) < 0)
+		log_line(t, "bridge left behind bridge=%s error=\"%s\"", bridge, task_error(own));
+	talloc_free(own);
+}
+
+/* ---- create ---- */
+
+int network_check_mtu(struct task *t, const struct network_row *n)
+{
+	if (n->MTU >= LINK_MTU_LEAST && n->MTU <= LINK_MTU_MOST)
+		return 0;
+	return fail(t, INVALID_VALUE, "MTU", str(t, "%lld", (long long)n->MTU));
+}
+
+static bool is_link_name(const char *s)
+{
+	size_t n = strlen(s);
+	for (const char *p = s; *p; p++)
+		if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+			return false;
+	return n && n <= LINK_NAME_LIMIT && isalnum((unsigned char)*s);
+}
+
+static bool is_taken(struct task *t, const char *bridge)
+{
+	return *db_find(t, &class_network, "bridge", bridge) != NULL;
+}
+
+/* xapi0, xapi1, ...: the first that neither a network nor the host has. */
+static const char *free_name(struct task *t)
+{
+	for (int i = 0;; i++) {
+		const char *name = str(t, "xapi%d", i);
+		if (!is_taken(t, name) && !link_exists(name))
+			return name;
+	}
+}
+
+/* Fills in what was not given. */
+static int look_at_host(struct task *t, struct network_row *n)
+{
+	struct link l = { .mtu = MTU_USUAL };
+	if (!n->managed && link_look(t, n->bridge, &l) < 0)
+		return -1;
+	if (!n->managed && !l.is_bridge)
+		return fail(t, BRIDGE_NOT_AVAILABLE, n->bridge);
+	/* A bridge takes the least MTU of its members: a tap must not lower it. */
+	if (!n->MTU)
+		n->MTU = l.mtu;
+	return network_check_mtu(t, n);
+}
+
+static int insert(struct task *t, struct network_row *n)
+{
+	DB_SCOPE(t);
+	if (!*n->bridge)
+		n->bridge = free_name(t);
+	else if (is_taken(t, n->bridge) || (n->managed && link_exists(n->bridge)))
+		return fail(t, BRIDGE_NAME_EXISTS, n->bridge);
+	if (db_insert(t, &n->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+int network_create(struct task *t, struct network_create *a)
+{
+	struct network_row *n = row_new(t, network);
+	n->name_label = a->name_label;
+	n->name_description = a->name_description;
+	n->MTU = a->MTU;
+	n->other_config = a->other_config;
+	n->bridge = a->bridge;
+	n->managed = a->managed;
+	n->tags = a->tags;
+	if ((*n->bridge || !n->managed) && !is_link_name(n->bridge))
+		return fail(t, INVALID_VALUE, "bridge", n->bridge);
+	if (look_at_host(t, n) < 0 || insert(t, n) < 0)
+		return -1;
+	try_bridge(t, n);
+	a->result = n->row.ref;
+	return 0;
+}
+
+/* ---- destroy ---- */
+
+/* An interface of a snapshot counts: a revert brings it back. */
+static int check_unused(struct task *t, const struct network_row *n)
+{
+	struct list vifs = { 0 };
+	DB_EACH (t, VIF, vif, "network", n->row.ref)
+		list_add(t, &vifs, vif->row.ref);
+	if (!vifs.n)
+		return 0;
+	list_add(t, &vifs, NULL); /* the end */
+	return task_fail_params(t, NETWORK_CONTAINS_VIF, vifs.v);
+}
+
+static int remove_bridge_later(struct task *t, const struct network_row *n)
+{
+	if (!n->managed)
+		return 0;
+	const char *op = undo_later(t);
+	int noted = undo_bridge_remove(t, n->bridge, n->uuid);
+	undo_now(t, op);
+	return noted;
+}
+
+int network_destroy(struct task *t, struct network_destroy *a)
+{
+	DB_SCOPE(t);
+	struct network_row *n = db_get(t, network, a->self);
+	if (!n)
+		return -1;
+	if (!*n->bridge)
+		return fail(t, CANNOT_DESTROY_SYSTEM_NETWORK, n->row.ref);
+	if (check_unused(t, n) < 0 || remove_bridge_later(t, n) < 0 || db_delete(t, &n->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- an interface ---- */
+
+static int say(struct task *t, const struct VM_row *vm, const struct VIF_row *of, const char *how)
+{
+	DB_SCOPE(t);
+	struct VIF_row *vif = db_get(t, VIF, of->row.ref);
+	if (!vif)
+		return -1;
+	log_line(t, "interface joined vm=%s device=%s network=\"%s\"", vm->uuid, vif->device, how);
+	if (streq(vif->status_detail, how))
+		return 0;
+	vif->status_detail = how;
+	if (db_put(t, &vif->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* Whose it is can be seen from its name. */
+static const char *tap_name(struct task *t, const struct VM_row *vm, const struct VIF_row *vif)
+{
+	const char *uuid = vm->uuid;
+	return str(t, "tap%.8s%.2s.%s", uuid, uuid + 9, vif->device);
+}
+
+int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *vif, int *ret_fd)
+{
+	const char *name = tap_name(t, vm, vif), *why;
+	struct network_row *n = db_get(t, network, vif->network);
+	*ret_fd = -1;
+	if (!n)
+		return -1;
+	if (!*n->bridge || !settings.vmm->taps)
+		return say(t, vm, vif, "user mode");
+
+	FD_SCOPE int fd = -1;
+	int opened = tap_open(t, name, &fd, &why);
+	if (opened < 0)
+		return -1;
+	if (!opened)
+		return say(t, vm, vif,
+			   str(t, "user mode instead of bridge %s: %s", n->bridge, why));
+	if (need_bridge(t, n) < 0 || tap_join(t, name, n->bridge, vif->MAC, n->MTU) < 0 ||
+	    say(t, vm, vif, str(t, "bridge %s, tap %s", n->bridge, name)) < 0)
+		return -1;
+	*ret_fd = fd;
+	fd = -1;
+	return 0;
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/run.h"
+#include "base/task.h"
+#include "base/text.h"
+
+enum { IP_MS = 10000, BUSY_MS = 2000, LOOK_MS = 50, JSON_DEPTH = 10 };
+
+/* ---- links ---- */
+
+static int run_ip(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = IP_MS };
+	return run_ok(t, &r);
+}
+#define ip_link(t, ...) run_ip((t), RUN_ARGV("ip", "link", __VA_ARGS__))
+
+bool link_exists(const char *name)
+{
+	return if_nametoindex(name) != 0;
+}
+
+static bool has_flag(const json_t *link, const char *wanted)
+{
+	size_t i;
+	json_t *flag;
+	json_array_foreach (json_object_get(link, "flags"), i, flag)
+		if (json_is_string(flag) && streq(json_string_value(flag), wanted))
+			return true;
+	return false;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *s = json_string_value(json_object_get(object, key));
+	return s ? s : "";
+}
+
+int link_look(struct task *t, const char *name, struct link *ret)
+{
+	struct run r = {
+		.argv = RUN_ARGV("ip", "-details", "-json", "link", "show", "dev", name),
+		.in = -1,
+		.out = -1,
+		.timeout_ms = IP_MS,
+	};
+	*ret = (struct link){ .exists = link_exists(name) };
+	if (!ret->exists)
+		return 0;
+	if (run_ok(t, &r) < 0)
+		return -1;
+	const json_t *all = json_read(t, r.ret_out, strlen(r.ret_out), JSON_DEPTH);
+	if (!all)
+		return -1;
+	const json_t *link = json_array_get(all, 0);
+	ret->is_bridge = streq(text_of(json_object_get(link, "linkinfo"), "info_kind"), "bridge");
+	ret->is_up = has_flag(link, "UP");
+	ret->address = text_of(link, "address");
+	ret->mtu = json_integer_value(json_object_get(link, "mtu"));
+	return 0;
+}
+
+/* ---- taps ---- */
+
+/* What is said where there are no taps: no module, no node, another node in its place, no rights. */
+static bool means_never(int err)
+{
+	return err == ENODEV || err == ENXIO || err == ENOENT || err == ENOTTY || err == EACCES ||
+	       err == EPERM;
+}
+
+/* A process that was forked meanwhile has the descriptors of a former tap until its exec. */
+static int make_tap(struct task *t, int fd, const char *name)
+{
+	struct ifreq r = { .ifr_flags =
+				   (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL) };
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+	for (int64_t end = clock_ms() + BUSY_MS; ioctl(fd, TUNSETIFF, &r) < 0;) {
+		int err = errno;
+		if (err != EBUSY || clock_ms() > end)
+			return err;
+		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+			return err;
+	}
+	return 0;
+}
+
+int tap_open(struct task *t, const char *name, int *ret, const char **ret_why)
+{
+	FD_SCOPE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	int err = fd < 0 ? errno : make_tap(t, fd, name);
+	if (means_never(err)) {
+		*ret_why = str(t, "/dev/net/tun: %s", strerror(err));
+		return 0;
+	}
+	if (err)
+		return task_fail_errno(t, err, str(t, "tap device %s", name));
+	*ret = fd;
+	fd = -1;
+	return 1;
+}
+
+/* A bridge without an address of its own takes the lowest of its members': with fe in front no
+ * tap's is that, and the host keeps its address. */
+static const char *tap_address(struct task *t, const char *guest_mac)
+{
+	return str(t, "fe%s", guest_mac + 2);
+}
+
+int tap_join(struct task *t, const char *name, const char *bridge, const char *guest_mac,
+	     int64_t mtu)
+{
+	return ip_link(t, "set", "dev", name, "address", tap_address(t, guest_mac), "mtu",
+		       str(t, "%lld", (long long)mtu), "master", bridge, "up");
+}
+
+int tap_mtu(int fd)
+{
+	struct ifreq r = { 0 };
+	FD_SCOPE int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (s < 0 || ioctl(fd, TUNGETIFF, &r) < 0 || ioctl(s, SIOCGIFMTU, &r) < 0)
+		return 0;
+	return r.ifr_mtu;
+}
+
+/* ---- bridges ---- */
+
+static bool is_ours(const struct link *l, const struct bridge *b)
+{
+	return l->exists && l->is_bridge && streq(l->address, b->address);
+}
+
+/* The address comes with the bridge, so nobody ever sees one of ours without it.  Two may try at once:
+ * who comes second finds it made. */
+static int make_bridge(struct task *t, const struct bridge *b, struct link *ret)
+{
+	struct task *try = task_new(t, t->name);
+	int made = ip_link(try, "add", "name", b->name, "address", b->address, "type", "bridge");
+	if (link_look(t, b->name, ret) < 0)
+		return -1;
+	if (made < 0 && !ret->exists)
+		return task_fail_params(t, try->code, try->params);
+	return 0;
+}
+
+/* A bridge is no invitation to talk to the host itself, which IPv6 would bring along unasked. */
+static void keep_host_out(struct task *t, const char *bridge)
+{
+	const char *path = str(t, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", bridge);
+	FD_SCOPE int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return; /* the kernel has no IPv6 */
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		log_line(t, "IPv6 of the host left on bridge=%s error=\"%s\"", bridge,
+			 strerror(errno));
+}
+
+int bridge_make(struct task *t, const struct bridge *b)
+{
+	struct link l;
+	if (link_look(t, b->name, &l) < 0 || (!l.exists && make_bridge(t, b, &l) < 0))
+		return -1;
+	if (!is_ours(&l, b))
+		return fail(t, BRIDGE_NOT_AVAILABLE, b->name);
+	if (l.is_up && l.mtu == b->mtu)
+		return 0;
+	if (!l.is_up)
+		keep_host_out(t, b->name);
+	return ip_link(t, "set", "dev", b->name, "mtu", str(t, "%lld", (long long)b->mtu), "up");
+}
+
+int bridge_remove(struct task *t, const struct bridge *b)
+{
+	struct link l;
+	if (link_look(t, b->name, &l) < 0)
+		return -1;
+	return is_ours(&l, b) ? ip_link(t, "delete", "dev", b->name, "type", "bridge") : 0;
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Consoles: their rows come and go with the VM's process, and who may use what is behind them."""
+import os, socket, sqlite3, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+from consoles import *
+
+
+def refused(status, client, *args, **kw):
+    try:
+        client(*args, **kw)
+    except Refused as e:
+        assert e.status == status, e
+    else:
+        assert False, f'answered, not {status}: {args}'
+
+
+def consoles(d, vm):
+    """protocol -> uuid"""
+    return {d.get('console', c, 'protocol'): c for c in d.list('console', vm_uuid=vm)}
+
+
+def test_rows_live_as_long_as_the_guest():
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=1)
+        other = d.vm('other')
+        assert d.list('console') == []
+        d.xe('vm-start', uuid=vm)
+        d.xe('vm-start', uuid=other, paused='true')
+        mine = consoles(d, vm)
+        assert set(mine) == {'rfb', 'vt100'} and set(consoles(d, other)) == {'rfb', 'vt100'}
+        assert set(d.get('vm', vm, 'console-uuids').split('; ')) == set(mine.values())
+        record = d.xe('console-list', uuid=mine['rfb'])
+        for line in (f'uuid ( RO)             : {mine["rfb"]}', f'vm-uuid ( RO): {vm}',
+                     'vm-name-label ( RO): web', 'protocol ( RO): rfb',
+                     f'location ( RO): https://127.0.0.1/console?uuid={mine["rfb"]}'):
+            assert line in record, record
+        d.xe('console-param-set', 'other-config:note=x', uuid=mine['rfb'])
+        d.fails('console-param-set', uuid=mine['rfb'], protocol='rdp')
+        for command in ('vm-pause', 'vm-unpause'):
+            d.xe(command, uuid=vm)
+            assert consoles(d, vm) == mine
+        d.xe('vm-reboot', '--force', uuid=vm)
+        d.restart()
+        assert consoles(d, vm) == mine
+        snap = d.snapshot(vm)
+        assert consoles(d, snap) == {}
+        d.xe('vm-reboot', uuid=vm)
+        assert set(consoles(d, vm)) == set(mine) and consoles(d, vm) != mine
+        d.xe('vm-shutdown', uuid=vm)
+        assert consoles(d, vm) == {} and len(d.list('console')) == 2
+        d.xe('vm-start', uuid=vm)
+        d.xe('snapshot-revert', snapshot_uuid=snap)
+        assert consoles(d, vm) == {}
+        d.xe('vm-shutdown', '--force', uuid=other)
+        assert d.list('console') == []
+        d.check()
+
+
+def test_a_start_that_fails_has_none():
+    with Daemon('fake', env={'STILLFRAME_FAKE': 'fail=start'}) as d:
+        vm = d.vm()
+        d.fails('vm-start', uuid=vm)
+        assert d.list('console') == []
+
+
+def test_guests_of_an_older_version_get_them():
+    with Daemon('fake') as d:
+        vm = d.vm()
+        halted = d.vm()
+        d.xe('vm-start', uuid=vm)
+        d.stop()
+        db = sqlite3.connect(os.path.join(d.state, 'state.db'))
+        db.execute('DROP TABLE console')
+        db.commit()
+        db.close()
+        d.start()
+        assert set(consoles(d, vm)) == {'rfb', 'vt100'} and consoles(d, halted) == {}
+
+
+def test_who_is_let_in():
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        port = s.getsockname()[1]
+    with Daemon('fake', options=['--listen', f'127.0.0.1:{port}']) as d:
+        vm = d.vm()
+        d.xe('vm-start', uuid=vm)
+        path = f'/console?uuid={consoles(d, vm)["rfb"]}'
+        password = open(os.path.join(d.state, 'password')).read().strip()
+        shot = lambda *a: Stream(*a, method='GET')
+        for client, path in ((Stream, path), (WebSocket, path), (shot, f'/vncsnapshot?uuid={vm}')):
+            refused(401, client, d, path, ('127.0.0.1', port, 'guess'))
+            client(d, path, ('127.0.0.1', port, password)).s.close()
+        refused(401, Stream, d, f'/console?uuid={vm}&session_id=OpaqueRef:guess')
+        here = ['Origin: http://localhost']
+        WebSocket(d, f'/console?uuid={vm}', headers=here).s.close()
+        refused(403, WebSocket, d, f'/console?uuid={vm}', headers=['Origin: http://evil.example'])
+
+
+def test_what_is_behind():
+    with Daemon('fake') as d:
+        vm = d.vm()
+        for method, path in (('CONNECT', '/console'), ('GET', '/vncsnapshot')):
+            for name, status in (('', 400), (f'?uuid={vm}', 409), ('?ref=OpaqueRef:x', 404)):
+                refused(status, Stream, d, path + name, method=method)
+        d.fails('console', uuid=vm, says='halted')
+        d.xe('vm-start', uuid=vm)
+        for name, said in (('rfb', b'RFB 003.008\n'), ('vt100', b'This is no guest.\r\n')):
+            uuid = consoles(d, vm)[name]
+            assert Stream(d, f'/console?uuid={uuid}').rest() == said
+            assert Stream(d, f'/console?uuid={uuid}', method='GET').rest() == said
+            assert WebSocket(d, f'/console?uuid={uuid}').read(99) == said
+        assert Stream(d, f'/console?uuid={vm}').rest() == b'RFB 003.008\n'
+        shot = Stream(d, f'/vncsnapshot?uuid={vm}', method='GET')
+        assert 'Content-Type: image/jpeg\r\n' in shot.head
+        assert shot.rest().startswith(b'\xff\xd8\xff')
+
+
+main(globals())

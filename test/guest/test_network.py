@@ -1,0 +1,253 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Guests on bridges, in a network namespace of the test's own: who reaches whom, and what is left on
+the host when a guest, its network or the daemon is gone."""
+import ctypes, json, os, signal, subprocess, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+CLONE_NEWNET = 0x40000000
+
+
+def ip(*words):
+    p = subprocess.run(['ip', *words], capture_output=True, text=True)
+    assert p.returncode == 0, f'ip {words}: {p.stderr}'
+    return p.stdout
+
+
+def links():
+    """name -> what the host knows of each of its links, lo excepted."""
+    return {l['ifname']: l for l in json.loads(ip('-d', '-j', 'link')) if l['ifname'] != 'lo'}
+
+
+def members(bridge):
+    return {name for name, l in links().items() if l.get('master') == bridge}
+
+
+def wait_members(bridge, wanted, seconds=5):
+    end = time.time() + seconds * SLOW
+    while members(bridge) != wanted:
+        assert time.time() < end, f'in {bridge}: {members(bridge)}, not {wanted}'
+        time.sleep(0.05)
+
+
+def tap(vm, device=0):
+    return f'tap{vm[:8]}{vm[9:11]}.{device}'
+
+
+def address(guest, text):
+    guest.ask('shell killall udhcpc; ip address add ' + text + ' dev eth0')
+
+
+def reaches(guest, other, *options):
+    try:
+        guest.ask(' '.join(['shell ping -q -c 2 -W 3', *options, other]))
+        return True
+    except Exception:
+        return False
+
+
+def guests(d, networks):
+    """A VM on each of the networks, booted together, and their serial ports."""
+    vms = [guest_vm(d, f'guest {i}', network=n) for i, n in enumerate(networks)]
+    return vms, [Serial(d, vm).wait_ready(180) for vm in vms]
+
+
+def detail(d, vm):
+    return d.get('vif', d.list('vif', vm_uuid=vm)[0], 'status-detail')
+
+
+def test_who_reaches_whom():
+    """Two on one bridge reach each other and the host's address on it; a third elsewhere reaches
+    nobody.  The daemon's end and return change nothing.  A guest's end takes its tap."""
+    with Daemon() as d:
+        assert not links(), links()
+        nets = [d.xe('network-create', name_label=n, MTU=9000) for n in ('one', 'two')]
+        one, two = (d.get('network', n, 'bridge') for n in nets)
+        assert (one, two) == ('xapi0', 'xapi1') and set(links()) == {one, two}
+        (a, b, c), (ga, gb, gc) = guests(d, [nets[0], nets[0], nets[1]])
+        assert members(one) == {tap(a), tap(b)} and members(two) == {tap(c)}
+        assert detail(d, a) == f'bridge {one}, tap {tap(a)}'
+
+        address(ga, '10.77.0.2/24')
+        address(gb, '10.77.0.3/24')
+        address(gc, '10.77.0.4/24')
+        ip('address', 'add', '10.77.0.1/24', 'dev', one)
+        assert reaches(ga, '10.77.0.3') and reaches(gb, '10.77.0.2')
+        assert reaches(ga, '10.77.0.1')
+        assert not reaches(gc, '10.77.0.2') and not reaches(ga, '10.77.0.4')
+        assert not reaches(gc, '10.77.0.1')
+        sent = json.loads(ip('-s', '-j', 'link', 'show', 'dev', tap(c)))[0]['stats64']['rx']['packets']
+        assert sent > 0, 'the third said nothing at all'
+
+        # Frames of 9000 bytes, whole.
+        for g in (ga, gb):
+            assert g.ask('shell cat /sys/class/net/eth0/mtu').strip('\\n') == '9000'
+        assert links()[one]['mtu'] == links()[tap(a)]['mtu'] == 9000
+        assert reaches(ga, '10.77.0.3', '-s', '8900')
+        assert ga.ask("shell grep ^Ip: /proc/net/snmp | tail -1 | cut -d' ' -f19").strip('\\n') == '0', \
+            'it went in fragments'
+
+        # The bridge's address does not change with its members: whoever knew it still does.
+        known = links()[one]['address']
+        d.restart()
+        assert reaches(ga, '10.77.0.3')
+        d.kill()
+        assert reaches(ga, '10.77.0.3')
+        d.start()
+        assert reaches(gb, '10.77.0.1')
+        assert d.state_of(a) == 'running'
+
+        # No descriptor of a tap is anywhere but in its QEMU.
+        for pid in [d.process.pid] + list(d.guests().values()):
+            open_taps = [f for f in os.listdir(f'/proc/{pid}/fd')
+                         if os.readlink(f'/proc/{pid}/fd/{f}') == '/dev/net/tun']
+            assert len(open_taps) == (0 if pid == d.process.pid else 1), (pid, open_taps)
+
+        for net in nets:
+            d.fails('network-destroy', uuid=net, says='Interfaces of VMs or snapshots')
+        os.kill(d.guests()[b], signal.SIGKILL)
+        wait_members(one, {tap(a)})
+        d.wait_state(b, 'halted', 5)
+        d.xe('vm-shutdown', uuid=a)
+        assert members(one) == set() and links()[one]['address'] == known
+        d.xe('vm-shutdown', '--force', uuid=c)
+        assert set(links()) == {one, two}
+        for net in nets:
+            for vif in d.list('vif', network_uuid=net):
+                d.xe('vif-destroy', uuid=vif)
+            d.xe('network-destroy', uuid=net)
+        assert not links(), links()
+        d.check()
+
+
+def test_bridge_of_the_host():
+    """It is used as it is, and stays; without it the VM does not start and says why."""
+    ip('link', 'add', 'br-lan', 'mtu', '1400', 'type', 'bridge')
+    try:
+        with Daemon() as d:
+            net = d.xe('network-create', name_label='lan', bridge='br-lan', managed='false')
+            assert d.get('network', net, 'MTU') == '1400'
+            before = links()['br-lan']['address']
+            ip('link', 'set', 'br-lan', 'up')
+            ip('address', 'add', '10.78.0.1/24', 'dev', 'br-lan')
+            (a,), (ga,) = guests(d, [net])
+            assert members('br-lan') == {tap(a)} and links()['br-lan']['mtu'] == 1400
+            address(ga, '10.78.0.2/24')
+            assert reaches(ga, '10.78.0.1')
+            assert ga.ask('shell cat /sys/class/net/eth0/mtu').strip('\\n') == '1400'
+            d.xe('vm-shutdown', '--force', uuid=a)
+            ip('link', 'del', 'br-lan')
+            d.fails('vm-start', uuid=a, says='br-lan')
+            assert d.state_of(a) == 'halted' and not links() and not d.guests()
+            ip('link', 'add', 'br-lan', 'type', 'bridge')
+            d.xe('vif-destroy', uuid=d.list('vif', vm_uuid=a)[0])
+            d.xe('network-destroy', uuid=net)
+            assert set(links()) == {'br-lan'}
+            d.check()
+    finally:
+        subprocess.run(['ip', 'link', 'del', 'br-lan'], capture_output=True)
+
+
+def test_bridge_of_ours_comes_back():
+    """After a restart of the host, when it is needed; not in the place of something else."""
+    with Daemon() as d:
+        net = d.xe('network-create', name_label='inner')
+        ip('link', 'del', 'xapi0')
+        vm = guest_vm(d, network=net)
+        assert members('xapi0') == {tap(vm)}
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        ip('link', 'del', 'xapi0')
+        ip('link', 'add', 'xapi0', 'type', 'bridge')
+        d.fails('vm-start', uuid=vm, says='xapi0')
+        assert set(links()) == {'xapi0'}, 'a tap was left'
+        ip('link', 'del', 'xapi0')
+        d.xe('vm-start', uuid=vm)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vif-destroy', uuid=d.list('vif', vm_uuid=vm)[0])
+        d.xe('network-destroy', uuid=net)
+        assert not links()
+        d.check()
+
+
+def test_plugged_into_a_bridge():
+    """An interface joins its bridge while the guest runs, and its tap goes with it."""
+    with Daemon() as d:
+        net = d.xe('network-create', name_label='inner')
+        (vm,), (guest,) = guests(d, [net])
+        vif = d.xe('vif-create', vm_uuid=vm, network_uuid=net, device=1)
+        d.xe('vif-plug', uuid=vif)
+        assert members('xapi0') == {tap(vm), tap(vm, 1)}
+        d.xe('vif-unplug', uuid=vif)
+        wait_members('xapi0', {tap(vm)})
+        d.xe('vif-plug', uuid=vif)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        wait_members('xapi0', set())
+        ip('link', 'del', 'xapi0')
+
+
+def test_killed_while_destroying():
+    """Before the record's end nothing has happened; after it the next daemon removes the bridge."""
+    with Daemon() as d:
+        net = d.xe('network-create', name_label='inner')
+        for point, there in (1, True), (2, False):
+            d.restart(env={'STILLFRAME_CRASH_AT': str(point)})
+            assert d.run('network-destroy', uuid=net)[0] != 0
+            d.process.wait()
+            assert set(links()) == {'xapi0'}
+            d.start()
+            assert (net in d.list('network')) == there and ('xapi0' in links()) == there
+            d.check()
+
+
+def test_host_without_taps():
+    """No device, or no right to it: user mode, and it says so."""
+    hidden = ['unshare', '-m', 'sh', '-c', 'mount --bind /dev/null /dev/net/tun && exec "$0" "$@"']
+    powerless = ['setpriv', '--bounding-set=-net_admin', '--inh-caps=-net_admin']
+    for under, why in ((hidden, 'Inappropriate ioctl'), (powerless, 'not permitted')):
+        with Daemon(under=under) as d:
+            net = d.xe('network-create', name_label='inner')
+            (vm,), (guest,) = guests(d, [net])
+            said = detail(d, vm)
+            assert said.startswith('user mode instead of bridge xapi0: /dev/net/tun') and why in said, said
+            assert f'interface joined vm={vm} device=0 network="user mode instead of' in d.log()
+            end = time.time() + 30 * SLOW
+            while guest.fields('status')['ip'] != '10.0.2.15':
+                assert time.time() < end, 'no address by DHCP'
+                time.sleep(0.5)
+            d.xe('vm-shutdown', '--force', uuid=vm)
+            d.xe('vif-destroy', uuid=d.list('vif', vm_uuid=vm)[0])
+            d.xe('network-destroy', uuid=net)
+            assert set(links()) <= {'xapi0'}
+            d.check()
+
+
+def test_many_at_once():
+    """They all want the same bridge, which is not there."""
+    with Daemon() as d:
+        net = d.xe('network-create', name_label='inner')
+        ip('link', 'del', 'xapi0')
+        vms = [guest_vm(d, f'guest {i}', memory='64MiB', network=net, start=False) for i in range(6)]
+        starts = [subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-start', 'paused=true', f'uuid={vm}'],
+                                   env={**os.environ, 'STILLFRAME_STATE': d.state}) for vm in vms]
+        assert [p.wait(120 * SLOW) for p in starts] == [0] * len(vms)
+        assert members('xapi0') == {tap(vm) for vm in vms}
+        for vm in vms:
+            d.xe('vm-shutdown', '--force', uuid=vm)
+        wait_members('xapi0', set())
+        ip('link', 'del', 'xapi0')
+
+
+if os.getuid():
+    print('skipped: needs root')
+    sys.exit(77)
+try:
+    guest_folder()      # while there are mirrors to be reached
+except Skip as e:
+    print('skipped:', e)
+    sys.exit(77)
+if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+    print('skipped: a network namespace:', os.strerror(ctypes.get_errno()))
+    sys.exit(77)
+ip('link', 'set', 'lo', 'up')
+main(globals())
