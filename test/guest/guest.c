@@ -61,7 +61,7 @@
 #endif
 
 struct disk {
-	char letter;  /* a for /dev/vda */
+	char letter;  /* a for /dev/vda or /dev/sda */
 	bool mounted; /* on /disk/<letter> */
 	bool readonly;
 	int counter;             /* the file, -1: no counter here */
@@ -161,23 +161,37 @@ static char *first_line(const char *path, char *text, size_t size)
 	return text;
 }
 
+/* Virtio's disk of that letter, or else SATA's: machines have one kind. */
+static const char *disk_bus(char letter)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/sys/block/vd%c", letter);
+	return access(path, F_OK) ? "sd" : "vd";
+}
+
 static char *sys_block(char letter, const char *name, char *text, size_t size)
 {
 	char path[64];
 
-	snprintf(path, sizeof path, "/sys/block/vd%c/%s", letter, name);
+	snprintf(path, sizeof path, "/sys/block/%s%c/%s", disk_bus(letter), letter, name);
 	return first_line(path, text, size);
+}
+
+static bool put(const char *path, int flags, const void *data, size_t len)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+	if (fd < 0)
+		return false;
+
+	bool ok = write(fd, data, len) == (ssize_t)len;
+	close(fd);
+	return ok;
 }
 
 static bool put_text(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-
-	bool ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	close(fd);
-	return ok;
+	return put(path, 0, text, strlen(text));
 }
 
 static bool fsync_dir(const char *path)
@@ -547,7 +561,7 @@ static bool disk_open(struct disk *d, char letter)
 {
 	char device[16], text[16];
 
-	snprintf(device, sizeof device, "/dev/vd%c", letter);
+	snprintf(device, sizeof device, "/dev/%s%c", disk_bus(letter), letter);
 	enum content content = disk_content(device);
 	if (content == PARTITIONS)
 		return false;
@@ -1137,6 +1151,96 @@ static int signal_init(const char *name, int argc, char **argv)
 	return kill(1, sig) ? 1 : 0;
 }
 
+/* ---- firmware ---------------------------------------------------------- */
+
+/* The kernel shows a variable of UEFI as the file <name>-<owner>: 4 bytes of
+ * attributes, then the value.  NAME of a command is one of ours. */
+#define VARIABLES "/sys/firmware/efi/efivars/"
+#define UEFI_OWNER "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+#define OUR_OWNER "3d1a5f0c-6b7e-4c52-9a0e-5c1f7e2b9d48"
+#define KEPT_AND_SEEN_AT_RUN_TIME 7
+
+struct variable {
+	uint32_t attributes;
+	char value[256];
+};
+
+static char *variable_path(const char *name, const char *owner, char *path, size_t size)
+{
+	snprintf(path, size, VARIABLES "%.64s-%s", name, owner);
+	return path;
+}
+
+/* The length of the value, or -1. */
+static int variable_get(const char *path, struct variable *v)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+
+	ssize_t n = read(fd, v, sizeof *v);
+	close(fd);
+	return n < (ssize_t)sizeof v->attributes ? -1 : (int)(n - sizeof v->attributes);
+}
+
+/* The kernel guards variables that it does not know from being changed. */
+static void variable_unguard(const char *path)
+{
+	long flags = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int variable_set(const char *path, const char *value)
+{
+	struct variable v = { .attributes = KEPT_AND_SEEN_AT_RUN_TIME };
+	size_t len = strlen(value);
+
+	if (len > sizeof v.value)
+		return fail("too long");
+	memcpy(v.value, value, len);
+	variable_unguard(path);
+	if (!put(path, O_CREAT, &v, sizeof v.attributes + len))
+		return fail_errno("variable");
+	return 0;
+}
+
+static int cmd_variable(int argc, char **argv)
+{
+	char path[160];
+	struct variable v;
+
+	if (!name_ok(argv[1]))
+		return -1;
+	variable_path(argv[1], OUR_OWNER, path, sizeof path);
+	if (argc > 2 && variable_set(path, argv[2]))
+		return -1;
+	int len = variable_get(path, &v);
+	if (len < 0)
+		return fail_errno("variable");
+	say("%s=%.*s", argv[1], len, v.value);
+	return 0;
+}
+
+static int cmd_firmware(int argc, char **argv)
+{
+	char path[160];
+	struct variable v;
+
+	(void)argc, (void)argv;
+	if (access("/sys/firmware/efi", F_OK)) {
+		say("bios");
+		return 0;
+	}
+	int len = variable_get(variable_path("SecureBoot", UEFI_OWNER, path, sizeof path), &v);
+	say("uefi secure=%s", len < 1 ? "unknown" : v.value[0] == 1 ? "yes" : "no");
+	return 0;
+}
+
 /* ---- the other commands ------------------------------------------------ */
 
 static int cmd_ping(int argc, char **argv)
@@ -1263,6 +1367,8 @@ static const struct command {
 	{ "rm", "LETTER NAME", 2, 2, cmd_rm, "removes a file and trims the disk" },
 	{ "dirty", "MIB", 1, 1, cmd_dirty, "writes to all disks past the cache, without a flush" },
 	{ "gap", "[start|stop]", 0, 1, cmd_gap, "the longest pauses since the last report" },
+	{ "firmware", "", 0, 0, cmd_firmware, "what the machine was booted by" },
+	{ "variable", "NAME [VALUE]", 1, 2, cmd_variable, "reads, or writes and reads, one of UEFI" },
 	{ "rescan", "", 0, 0, cmd_rescan, "prepares disks plugged in later" },
 	{ "eject", "LETTER", 1, 1, cmd_eject, "unmounts a disk, to be unplugged" },
 	{ "sync", "", 0, 0, cmd_sync, "flushes everything" },

@@ -1,0 +1,265 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A stock Debian, on a UEFI disk and on a BIOS disk, lives the life of a VM: installed from its
+template, changed, broken and reverted, cloned; it reads a CD, and uses disks and network
+interfaces that come and go.  Minutes under TCG.  DEBIAN names the folder of tools/make-debian."""
+import os, re, subprocess, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+TEMPLATES = {'bookworm': 'Debian Bookworm 12', 'trixie': 'Debian Trixie 13'}
+BOOT_S, COMMAND_S = 300, 60
+TEXT = 'read from a CD'
+
+
+def debian_disk(kind):
+    need_root()
+    folder = os.environ.get('DEBIAN', os.path.join(BUILD, 'debian'))
+    p = subprocess.run([os.path.join(TOP, 'tools', 'make-debian'), folder], capture_output=True)
+    if p.returncode:
+        raise Skip('tools/make-debian: ' + p.stderr.decode()[-300:])
+    return os.path.join(folder, f'debian-{kind}.img')
+
+
+def template():
+    with open('/etc/os-release') as f:
+        return TEMPLATES[re.search('VERSION_CODENAME=(.*)', f.read())[1].strip('"')]
+
+
+class Shell:
+    """The shell that waits, logged in, on the first serial port."""
+
+    def __init__(self, d, vm, after=0):
+        self.serial = Serial(d, vm, after)
+        self.wait_prompt()
+        # From here on only what commands print comes back.
+        self.serial.s.sendall(b"stty -echo -onlcr; PS1=; export TERM=dumb; dmesg -n 1\n")
+        self.count = 0
+        self.run('true')
+
+    def wait_prompt(self):
+        end = time.time() + BOOT_S * SLOW
+        while True:
+            with open(self.serial.log, errors='replace') as f:
+                f.seek(self.serial.after)
+                said = f.read()
+            if re.search(r'root@\S+:~# ', said):
+                return
+            assert time.time() < end, 'no shell on the serial port:\n' + said[-2000:]
+            time.sleep(0.2)
+
+    def run(self, command, status=0, timeout=COMMAND_S):
+        """What the command prints, its lines stripped of blanks at the ends."""
+        self.count += 1
+        mark = f'done-{self.count}-'
+        self.serial.s.sendall(f'({command}) 2>&1 </dev/null; echo; echo "{mark}"$?\n'.encode())
+        lines = []
+        while True:
+            line = self.serial.line(timeout)
+            m = re.match(re.escape(mark) + r'(\d+)$', line)
+            if m:
+                said = '\n'.join(lines).strip()
+                assert int(m[1]) == status, f'{command}: status {m[1]}\n{said}'
+                return said
+            lines.append(line)
+
+    def until(self, command, seconds=30):
+        """Runs it until it succeeds."""
+        end = f'i=0; until {command}; do i=$((i + 1)); [ $i -lt {seconds * 2} ] || exit 1; sleep 0.5; done'
+        return self.run(end, timeout=seconds * 4)
+
+    def close(self):
+        self.serial.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def start(d, vm, command='vm-start'):
+    log = os.path.join(d.state, 'run', vm, 'serial.log')
+    after = os.path.getsize(log) if os.path.exists(log) else 0
+    begin = time.time()
+    d.xe(command, uuid=vm)
+    shell = Shell(d, vm, after)
+    print(f'  a shell {time.time() - begin:.0f} s after {command}', flush=True)
+    return shell
+
+
+def install(d, kind):
+    """A VM of the template, with the image as its first disk and one network interface."""
+    vm = d.xe('vm-install', template=template(), new_name_label=f'debian {kind}')
+    d.xe('vm-memory-limits-set', uuid=vm, static_min='64MiB', dynamic_min='512MiB',
+         dynamic_max='512MiB', static_max='512MiB')
+    d.xe('vm-param-set', f'HVM-boot-params:firmware={kind}', 'HVM-boot-params:order=c', uuid=vm)
+    image = debian_disk(kind)
+    vdi = d.disks(vm).get('0')
+    if not vdi:
+        vdi = d.vdi(os.path.getsize(image), f'debian {kind}')
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=0, bootable='true')
+    d.xe('vdi-import', uuid=vdi, filename=image)
+    if not d.list('vif', vm_uuid=vm):
+        d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=0)
+    return vm
+
+
+def mac(d, vm):
+    return d.get('vif', d.list('vif', vm_uuid=vm)[0], 'MAC')
+
+
+def check_firmware(s, kind):
+    s.run('test {}-d /sys/firmware/efi'.format('' if kind == 'uefi' else '! '))
+
+
+def check_identity(d, vm, s):
+    assert s.run('cat /sys/class/dmi/id/product_uuid').lower() == vm
+    assert mac(d, vm) in s.run('cat /sys/class/net/*/address')
+
+
+def check_network(s):
+    """An address by DHCP, and somebody on the other side."""
+    s.until('ip -4 -o addr show scope global | grep -q inet')
+    gateway = s.run("ip -4 route show default | sed 's/.*via \\([^ ]*\\).*/\\1/;q'")
+    s.until(f'ping -c 1 -W 2 {gateway}')
+
+
+def check_agent(d, vm):
+    end = time.time() + 120 * SLOW
+    while 'ip' not in d.get('vm', vm, 'networks'):
+        assert time.time() < end, 'the guest agent was not heard'
+        time.sleep(1)
+    assert 'debian' in d.get('vm', vm, 'os-version').lower()
+
+
+def check_revert(d, vm, s):
+    """What was broken is whole again, what was done before the snapshot is there."""
+    s.run('echo kept >/root/state && sync')
+    programs = s.run('ls /usr/bin | wc -l')
+    identity = s.run('cat /etc/machine-id')
+    snap = d.snapshot(vm, 'good')
+    s.run('rm -rf /root/state /boot/vmlinuz* /usr/bin')
+    s.run('ls /usr/bin', status=127)
+    s.close()
+    d.xe('snapshot-revert', snapshot_uuid=snap)
+    assert d.state_of(vm) == 'halted'
+    s = start(d, vm)
+    assert s.run('cat /root/state') == 'kept'
+    assert s.run('ls /usr/bin | wc -l') == programs and s.run('cat /etc/machine-id') == identity
+    return s
+
+
+def check_clone(d, vm, kind):
+    copy = d.xe('vm-clone', uuid=vm, new_name_label=f'copy of {kind}')
+    assert mac(d, copy) != mac(d, vm)
+    with start(d, copy) as s:
+        check_firmware(s, kind)
+        check_identity(d, copy, s)
+        check_network(s)
+        assert s.run('cat /root/state') == 'kept'
+        s.run('echo changed >/root/state && sync')
+    d.xe('vm-shutdown', uuid=copy)
+    d.xe('vm-uninstall', '--force', uuid=copy)
+
+
+def make_cd(folder):
+    os.mkdir(folder)
+    content = os.path.join(folder, 'content')
+    os.mkdir(content)
+    with open(os.path.join(content, 'text'), 'w') as f:
+        f.write(TEXT + '\n')
+    subprocess.run(['xorriso', '-as', 'mkisofs', '-quiet', '-R', '-V', 'TEST', '-o',
+                    os.path.join(folder, 'test.iso'), content], check=True)
+
+
+def check_cd(d, vm, s):
+    folder = os.path.join(d.state, 'discs')
+    if not os.path.exists(folder):
+        make_cd(folder)
+        d.xe('sr-create', name_label='discs', type='iso', content_type='iso',
+             **{'device-config:location': folder})
+    s.close()
+    d.xe('vm-shutdown', uuid=vm)
+    d.xe('vm-cd-add', uuid=vm, cd_name='test.iso', device=3)
+    s = start(d, vm)
+    s.run('mount -o ro /dev/sr0 /mnt')
+    assert s.run('cat /mnt/text') == TEXT
+    s.run('touch /mnt/text', status=1)
+    s.run('umount /mnt')
+    d.xe('vm-cd-eject', uuid=vm)
+    s.run('mount -o ro /dev/sr0 /mnt', status=32)
+    d.xe('vm-cd-insert', uuid=vm, cd_name='test.iso')
+    s.until('mount -o ro /dev/sr0 /mnt')
+    assert s.run('cat /mnt/text') == TEXT
+    s.run('umount /mnt')
+    return s
+
+
+def check_disk_plug(d, vm, s):
+    vdi = d.vdi('128MiB', 'plugged')
+    vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=1)
+    d.xe('vbd-plug', uuid=vbd)
+    assert d.get('vbd', vbd, 'currently-attached') == 'true'
+    node = f'/dev/disk/by-id/virtio-{vdi[:20]}'
+    s.until(f'test -b {node}')
+    s.run(f'mkfs.ext4 -q {node} && mount {node} /mnt && echo plugged >/mnt/text && sync')
+    s.run('umount /mnt')
+    d.xe('vbd-unplug', uuid=vbd)
+    assert d.get('vbd', vbd, 'currently-attached') == 'false'
+    s.until(f'test ! -e {node}')
+    d.xe('vbd-plug', uuid=vbd)
+    s.until(f'test -b {node}')
+    assert s.run(f'mount {node} /mnt && cat /mnt/text && umount /mnt') == 'plugged'
+    d.xe('vbd-unplug', uuid=vbd)
+    d.xe('vdi-destroy', uuid=vdi)
+
+
+def check_nic_plug(d, vm, s):
+    names = set(s.run('ls /sys/class/net').split())
+    vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=1)
+    d.xe('vif-plug', uuid=vif)
+    assert d.get('vif', vif, 'currently-attached') == 'true'
+    s.until(f'grep -q {d.get("vif", vif, "MAC")} /sys/class/net/*/address')
+    name, = set(s.run('ls /sys/class/net').split()) - names
+    s.until(f'ip -4 -o addr show dev {name} | grep -q inet')
+    assert s.run(f'cat /sys/class/net/{name}/carrier') == '1'
+    d.xe('vif-unplug', uuid=vif)
+    assert d.get('vif', vif, 'currently-attached') == 'false'
+    s.until(f'test ! -e /sys/class/net/{name}')
+    d.xe('vif-destroy', uuid=vif)
+    check_network(s)
+
+
+def lives(kind):
+    with Daemon() as d:
+        vm = install(d, kind)
+        s = start(d, vm)
+        check_firmware(s, kind)
+        check_identity(d, vm, s)
+        check_network(s)
+        check_agent(d, vm)
+        check_disk_plug(d, vm, s)
+        check_nic_plug(d, vm, s)
+        s = check_revert(d, vm, s)
+        check_identity(d, vm, s)
+        s = check_cd(d, vm, s)
+        s.close()
+        d.xe('vm-shutdown', uuid=vm)
+        check_clone(d, vm, kind)
+        with start(d, vm) as s:
+            assert s.run('cat /root/state') == 'kept', 'the clone wrote to its original'
+        d.xe('vm-shutdown', uuid=vm)
+        d.check()
+
+
+def test_uefi():
+    lives('uefi')
+
+
+def test_bios():
+    lives('bios')
+
+
+if __name__ == '__main__':
+    main(globals())
