@@ -16,6 +16,7 @@
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/vm.h"
+#include "api/vtpm.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -231,7 +232,7 @@ static const char *generation_uuid(struct task *t, const char *id)
 struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 {
 	struct vmm_config *c = talloc_zero(t, struct vmm_config);
-	c->kernel = c->ramdisk = c->tpm = -1;
+	c->kernel = c->ramdisk = -1;
 	c->uuid = vm->uuid;
 	c->name = vm->name_label;
 	c->dir = guest_dir(t, vm->uuid);
@@ -244,6 +245,7 @@ struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 	c->generation_id = generation_uuid(t, vm->generation_id);
 	c->ends_on_reboot = vm->actions_after_reboot == on_normal_exit_destroy;
 	c->stands_still_on_crash = vm->actions_after_crash == on_crash_behaviour_preserve;
+	c->tpm = vtpm_remembers(t, vm);
 	if (!c->dir || add_disks(t, vm, c) < 0 || add_nics(t, vm, c) < 0 ||
 	    add_kernel(t, vm, c) < 0 || firmware_config(t, vm, &c->firmware) < 0) {
 		boot_done(c);

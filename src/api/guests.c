@@ -4,7 +4,6 @@
 #include "api/guests.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "api/plug.h"
 #include "api/power_on.h"
 #include "api/settings.h"
+#include "api/vtpm.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -131,6 +131,8 @@ static void on_event(void *arg, enum vmm_event event, const char *detail)
 
 int guest_mark_halted(struct task *t, struct VM_row *vm)
 {
+	if (vtpm_save(t, vm) < 0)
+		return -1;
 	vm->power_state = vm_power_state_Halted;
 	vm->resident_on = NULL_REF;
 	vm->domid = -1;
@@ -465,19 +467,6 @@ const char *guest_dir(struct task *t, const char *uuid)
 	if (dir_make(t, run, 0711) < 0 || dir_make(t, dir, 0700) < 0)
 		return NULL;
 	return dir;
-}
-
-void guest_dir_remove(struct task *t, const char *path)
-{
-	DIR *dir = opendir(path);
-	if (!dir)
-		return;
-	for (struct dirent *e; (e = readdir(dir)) != NULL;)
-		if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
-			unlinkat(dirfd(dir), e->d_name, 0);
-	closedir(dir);
-	if (rmdir(path) < 0)
-		log_line(t, "folder left behind path=\"%s\"", path);
 }
 
 /* ---- start and end of the daemon ---- */

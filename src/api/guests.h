@@ -30,8 +30,5 @@ int guest_stop(struct task *, const char *vm_ref);
 /* The VM's own folder under the state folder, made if need be. */
 const char *guest_dir(struct task *, const char *vm_uuid);
 
-/* Removes such a folder and the files in it; what is left is logged. */
-void guest_dir_remove(struct task *, const char *dir);
-
 /* In a transaction: the row and its devices as those of a VM without a process. */
 int guest_mark_halted(struct task *, struct VM_row *);

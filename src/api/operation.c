@@ -306,6 +306,15 @@ static struct list allowed_vbd(struct task *t, const struct VBD_row *vbd)
 	return l;
 }
 
+static struct list allowed_vtpm(struct task *t, const struct VTPM_row *vtpm)
+{
+	struct list l = { 0 };
+	struct VM_row *vm = db_seek(t, VM, vtpm->VM);
+	if (vm && !vm->is_a_snapshot && vm->power_state == vm_power_state_Halted)
+		list_add(t, &l, "destroy");
+	return l;
+}
+
 struct list allowed_operations(struct task *t, const struct row *r)
 {
 	struct list none = { 0 };
@@ -318,6 +327,8 @@ struct list allowed_operations(struct task *t, const struct row *r)
 		return allowed_vdi(t, (const struct VDI_row *)r);
 	if (r->class == &class_VBD)
 		return allowed_vbd(t, (const struct VBD_row *)r);
+	if (r->class == &class_VTPM)
+		return allowed_vtpm(t, (const struct VTPM_row *)r);
 	if (r->class == &class_task &&
 	    ((const struct task_row *)r)->status == task_status_type_pending)
 		list_add(t, &none, "cancel");

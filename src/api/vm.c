@@ -9,6 +9,8 @@
 #include "api/operation.h"
 #include "api/settings.h"
 #include "api/undo.h"
+#include "base/io.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/journal.h"
@@ -121,7 +123,8 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
 		if (hand_on_children(t, vm) < 0 ||
 		    db_delete_all(t, &class_VBD, "VM", a->self) < 0 ||
-		    db_delete_all(t, &class_VIF, "VM", a->self) < 0)
+		    db_delete_all(t, &class_VIF, "VM", a->self) < 0 ||
+		    db_delete_all(t, &class_VTPM, "VM", a->self) < 0)
 			return -1;
 		if ((metrics && db_delete(t, &metrics->row) < 0) || guest_metrics_delete(t, vm) < 0)
 			return -1;
@@ -130,6 +133,9 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 			return -1;
 	}
 	undo_after(t);
-	guest_dir_remove(t, dir);
+	if (dir_remove(t, dir) < 0) {
+		log_line(t, "folder left behind error=\"%s\"", task_error(t));
+		task_forgive(t);
+	}
 	return 0;
 }

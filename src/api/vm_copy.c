@@ -4,6 +4,7 @@
 #include "api/guest_metrics.h"
 #include "api/metadata.h"
 #include "api/vm.h"
+#include "api/vtpm.h"
 #include "base/task.h"
 #include "db/db.h"
 
@@ -112,7 +113,7 @@ int vm_copy_devices(struct task *t, const struct vm_copy *c, const struct VM_row
 	DB_EACH (t, VIF, vif, "VM", c->from->row.ref)
 		if (copy_vif(t, c, vif, to) < 0)
 			return -1;
-	return 0;
+	return vtpm_copy(t, c->from, to);
 }
 
 int vm_copy(struct task *t, struct vm_copy *c)

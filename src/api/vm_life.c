@@ -12,6 +12,7 @@
 #include "api/settings.h"
 #include "api/undo.h"
 #include "api/vm.h"
+#include "api/vtpm.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
@@ -103,7 +104,7 @@ static int start_guest(struct task *t, const char *ref, bool paused)
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
 		return -1;
-	if (firmware_ensure(t, vm) < 0 || attach_devices(t, vm) < 0)
+	if (firmware_ensure(t, vm) < 0 || vtpm_ensure(t, vm) < 0 || attach_devices(t, vm) < 0)
 		return -1;
 	vm = db_get(t, VM, ref);
 	struct vmm_config *c = vm ? boot_config(t, vm) : NULL;

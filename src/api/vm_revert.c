@@ -42,7 +42,6 @@ static const char *const kept[] = {
 	"affinity",
 	"groups",
 	"VUSBs",
-	"VTPMs",
 	"VGPUs",
 	"attached_PCIs",
 	"is_a_snapshot",

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <libgen.h>
 #include <poll.h>
 #include <stdio.h>
@@ -88,28 +89,33 @@ static int folder_sync(struct task *t, const char *path)
 	return file_sync(t, dirname(copy));
 }
 
-static int write_synced(struct task *t, const char *path, const char *text, mode_t mode)
+static int write_synced(struct task *t, const char *path, const void *bytes, size_t n, mode_t mode)
 {
 	FD_SCOPE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
 	if (fd < 0)
 		return task_fail_errno(t, errno, path);
 	if (fchmod(fd, mode) < 0)
 		return task_fail_errno(t, errno, path);
-	if (io_write(t, fd, text, strlen(text), -1) < 0)
+	if (io_write(t, fd, bytes, n, -1) < 0)
 		return -1;
 	if (fsync(fd) < 0)
 		return task_fail_errno(t, errno, path);
 	return 0;
 }
 
-int file_write(struct task *t, const char *path, const char *text, mode_t mode)
+int file_write_bytes(struct task *t, const char *path, const void *bytes, size_t n, mode_t mode)
 {
 	const char *temp = str(t, "%s.new", path);
-	if (write_synced(t, temp, text, mode) < 0)
+	if (write_synced(t, temp, bytes, n, mode) < 0)
 		return -1;
 	if (rename(temp, path) < 0)
 		return task_fail_errno(t, errno, path);
 	return folder_sync(t, path);
+}
+
+int file_write(struct task *t, const char *path, const char *text, mode_t mode)
+{
+	return file_write_bytes(t, path, text, strlen(text), mode);
 }
 
 static int sync_path(struct task *t, const char *path, int (*sync)(int))
@@ -145,6 +151,22 @@ bool file_exists(const char *path)
 int dir_make(struct task *t, const char *path, mode_t mode)
 {
 	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return task_fail_errno(t, errno, path);
+	return 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	(void)st;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+int dir_remove(struct task *t, const char *path)
+{
+	enum { OPEN_AT_ONCE = 8 };
+	if (nftw(path, remove_one, OPEN_AT_ONCE, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
 		return task_fail_errno(t, errno, path);
 	return 0;
 }

@@ -24,6 +24,7 @@ char *file_read(struct task *, const char *path, size_t limit);
 /* path becomes exactly text, durably or not at all: temporary file, fsync, rename, fsync of
  * the folder. */
 int file_write(struct task *, const char *path, const char *text, mode_t mode);
+int file_write_bytes(struct task *, const char *path, const void *bytes, size_t n, mode_t mode);
 /* fsync of one file or folder by path. */
 int file_sync(struct task *, const char *path);
 /* fdatasync by path; the page cache of another process's writes is what it pushes out. */
@@ -34,6 +35,8 @@ bool file_exists(const char *path);
 
 /* Makes the folder (and no parents) unless it is there. */
 int dir_make(struct task *, const char *path, mode_t mode);
+/* Removes the folder with all that is in it; follows no link.  One that is not there is no error. */
+int dir_remove(struct task *, const char *path);
 
 /* A listening stream socket at path, replaced if it is there, with the mode given.  -1: failed. */
 int unix_listen(struct task *, const char *path, mode_t mode);

@@ -214,15 +214,44 @@ static void random_bytes(unsigned char *to, size_t n)
 	}
 }
 
+char *hex_text(const void *ctx, const void *bytes, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+	const unsigned char *b = bytes;
+	char *s = talloc_array(ctx, char, 2 * n + 1);
+	for (size_t i = 0; i < n; i++) {
+		s[2 * i] = digits[b[i] >> 4];
+		s[2 * i + 1] = digits[b[i] & 15];
+	}
+	s[2 * n] = 0;
+	return s;
+}
+
+static int digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+unsigned char *hex_bytes(const void *ctx, const char *text, size_t *ret_n)
+{
+	size_t n = strlen(text) / 2;
+	unsigned char *b = talloc_array(ctx, unsigned char, n + 1);
+	for (size_t i = 0; i < n; i++) {
+		int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+		if (high < 0 || low < 0)
+			return NULL;
+		b[i] = (unsigned char)(high << 4 | low);
+	}
+	*ret_n = n;
+	return text[2 * n] ? NULL : b;
+}
+
 char *random_hex(const void *ctx, size_t bytes)
 {
 	unsigned char raw[64];
 	assert(bytes <= sizeof raw);
 	random_bytes(raw, bytes);
-	char *s = talloc_array(ctx, char, 2 * bytes + 1);
-	for (size_t i = 0; i < bytes; i++)
-		snprintf(s + 2 * i, 3, "%02x", raw[i]);
-	return s;
+	return hex_text(ctx, raw, bytes);
 }
 
 char *uuid_new(const void *ctx)

@@ -45,6 +45,9 @@ bool text_is_time(const char *s);
 /* Random, version 4, lower case. */
 char *uuid_new(const void *ctx);
 bool text_is_uuid(const char *s);
+/* n bytes as 2*n lower case hex digits, and back; NULL: it is no such text. */
+char *hex_text(const void *ctx, const void *bytes, size_t n);
+unsigned char *hex_bytes(const void *ctx, const char *text, size_t *ret_n);
 /* 2*bytes hex digits from the system's random source. */
 char *random_hex(const void *ctx, size_t bytes);
 /* A reference of XenAPI: "OpaqueRef:<uuid>". */

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vbd.c -- devices of VMs: drives and network interfaces. */
+/* vbd.c -- devices of VMs: drives, network interfaces, TPMs. */
 #include "cli/cli.h"
 
 static command_fn vbd_create, vbd_destroy, vbd_plug, vbd_unplug, vbd_insert, vbd_eject, vif_create,
-	vif_destroy, vif_plug, vif_unplug;
+	vif_destroy, vif_plug, vif_unplug, vtpm_create, vtpm_destroy;
 
 const struct command commands_vbd[] = {
 	{ "vbd-create", vbd_create, 0, "vm-uuid,device", "vdi-uuid,bootable,type,mode,unpluggable",
@@ -19,6 +19,12 @@ const struct command commands_vbd[] = {
 	  "Puts a disc into an empty CD drive, also while the VM runs." },
 	{ "vbd-eject", vbd_eject, 0, "uuid", "",
 	  "Takes the disc out of a CD drive, also while the VM runs, if its guest lets it go." },
+	{ "vtpm-create", vtpm_create, 0, "vm-uuid", "is-unique",
+	  "Gives a VM that is shut down a TPM; with is-unique=true no copy and no snapshot takes "
+	  "over what it "
+	  "remembers." },
+	{ "vtpm-destroy", vtpm_destroy, 0, "uuid", "force",
+	  "Takes a TPM away from a VM that is shut down, with all it remembers." },
 	{ "vif-create", vif_create, 0, "device,network-uuid,vm-uuid", "mac,mtu",
 	  "Gives a VM a network interface; prints its uuid." },
 	{ "vif-destroy", vif_destroy, 0, "uuid", "", "Takes a network interface away." },
@@ -176,4 +182,31 @@ int list_disks(struct cli *c, struct VM_row *vm)
 int list_cds(struct cli *c, struct VM_row *vm)
 {
 	return list_drives(c, vm, vbd_type_CD, "CD", "uuid,vm-name-label,userdevice,empty");
+}
+
+static int vtpm_create(struct cli *c)
+{
+	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
+	struct VTPM_create a = { 0 };
+	if (!vm || cli_bool(c, "is-unique", &a.is_unique) < 0)
+		return -1;
+	a.vM = vm->row.ref;
+	if (cli_call(c, VTPM_create, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VTPM, a.result);
+}
+
+static int vtpm_destroy(struct cli *c)
+{
+	bool force = false;
+	struct VTPM_row *vtpm = cli_object(c, VTPM, "uuid");
+	if (!vtpm || cli_bool(c, "force", &force) < 0)
+		return -1;
+	if (!force) {
+		cli_print(c, "The TPM forgets all: what the guest has encrypted with it cannot be "
+			     "read again.");
+		if (!cli_confirmed(c))
+			return -1;
+	}
+	return cli_call(c, VTPM_destroy, (&(struct VTPM_destroy){ .self = vtpm->row.ref }));
 }

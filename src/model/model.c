@@ -97,6 +97,13 @@ static const struct field fields_network[] = {
 };
 #undef ROW
 
+#define ROW struct VTPM_row
+static const struct field fields_VTPM[] = {
+#include "model/VTPM.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct console_row
 static const struct field fields_console[] = {
 #include "model/console.def"

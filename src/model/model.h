@@ -163,6 +163,10 @@ struct network_row {
 	struct row row;
 #include "model/network.def"
 };
+struct VTPM_row {
+	struct row row;
+#include "model/VTPM.def"
+};
 struct console_row {
 	struct row row;
 #include "model/console.def"

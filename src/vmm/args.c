@@ -85,8 +85,7 @@ const char *args_mark(struct task *t, const char *uuid)
 	return str(t, "guest=%s,debug-threads=on", uuid);
 }
 
-/* The program's whole path: what is between fork and exec must not search. */
-static const char *program(struct task *t, const char *name)
+const char *args_program(struct task *t, const char *name)
 {
 	const char *path = getenv("PATH");
 	struct list folders = list_split(t, path ? path : "/usr/bin:/bin", ':');
@@ -211,7 +210,7 @@ struct args *args_vm(struct task *t, const struct vmm_config *c)
 {
 	struct args *a = talloc_zero(t, struct args);
 	talloc_set_destructor(a, args_free);
-	const char *qemu = program(t, "qemu-system-x86_64");
+	const char *qemu = args_program(t, "qemu-system-x86_64");
 	if (!qemu)
 		return NULL;
 

@@ -37,5 +37,7 @@ int args_set(struct args *, int fd);
  * waits instead of failing.  more: further options. */
 int args_listener(struct task *, struct args *, const char *dir, const char *name,
 		  const char *more);
+/* The whole path of a program, for what is between fork and exec must not search; NULL: not installed. */
+const char *args_program(struct task *, const char *name);
 /* The argument that marks this VM's process among others. */
 const char *args_mark(struct task *, const char *uuid);

@@ -10,6 +10,7 @@
 #include "vmm/args.h"
 #include "vmm/disks.h"
 #include "vmm/tap.h"
+#include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
 enum { NIC_SLOT = 0x05, DISK_SLOT = 0x08, FUNCTIONS = 8 };
@@ -166,13 +167,13 @@ static int agent(struct task *t, struct args *a, const char *dir)
 	return 0;
 }
 
-static int tpm(struct task *t, struct args *a, int socket)
+static int tpm(struct task *t, struct args *a, const struct vmm_config *c)
 {
-	if (socket < 0)
+	int fd;
+	if (!c->tpm)
 		return 0;
-	int fd = fcntl(socket, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0)
-		return task_fail_errno(t, errno, "TPM emulator");
+	if (tpm_start(t, c, &fd) < 0)
+		return -1;
 	args_fd(a, fd);
 	args_add(a, "-chardev", str(t, "socket,id=tpm,fd=%d", fd));
 	args_add(a, "-tpmdev", "emulator,id=tpm,chardev=tpm");
@@ -189,7 +190,7 @@ int devices_args(struct task *t, struct args *a, const struct vmm_config *c)
 		add_text(t, a,
 			 str(t, "{'driver':'vmgenid','id':'generation','guid':'%s'}",
 			     c->generation_id));
-	if (agent(t, a, c->dir) < 0 || tpm(t, a, c->tpm) < 0)
+	if (agent(t, a, c->dir) < 0 || tpm(t, a, c) < 0)
 		return -1;
 	for (size_t i = 0; i < c->ndisks; i++) {
 		json_t *j = device_check_disk(t, &c->disks[i]) < 0 ? NULL

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
 enum { STATE_LIMIT = 1 << 20, HANG_MS = 30000 };
@@ -199,6 +200,8 @@ static void release(struct vmm *vm)
 static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_listener l)
 {
 	if (enter(t, c->dir, "start", str(t, "disks=%zu", c->ndisks)) < 0)
+		return NULL;
+	if (c->tpm && tpm_write(t, c) < 0)
 		return NULL;
 	json_t *state = json_own(t, first_state(c));
 	return store(t, c->dir, state) < 0 ? NULL : vmm_new(t, c->dir, l);

@@ -251,7 +251,7 @@ static void become(const struct process_plan *p, const struct birth *b)
 	umask(077);
 	set_signals();
 	set_limits();
-	if (chdir("/") == 0 && set_files(p, b) && drop_rights(p))
+	if (chdir(p->folder ? p->folder : "/") == 0 && set_files(p, b) && drop_rights(p))
 		execve(p->argv[0], (char *const *)(uintptr_t)p->argv, environment);
 	int err = errno;
 	if (write(b->born[1], &err, sizeof err) < 0)

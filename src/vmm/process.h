@@ -20,6 +20,7 @@ struct process {
 
 struct process_plan {
 	const char *dir;
+	const char *folder;      /* it works in; NULL: the root */
 	const char *const *argv; /* argv[0] a whole path; NULL ended */
 	size_t nfds;
 	const int *fds; /* all that it inherits besides 0, 1 and 2; numbers stay */

@@ -7,6 +7,7 @@
  *     devices  what the guest finds where
  *     disks    layers, and the instant in which all disks switch
  *     plug     devices that come and go
+ *     tpm      the process beside it
  *
  * In the VM's folder: pid, qmp.sock, serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
@@ -30,6 +31,7 @@
 #include "vmm/plug.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
+#include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
 enum { START_MS = 60000, ADOPT_MS = 10000 };
@@ -52,10 +54,11 @@ struct vmm {
 
 /* ---- events ---- */
 
-/* The VM's folder is named after it. */
-static void remove_group(const struct vmm *vm)
+/* What was made for the process goes after it.  The VM's folder is named after it. */
+static void clear_up(const struct vmm *vm)
 {
 	const char *slash = strrchr(vm->dir, '/');
+	tpm_end(vm->dir);
 	cgroup_remove(slash ? slash + 1 : vm->dir);
 }
 
@@ -181,7 +184,7 @@ static void on_ended(void *arg, int closing)
 	pthread_mutex_lock(&vm->lock);
 	vm->gone = true;
 	pthread_mutex_unlock(&vm->lock);
-	remove_group(vm);
+	clear_up(vm);
 	tell(vm, VMM_EXITED, vm->end);
 }
 
@@ -283,6 +286,7 @@ static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_
 		log_line(t, "vm started vm=%s pid=%d", c->uuid, (int)vm->process.pid);
 		return vm;
 	}
+	tpm_end(c->dir);
 	release(vm);
 	return NULL;
 }
@@ -331,7 +335,7 @@ static int stop(struct task *t, struct vmm *vm)
 {
 	if (process_kill(t, &vm->process) < 0)
 		return -1;
-	remove_group(vm);
+	clear_up(vm);
 	return 0;
 }
 
@@ -339,9 +343,12 @@ static int do_kill(struct task *t, const char *uuid, const char *dir)
 {
 	struct process found;
 	int there = process_find(t, dir, args_mark(t, uuid), &found);
-	if (there <= 0)
+	if (there <= 0) {
+		tpm_end(dir);
 		return there;
+	}
 	int result = process_kill(t, &found);
+	tpm_end(dir);
 	fd_close(&found.pidfd);
 	return result;
 }

@@ -63,8 +63,8 @@ struct vmm_config {
 	const char
 		*generation_id; /* a uuid that is new for each copy and each revert; NULL: none */
 	struct vmm_firmware firmware;
-	int tpm;                    /* connected control socket of an emulator; -1: none */
-	bool ends_on_reboot;        /* a reset by the guest ends it */
+	const char *tpm;     /* what its TPM remembers, in hex, "" for a new one; NULL: none */
+	bool ends_on_reboot; /* a reset by the guest ends it */
 	bool stands_still_on_crash; /* a panic leaves it paused, to be looked at */
 	int kernel, ramdisk; /* open descriptors for a direct boot, -1: BIOS; stay the caller's */
 	const char *cmdline; /* kernel arguments of a direct boot */

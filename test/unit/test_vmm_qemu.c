@@ -151,7 +151,6 @@ static struct place *place_new(struct task *t, size_t n)
 					 .gid = NOBODY,
 					 .kernel = -1,
 					 .ramdisk = -1,
-					 .tpm = -1,
 					 .common = NOBODY,
 					 .cmdline = "",
 					 .ndisks = n,

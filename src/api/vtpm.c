@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/vtpm.h"
+
+#include "api/call.h"
+#include "api/guests.h"
+#include "api/operation.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+#include "vmm/tpm.h"
+
+static struct VTPM_row *of(struct task *t, const struct VM_row *vm)
+{
+	return *(struct VTPM_row **)db_find(t, &class_VTPM, "VM", vm->row.ref);
+}
+
+/* Whoever got a number was started, and his file counts.  None, or an empty one, is what is left when the
+ * host went down before the first word was written. */
+static const char *remembered(struct task *t, const struct VM_row *vm, const struct VTPM_row *vtpm)
+{
+	if (vm->domid < 0)
+		return vtpm->contents;
+	const char *dir = guest_dir(t, vm->uuid), *now = dir ? tpm_read(t, dir) : NULL;
+	if (!now) {
+		log_line(t, "TPM not read vm=%s error=\"%s\"", vm->uuid, task_error(t));
+		task_forgive(t);
+	}
+	return now && *now ? now : vtpm->contents;
+}
+
+const char *vtpm_remembers(struct task *t, const struct VM_row *vm)
+{
+	const struct VTPM_row *vtpm = of(t, vm);
+	return vtpm ? vtpm->contents : NULL;
+}
+
+int vtpm_save(struct task *t, const struct VM_row *vm)
+{
+	struct VTPM_row *vtpm = of(t, vm);
+	const char *now = vtpm ? remembered(t, vm, vtpm) : NULL;
+	if (!vtpm || streq(now, vtpm->contents))
+		return 0;
+	vtpm->contents = now;
+	return db_put(t, &vtpm->row);
+}
+
+int vtpm_copy(struct task *t, const struct VM_row *from, const struct VM_row *to)
+{
+	struct VTPM_row *theirs = of(t, from), *own = of(t, to);
+	if (theirs && theirs->is_unique && own)
+		return 0;
+	if (own && db_delete(t, &own->row) < 0)
+		return -1;
+	if (!theirs)
+		return 0;
+	struct VTPM_row *copy = (struct VTPM_row *)model_copy(t, &theirs->row);
+	copy->VM = to->row.ref;
+	copy->current_operations = (struct map){ 0 };
+	copy->contents = theirs->is_unique ? "" : remembered(t, from, theirs);
+	return db_insert(t, &copy->row);
+}
+
+/* ---- made and destroyed ---- */
+
+static struct VTPM_row *make(struct task *t, const char *vm, bool unique)
+{
+	struct VTPM_row *vtpm = row_new(t, VTPM);
+	vtpm->VM = vm;
+	vtpm->is_unique = unique;
+	return db_insert(t, &vtpm->row) < 0 ? NULL : vtpm;
+}
+
+int vtpm_ensure(struct task *t, const struct VM_row *vm)
+{
+	const char *asked = map_get(&vm->platform, "vtpm"), *dir = guest_dir(t, vm->uuid);
+	if (!dir || tpm_remove(t, dir) < 0)
+		return -1;
+	DB_SCOPE(t);
+	bool wanted = asked && streq(asked, "true") && !of(t, vm);
+	if (wanted && !make(t, vm->row.ref, false))
+		return -1;
+	return db_commit(t);
+}
+
+int VTPM_create(struct task *t, struct VTPM_create *a)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, a->vM);
+	if (!vm || operation_check(t, vm, vm_operations_create_vtpm) < 0)
+		return -1;
+	if (of(t, vm))
+		return fail(t, VTPM_MAX_AMOUNT_REACHED, "1");
+	struct VTPM_row *vtpm = make(t, a->vM, a->is_unique);
+	if (!vtpm)
+		return -1;
+	a->result = vtpm->row.ref;
+	return db_commit(t);
+}
+
+/* The rules are those of making one. */
+int VTPM_destroy(struct task *t, struct VTPM_destroy *a)
+{
+	DB_SCOPE(t);
+	struct VTPM_row *vtpm = db_get(t, VTPM, a->self);
+	struct VM_row *vm = vtpm ? db_get(t, VM, vtpm->VM) : NULL;
+	if (!vm || operation_check(t, vm, vm_operations_create_vtpm) < 0 ||
+	    db_delete(t, &vtpm->row) < 0)
+		return -1;
+	return db_commit(t);
+}
