@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/record.h"
 
+#include "api/firmware.h"
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/storage.h"
@@ -90,6 +91,11 @@ static int check_memory(struct task *t, struct row *r)
 	if (check_halted(t, vm) < 0)
 		return -1;
 	return vm_check_memory(t, vm);
+}
+
+static int check_nvram(struct task *t, struct row *r)
+{
+	return firmware_check_variables(t, (struct VM_row *)r);
 }
 
 static int check_detached(struct task *t, const struct VBD_row *vbd)
