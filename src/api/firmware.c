@@ -5,16 +5,29 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/call.h"
+#include "api/efivars.h"
+#include "api/jobs.h"
+#include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
+
+/* The key of VM.NVRAM. */
+#define VARIABLES "EFI-variables"
+
+enum {
+	IMAGE_LIMIT = 4 << 20,
+	NOTE_MS = 10000, /* less than another operation waits for the VM */
+};
 
 /* The files of Debian's package ovmf.  Each program has its own template of the store; that for secure
  * boot holds the keys, and is no use to a program that does not guard them. */
@@ -61,18 +74,64 @@ static const char *sr_for(struct task *t, const struct VM_row *vm)
 	return pool->default_SR;
 }
 
-static int fill(struct task *t, const struct sr *sr, const char *volume, const char *template)
+/* The flash, in memory. */
+struct image {
+	uint8_t *at;
+	size_t n;
+};
+
+static int load(struct task *t, int fd, const char *what, struct image *ret)
 {
 	struct stat st;
-	FD_SCOPE int fd = open(template, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return task_fail_errno(t, errno, template);
-	if (sr->layout->create(t, sr, volume, "", (uint64_t)st.st_size) < 0)
-		return -1;
-	return sr_import(t, sr, volume, fd, (uint64_t)st.st_size);
+		return task_fail_errno(t, errno, what);
+	if (st.st_size > IMAGE_LIMIT)
+		return fail(t, INTERNAL_ERROR, str(t, "%s: too large for UEFI variables", what));
+	size_t n = (size_t)st.st_size;
+	uint8_t *bytes = talloc_array(t, uint8_t, n);
+	if (pread(fd, bytes, n, 0) != (ssize_t)n)
+		return fail(t, INTERNAL_ERROR, str(t, "%s: cannot be read whole", what));
+	*ret = (struct image){ bytes, n };
+	return 0;
 }
 
-static int record(struct task *t, const char *vm_ref, const char *sr, const struct volume *v)
+/* The firmware's template, with the variables that a client gave the VM. */
+static int make_image(struct task *t, const struct VM_row *vm, const char *template,
+		      struct image *ret)
+{
+	struct efivars given;
+	const char *text = map_get(&vm->NVRAM, VARIABLES);
+	FD_SCOPE int fd = open(template, O_RDONLY | O_CLOEXEC);
+	if (load(t, fd, template, ret) < 0)
+		return -1;
+	if (!text)
+		return 0;
+	return efivars_read_text(t, text, &given) < 0 ? -1
+						      : efivars_put(t, ret->at, ret->n, &given);
+}
+
+static int fill(struct task *t, const struct sr *sr, const char *volume, const struct image *image)
+{
+	FD_SCOPE int fd = memfd_create("nvram", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, image->at, image->n) != (ssize_t)image->n ||
+	    lseek(fd, 0, SEEK_SET) < 0)
+		return task_fail_errno(t, errno, "memfd");
+	if (sr->layout->create(t, sr, volume, "", image->n) < 0)
+		return -1;
+	return sr_import(t, sr, volume, fd, image->n);
+}
+
+/* What clients see of the store, NULL when it cannot be told. */
+static const char *text_of(struct task *t, const struct image *image)
+{
+	struct efivars all;
+	if (efivars_read_image(t, image->at, image->n, &all) < 0)
+		return NULL;
+	return efivars_write_text(t, &all);
+}
+
+static int record(struct task *t, const char *vm_ref, const char *sr, const struct volume *v,
+		  const char *variables)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, vm_ref);
@@ -90,6 +149,8 @@ static int record(struct task *t, const char *vm_ref, const char *sr, const stru
 	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
 	map_set(vdi, &vdi->other_config, "nvram-of", vm->uuid);
 	vm->NVRAM_VDI = vdi->row.ref;
+	if (variables)
+		map_set(vm, &vm->NVRAM, VARIABLES, variables);
 	if (db_insert(t, &vdi->row) < 0 || db_put(t, &vm->row) < 0)
 		return -1;
 	return db_commit(t);
@@ -102,11 +163,16 @@ int firmware_ensure(struct task *t, const struct VM_row *vm)
 	const struct firmware_row *f = wanted(t, vm);
 	const char *sr_ref = sr_for(t, vm), *id = volume_id_new(t);
 	const struct sr *sr = f ? storage_sr(t, sr_ref) : NULL;
+	struct image image;
 	struct volume v;
-	if (!sr || undo_vol_delete(t, sr_ref, id, "") < 0 || fill(t, sr, id, f->vars) < 0 ||
+	if (!sr || make_image(t, vm, f->vars, &image) < 0)
+		return -1;
+	const char *variables = text_of(t, &image);
+	task_forgive(t); /* a template that only its firmware understands does to start with */
+	if (undo_vol_delete(t, sr_ref, id, "") < 0 || fill(t, sr, id, &image) < 0 ||
 	    sr->layout->stat(t, sr, id, &v) < 0)
 		return -1;
-	return record(t, vm->row.ref, sr_ref, &v);
+	return record(t, vm->row.ref, sr_ref, &v, variables);
 }
 
 int firmware_release(struct task *t, const struct VM_row *vm)
@@ -117,6 +183,133 @@ int firmware_release(struct task *t, const struct VM_row *vm)
 	if (db_delete(t, &vdi->row) < 0)
 		return -1;
 	return storage_release(t, vdi, vdi->location, vdi->parent_location);
+}
+
+/* ---- what clients see ---- */
+
+/* Into memory; no lock is held. */
+static int read_store(struct task *t, const struct VDI_row *vdi, struct image *ret)
+{
+	const struct sr *sr = storage_sr(t, vdi->SR);
+	FD_SCOPE int fd = memfd_create("nvram", MFD_CLOEXEC);
+	if (!sr)
+		return -1;
+	if (fd < 0)
+		return task_fail_errno(t, errno, "memfd");
+	if (vdi->virtual_size > IMAGE_LIMIT)
+		return fail(t, INTERNAL_ERROR, "the store of UEFI variables is too large");
+	if (sr_export(t, sr, vdi->location, fd) < 0)
+		return -1;
+	return load(t, fd, vdi->location, ret);
+}
+
+/* A store that was switched while it was read is no longer the VM's. */
+static int record_variables(struct task *t, const char *ref, const struct VDI_row *store,
+			    const char *text)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	const struct VDI_row *now = vm ? db_seek(t, VDI, vm->NVRAM_VDI) : NULL;
+	if (!vm)
+		return -1;
+	if (!now || !streq(now->location, store->location) ||
+	    vm->power_state != vm_power_state_Halted)
+		return 0;
+	map_set(vm, &vm->NVRAM, VARIABLES, text);
+	vm->NVRAM_stale = false;
+	return db_put(t, &vm->row) < 0 ? -1 : db_commit(t);
+}
+
+/* The VM is marked: nobody starts it. */
+static int note(struct task *t, const struct VM_row *vm)
+{
+	struct image image;
+	const struct VDI_row *store = db_seek(t, VDI, vm->NVRAM_VDI);
+	if (!store || !vm->NVRAM_stale)
+		return 0;
+	const char *text = read_store(t, store, &image) < 0 ? NULL : text_of(t, &image);
+	return text ? record_variables(t, vm->row.ref, store, text) : -1;
+}
+
+static bool is_stale(struct task *t, const char *ref)
+{
+	const struct VM_row *vm = db_seek(t, VM, ref);
+	return vm && vm->NVRAM_stale && vm->power_state == vm_power_state_Halted &&
+	       db_seek(t, VDI, vm->NVRAM_VDI);
+}
+
+void firmware_note(struct task *t, const char *ref)
+{
+	int64_t deadline = t->deadline_ms;
+	if (!is_stale(t, ref))
+		return;
+	t->deadline_ms = clock_ms() + NOTE_MS;
+	struct VM_row *vm = operation_begin(t, ref, vm_operations_changing_NVRAM);
+	bool noted = vm && note(t, vm) == 0;
+	t->deadline_ms = deadline;
+	if (!noted && t->code != VM_BAD_POWER_STATE) /* it runs again: its next end will do */
+		log_line(t, "UEFI variables not read vm=%s error=\"%s\"", ref, task_error(t));
+	task_forgive(t);
+	if (vm && operation_end(t) < 0) {
+		task_forgive(t);
+		undo_run(t);
+	}
+}
+
+static int run_note(struct task *t, void *arg)
+{
+	firmware_note(t, arg);
+	return 0;
+}
+
+static const struct call call_note = { "VM.note_NVRAM", VOID, 0, run_note };
+
+static int note_job(struct task *t, const char *ref)
+{
+	return is_stale(t, ref) ? api_call(t, &call_note, (void *)(uintptr_t)ref) : 0;
+}
+
+void firmware_note_soon(struct task *t, const char *ref)
+{
+	if (is_stale(t, ref))
+		jobs_start("nvram", note_job, ref, 0);
+}
+
+/* One after the other. */
+static int note_all(struct task *t, const char *unused)
+{
+	(void)unused;
+	DB_ALL (t, VM, vm)
+		if (!vm->is_a_template && !t->cancelled && note_job(t, vm->row.ref) < 0)
+			return -1;
+	return 0;
+}
+
+void firmware_note_all(void)
+{
+	jobs_start("nvram", note_all, "", 0);
+}
+
+int firmware_check_variables(struct task *t, struct VM_row *vm)
+{
+	struct efivars given;
+	const struct VM_row *before = db_get(t, VM, vm->row.ref);
+	const char *text = map_get(&vm->NVRAM, VARIABLES);
+	const char *old = before ? map_get(&before->NVRAM, VARIABLES) : NULL;
+	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
+	if (!before || (text && efivars_read_text(t, text, &given) < 0))
+		return -1;
+	if (!has_store && !is_uefi(vm))
+		return 0;
+	if (operation_check(t, vm, vm_operations_changing_NVRAM) < 0)
+		return -1;
+	if (text && old && streq(text, old) && !vm->NVRAM_stale)
+		return 0;
+	if (firmware_release(t, vm) < 0)
+		return -1;
+	vm->NVRAM_VDI = NULL_REF;
+	vm->NVRAM_stale = false;
+	return 0;
 }
 
 /* ---- what the VMM is told ---- */

@@ -9,6 +9,7 @@
 
 #include "api/agents.h"
 #include "api/console.h"
+#include "api/firmware.h"
 #include "api/guest_metrics.h"
 #include "api/message.h"
 #include "api/operation.h"
@@ -215,13 +216,28 @@ static void storage_failed(struct task *t, const char *ref, const char *disk)
 			      disk);
 }
 
+/* Is a call waiting for its end?  It sees to what comes after. */
+static bool is_awaited(const struct VM_row *vm)
+{
+	for (size_t i = 0; vm && i < vm->current_operations.n; i++) {
+		const char *op = vm->current_operations.v[i].value;
+		if (streq(op, "clean_shutdown") || streq(op, "clean_reboot") ||
+		    streq(op, "hard_shutdown"))
+			return true;
+	}
+	return false;
+}
+
 static void exited(struct task *t, struct guest *g, const char *how)
 {
 	const char *ref = talloc_strdup(t, g->ref);
+	bool awaited = is_awaited(db_seek(t, VM, ref));
 	int64_t ran_ms = clock_ms() - g->since_ms;
 	log_line(t, "guest ended vm=%s how=%s", ref, *how ? how : "unknown");
 	write_state(t, ref, vm_power_state_Halted);
 	retire(g);
+	if (!awaited)
+		firmware_note_soon(t, ref);
 	power_on_after_end(t, ref, how, ran_ms);
 }
 

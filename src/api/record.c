@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/record.h"
 
+#include "api/firmware.h"
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/storage.h"
+#include "api/undo.h"
 #include "api/vm.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -91,6 +93,11 @@ static int check_memory(struct task *t, struct row *r)
 	return vm_check_memory(t, vm);
 }
 
+static int check_nvram(struct task *t, struct row *r)
+{
+	return firmware_check_variables(t, (struct VM_row *)r);
+}
+
 static int check_detached(struct task *t, const struct VBD_row *vbd)
 {
 	return vbd->currently_attached ? fail(t, DEVICE_ALREADY_ATTACHED, vbd->row.ref) : 0;
@@ -137,6 +144,15 @@ static const struct setter {
 
 /* ---- setting ---- */
 
+int record_commit(struct task *t)
+{
+	if (db_commit(t) < 0)
+		return -1;
+	if (t->depth == 0)
+		undo_after(t);
+	return 0;
+}
+
 /* The row, read in the present transaction, and its field, if it may be set. */
 static struct row *settable(struct task *t, const struct class *c, const char *ref,
 			    const char *name, const struct field **ret_field,
@@ -171,7 +187,7 @@ static int store(struct task *t, struct row *r, const struct field *f, const str
 		return -1;
 	if (db_put(t, r) < 0)
 		return -1;
-	return db_commit(t);
+	return record_commit(t);
 }
 
 int record_set(struct task *t, const struct class *c, const char *ref, const char *name,

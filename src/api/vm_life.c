@@ -56,6 +56,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 	if (!now || undo_guest_kill(t, now->row.ref) < 0)
 		return -1;
 	now->domid = next_domid(t);
+	now->NVRAM_stale = !ref_is_null(now->NVRAM_VDI);
 	if (db_put(t, &now->row) < 0)
 		return -1;
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
@@ -194,9 +195,10 @@ int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
 {
 	if (!operation_begin(t, a->vm, vm_operations_hard_shutdown))
 		return -1;
-	if (vm_force_halt(t, a->vm) < 0)
+	if (vm_force_halt(t, a->vm) < 0 || operation_end(t) < 0)
 		return -1;
-	return operation_end(t);
+	firmware_note(t, a->vm);
+	return 0;
 }
 
 /* Until the guest has ended by itself and its row says so. */
@@ -236,9 +238,10 @@ static int shut_down(struct task *t, const char *ref, enum vm_operations op)
 
 int VM_clean_shutdown(struct task *t, struct VM_clean_shutdown *a)
 {
-	if (shut_down(t, a->vm, vm_operations_clean_shutdown) < 0)
+	if (shut_down(t, a->vm, vm_operations_clean_shutdown) < 0 || operation_end(t) < 0)
 		return -1;
-	return operation_end(t);
+	firmware_note(t, a->vm);
+	return 0;
 }
 
 int VM_clean_reboot(struct task *t, struct VM_clean_reboot *a)

@@ -155,6 +155,8 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	const char *store = map_get(&c.vdis, snap->NVRAM_VDI);
 	if (store)
 		vm->NVRAM_VDI = store;
+	else
+		vm->NVRAM_stale = true; /* one that was made since the snapshot stays */
 	vm->generation_id = vm_generation_id(t);
 	vm->parent = snap->row.ref;
 	vm->ha_always_run = false;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/agents.h"
+#include "api/firmware.h"
 #include "api/guests.h"
 #include "api/host.h"
 #include "api/jobs.h"
@@ -159,6 +160,7 @@ int startup(struct task *t, const struct config *c)
 	    tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 || guests_open(t) < 0)
 		return -1;
 	undo_all(t);
+	firmware_note_all();
 	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
 	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state,

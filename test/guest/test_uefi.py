@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """UEFI: the store of variables is one more disk of the VM, in its snapshots, reverts and clones."""
-import os, sys
+import base64, os, struct, sys, uuid
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
 STORE = "SELECT v.uuid FROM VDI v JOIN VM m ON m.NVRAM_VDI = v.ref WHERE m.uuid = '{}'"
+
+OURS = uuid.UUID('3d1a5f0c-6b7e-4c52-9a0e-5c1f7e2b9d48')       # owner of the guest's variables
 
 
 def uefi_vm(d, name='uefi', secure='false'):
@@ -22,6 +24,115 @@ def uefi_vm(d, name='uefi', secure='false'):
 
 def store(d, vm):
     return d.sql(STORE.format(vm))
+
+
+def nvram(d, vm):
+    return d.get('vm', vm, 'NVRAM', 'EFI-variables')
+
+
+def decode(text):
+    """(owner, name) -> (attributes, data), from varstored's format."""
+    blob = base64.b64decode(text, validate=True)
+    magic, version, count, size = struct.unpack_from('<4sIQQ', blob)
+    assert (magic, version, size) == (b'VARS', 1, len(blob) - 24), blob[:24]
+    found, at = {}, 24
+    for _ in range(count):
+        parts = []
+        for _ in ('name', 'data'):
+            n, = struct.unpack_from('<Q', blob, at)
+            parts.append(blob[at + 8:at + 8 + n])
+            at += 8 + n
+        owner, attributes, time, signer = struct.unpack_from('<16sI16s32s', blob, at)
+        at += 68
+        found[uuid.UUID(bytes_le=owner), parts[0].decode('utf-16-le')] = attributes, parts[1]
+    assert at == len(blob)
+    return found
+
+
+def encode(name, data):
+    name = name.encode('utf-16-le')
+    one = struct.pack('<Q', len(name)) + name + struct.pack('<Q', len(data)) + data
+    one += OURS.bytes_le + struct.pack('<I', 7) + bytes(48)
+    return base64.b64encode(b'VARS' + struct.pack('<IQQ', 1, 1, len(one)) + one).decode()
+
+
+def set_nvram(d, vm, text):
+    d.xe('vm-param-set', f'NVRAM:EFI-variables={text}', uuid=vm)
+
+
+def wait_variable(d, vm, data):
+    """A guest that ended by itself is read by nobody's call."""
+    end = time.time() + 20 * SLOW
+    while decode(nvram(d, vm)).get((OURS, 'Test')) != (7, data):
+        assert time.time() < end, decode(nvram(d, vm))
+        time.sleep(0.1)
+
+
+def test_clients_see_the_variables():
+    with Daemon() as d:
+        vm = uefi_vm(d)
+        d.fails('vm-param-get', uuid=vm, param_name='NVRAM', param_key='EFI-variables')
+        with d.boot(vm) as s:
+            assert decode(nvram(d, vm)) == {}, 'a new store is not empty'
+            s.ask('variable Test given')
+            d.fails('vm-param-set', f'NVRAM:EFI-variables={nvram(d, vm)}', uuid=vm, says='expected: halted')
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        after = decode(nvram(d, vm))
+        assert after[OURS, 'Test'] == (7, b'given'), after
+        assert all(attributes & 1 for attributes, _ in after.values()) and len(after) > 3
+        d.check()
+
+        other = uefi_vm(d, 'other')
+        set_nvram(d, other, nvram(d, vm))
+        with d.boot(other) as s:
+            assert s.ask('variable Test') == 'Test=given', 'what a client gave is not in the guest'
+            s.ask('variable Test own')
+            d.kill()
+        d.start()
+        with Serial(d, other) as s:
+            s.ask('poweroff')
+        d.wait_state(other, 'halted')
+        wait_variable(d, other, b'own')
+
+        set_nvram(d, other, encode('Test', b'back'))
+        assert not store(d, other)
+        d.check()
+        with d.boot(other) as s:
+            assert s.ask('variable Test') == 'Test=back'
+        assert len(store(d, other)) == 1
+
+
+def test_malformed_variables_are_refused():
+    with Daemon() as d:
+        vm = uefi_vm(d)
+        for bad in ('rubbish', base64.b64encode(b'VARS' + bytes(20)).decode(), encode('Test', b''),
+                    encode('', b'data')):
+            d.fails('vm-param-set', f'NVRAM:EFI-variables={bad}', uuid=vm, says='field: NVRAM')
+        set_nvram(d, vm, encode('Test', bytes(300000 // 4)))
+        d.xe('vm-param-remove', uuid=vm, param_name='NVRAM', param_key='EFI-variables')
+        set_nvram(d, vm, encode('Test', b'good'))
+        d.xe('vm-start', '--paused', uuid=vm)
+        assert decode(nvram(d, vm)) == {(OURS, 'Test'): (7, b'good')}
+        d.kill()
+        os.kill(d.guests()[vm], signal.SIGKILL)
+        d.start()                                       # finds that the VM has ended
+        d.wait_state(vm, 'halted')
+        wait_variable(d, vm, b'good')
+
+
+def test_a_broken_store_stops_no_shutdown():
+    with Daemon() as d:
+        vm = uefi_vm(d)
+        set_nvram(d, vm, encode('Test', b'good'))
+        d.xe('vm-start', '--paused', uuid=vm)
+        volume, = d.sql(f"SELECT location FROM VDI WHERE uuid = '{store(d, vm)[0]}'")
+        with open(os.path.join(d.state, 'sr', volume + '.qcow2'), 'r+b') as f:
+            f.write(b'gone')
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert 'UEFI variables not read' in d.log()
+        set_nvram(d, vm, nvram(d, vm))                  # makes the store anew
+        d.xe('vm-start', '--paused', uuid=vm)
+        assert decode(nvram(d, vm)) == {(OURS, 'Test'): (7, b'good')}
 
 
 def test_variables_belong_to_the_snapshot():
