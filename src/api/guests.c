@@ -236,8 +236,9 @@ static void exited(struct task *t, struct guest *g, const char *how)
 	log_line(t, "guest ended vm=%s how=%s", ref, *how ? how : "unknown");
 	write_state(t, ref, vm_power_state_Halted);
 	retire(g);
-	if (!awaited)
-		firmware_note_soon(t, ref);
+	if (awaited)
+		return;
+	firmware_note_soon(t, ref);
 	power_on_after_end(t, ref, how, ran_ms);
 }
 

@@ -31,7 +31,6 @@ static bool wants_restart(const struct VM_row *vm, const char *how)
 	}
 }
 
-/* One that is being shut down by a call stays down. */
 void power_on_after_end(struct task *t, const char *ref, const char *how, int64_t ran_ms)
 {
 	struct VM_row *vm = db_seek(t, VM, ref);

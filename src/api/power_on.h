@@ -6,7 +6,7 @@
 
 struct task;
 
-/* The guest ended by itself; how is the detail of VMM_EXITED.  Starts it again when actions_after_shutdown or
+/* The guest ended by itself, and no call was waiting for that; how is the detail of VMM_EXITED.  Starts it again when actions_after_shutdown or
  * actions_after_crash say so; with a pause when it had not run for long. */
 void power_on_after_end(struct task *, const char *vm, const char *how, int64_t ran_ms);
 /* At the daemon's first start since the host booted: VMs with other_config:auto_poweron=true, when the

@@ -97,4 +97,15 @@ def test_two_at_once():
                 d.check()
 
 
+def test_a_shutdown_by_a_call_stays():
+    with Daemon('fake') as d:
+        vm = d.vm('vm')
+        d.xe('vm-param-set', 'actions-after-shutdown=restart', uuid=vm)
+        for _ in range(20):
+            d.xe('vm-start', uuid=vm)
+            d.xe('vm-shutdown', uuid=vm)
+        time.sleep(0.5)
+        assert d.state_of(vm) == 'halted' and 'will be started again' not in d.log()
+
+
 main(globals())
