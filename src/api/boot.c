@@ -105,6 +105,15 @@ static const struct model_row *model_of(struct task *t, const struct VM_row *vm)
 			"it is one of virtio, ahci, qemu-upstream-compat, qemu-upstream-uefi");
 }
 
+bool boot_hot_plugs_disks(const struct VM_row *vm)
+{
+	const char *name = map_get(&vm->platform, "device-model");
+	for (size_t i = 0; i < COUNT(models); i++)
+		if (name && streq(models[i].name, name))
+			return models[i].disk != VMM_SATA;
+	return true;
+}
+
 static int add_layers(struct task *t, const struct VBD_row *vbd, struct vmm_disk *d)
 {
 	struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);

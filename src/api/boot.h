@@ -15,5 +15,7 @@ struct vmm_config *boot_config(struct task *, const struct VM_row *);
  * descriptor in the latter is the caller's to close. */
 int boot_disk(struct task *, const struct VM_row *, const struct VBD_row *, struct vmm_disk *ret);
 int boot_nic(struct task *, const struct VM_row *, const struct VIF_row *, struct vmm_nic *ret);
+/* Whether the VM's disks come and go while it runs; on SATA they do not. */
+bool boot_hot_plugs_disks(const struct VM_row *);
 /* Closes what boot_config() opened. */
 void boot_done(struct vmm_config *);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/operation.h"
 
+#include "api/boot.h"
 #include "api/storage.h"
 #include "api/undo.h"
 #include "api/vm.h"
@@ -293,6 +294,14 @@ static struct list allowed_vdi(struct task *t, const struct VDI_row *vdi)
 	return l;
 }
 
+static void add_plug(struct task *t, struct list *l, bool attached, bool comes_off, bool goes_on)
+{
+	if (attached && comes_off)
+		list_add(t, l, "unplug");
+	if (!attached && goes_on)
+		list_add(t, l, "plug");
+}
+
 static struct list allowed_vbd(struct task *t, const struct VBD_row *vbd)
 {
 	struct list l = { 0 };
@@ -303,6 +312,21 @@ static struct list allowed_vbd(struct task *t, const struct VBD_row *vbd)
 		list_add(t, &l, "attach");
 	if (vbd->type == vbd_type_CD)
 		list_add(t, &l, vbd->empty ? "insert" : "eject");
+	else if (vm->power_state == vm_power_state_Running && boot_hot_plugs_disks(vm))
+		add_plug(t, &l, vbd->currently_attached, vbd->unpluggable, !vbd->empty);
+	return l;
+}
+
+static struct list allowed_vif(struct task *t, const struct VIF_row *vif)
+{
+	struct list l = { 0 };
+	struct VM_row *vm = db_seek(t, VM, vif->VM);
+	if (!vm || vm->is_a_snapshot || vif->current_operations.n)
+		return l;
+	if (vm->power_state == vm_power_state_Halted)
+		list_add(t, &l, "attach");
+	if (vm->power_state == vm_power_state_Running)
+		add_plug(t, &l, vif->currently_attached, true, true);
 	return l;
 }
 
@@ -327,6 +351,8 @@ struct list allowed_operations(struct task *t, const struct row *r)
 		return allowed_vdi(t, (const struct VDI_row *)r);
 	if (r->class == &class_VBD)
 		return allowed_vbd(t, (const struct VBD_row *)r);
+	if (r->class == &class_VIF)
+		return allowed_vif(t, (const struct VIF_row *)r);
 	if (r->class == &class_VTPM)
 		return allowed_vtpm(t, (const struct VTPM_row *)r);
 	if (r->class == &class_task &&

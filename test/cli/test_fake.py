@@ -108,4 +108,29 @@ def test_a_shutdown_by_a_call_stays():
         assert d.state_of(vm) == 'halted' and 'will be started again' not in d.log()
 
 
+def test_what_can_be_plugged():
+    with Daemon('fake') as d:
+        vm = d.vm('vm', disks=1)
+        disk, = d.list('vbd', vm_uuid=vm)
+        nic = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=0)
+
+        def allowed():
+            return [d.get(c, u, 'allowed-operations') for c, u in (('vbd', disk), ('vif', nic))]
+
+        assert allowed() == ['attach', 'attach']
+        d.xe('vm-start', uuid=vm)
+        assert allowed() == ['unplug', 'unplug']
+        d.xe('vbd-unplug', uuid=disk)
+        d.xe('vif-unplug', uuid=nic)
+        assert allowed() == ['plug', 'plug']
+        d.xe('vbd-plug', uuid=disk)
+        d.xe('vbd-param-set', 'unpluggable=false', uuid=disk)
+        assert allowed() == ['', 'plug']
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vm-param-set', 'platform:device-model=ahci', uuid=vm)
+        d.xe('vbd-param-set', 'unpluggable=true', uuid=disk)
+        d.xe('vm-start', uuid=vm)
+        assert allowed() == ['', 'unplug'], 'SATA'
+
+
 main(globals())
