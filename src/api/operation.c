@@ -231,6 +231,70 @@ bool vdi_is_free(const struct VDI_row *vdi, enum vdi_operations op)
 	return true;
 }
 
+/* ---- disks by themselves ---- */
+
+/* Who may have the disk attached meanwhile. */
+enum beside { NOBODY, READERS, WRITERS };
+
+static const struct vdi_op_row {
+	enum vdi_operations op;
+	enum beside beside;
+	bool frozen, sharable; /* may it be done with one? */
+} vdi_op_rows[] = {
+	{ vdi_operations_snapshot, WRITERS, true, false },
+	{ vdi_operations_clone, WRITERS, true, false },
+	{ vdi_operations_copy, READERS, true, true },
+	{ vdi_operations_destroy, NOBODY, true, true },
+};
+
+static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
+{
+	for (size_t i = 0; i < COUNT(vdi_op_rows); i++)
+		if (vdi_op_rows[i].op == op)
+			return &vdi_op_rows[i];
+	return NULL;
+}
+
+static bool disturbs(const struct VBD_row *vbd, const struct VDI_row *vdi, enum beside may)
+{
+	bool writes = vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot;
+	return vbd->currently_attached && (may == NOBODY || (may == READERS && writes));
+}
+
+/* A UEFI store belongs to its VM, which has it without a drive. */
+static int check_users(struct task *t, const struct VDI_row *vdi, const struct vdi_op_row *row)
+{
+	const char *ref = vdi->row.ref, *text = enum_text("vdi_operations", (int)row->op);
+	DB_EACH (t, VBD, vbd, "VDI", ref)
+		if (disturbs(vbd, vdi, row->beside))
+			return fail(t, VDI_IN_USE, ref, text);
+	if (*db_find(t, &class_VM, "NVRAM_VDI", ref))
+		return fail(t, VDI_IN_USE, ref, text);
+	/* Nothing that goes beside others harms, or is harmed by, what others do with a snapshot. */
+	if (!(vdi->is_a_snapshot && row->beside != NOBODY) && !vdi_is_free(vdi, row->op))
+		return in_progress(t, &vdi->row, &vdi->current_operations);
+	return 0;
+}
+
+int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_operations op)
+{
+	const struct vdi_op_row *row = vdi_op_row(op);
+	if (!row)
+		return fail(t, NOT_IMPLEMENTED, enum_text("vdi_operations", (int)op));
+	if (check_users(t, vdi, row) < 0)
+		return -1;
+	if (!vdi->managed)
+		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+	if (storage_is_borrowed(t, vdi->SR))
+		return fail(t, SR_OPERATION_NOT_SUPPORTED, vdi->SR);
+	if (!row->frozen &&
+	    (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location)))
+		return fail(t, VDI_READONLY, vdi->row.ref);
+	if (!row->sharable && vdi->sharable)
+		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
+	return 0;
+}
+
 struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op)
 {
 	DB_SCOPE(t);
@@ -285,12 +349,12 @@ static struct list allowed_vm(struct task *t, const struct VM_row *vm)
 static struct list allowed_vdi(struct task *t, const struct VDI_row *vdi)
 {
 	struct list l = { 0 };
-	bool attached = false;
-	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-		attached |= vbd->currently_attached;
-	if (!attached && !vdi->current_operations.n && vdi->managed &&
-	    !storage_is_borrowed(t, vdi->SR))
-		list_add(t, &l, "destroy");
+	for (size_t i = 0; i < COUNT(vdi_op_rows); i++) {
+		enum vdi_operations op = vdi_op_rows[i].op;
+		if (operation_check_vdi(t, vdi, op) == 0)
+			list_add(t, &l, enum_text("vdi_operations", (int)op));
+		task_forgive(t);
+	}
 	return l;
 }
 

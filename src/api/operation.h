@@ -35,5 +35,8 @@ struct list allowed_operations(struct task *, const struct row *);
 /* Only the checks, without marking or waiting. */
 int operation_check(struct task *, const struct VM_row *vm, enum vm_operations op);
 
+/* The same for a disk by itself: who uses it (VDI_IN_USE), and what it is. */
+int operation_check_vdi(struct task *, const struct VDI_row *, enum vdi_operations op);
+
 /* Fails with VM_BAD_POWER_STATE. */
 int bad_power_state(struct task *, const struct VM_row *vm, const char *expected);

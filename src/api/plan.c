@@ -14,12 +14,14 @@
 /* ---- which disks ---- */
 
 /* Another VM's process that writes the disk would write below what is made here. */
-static int check_elsewhere(struct task *t, const struct VDI_row *vdi, const char *vm)
+static int check_elsewhere(struct task *t, const struct VDI_row *vdi, const char *vm,
+			   enum vdi_operations op)
 {
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
 		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !streq(vbd->VM, vm) &&
 		    !vdi->is_a_snapshot)
-			return fail(t, VDI_IN_USE, vdi->row.ref, "snapshot");
+			return fail(t, VDI_IN_USE, vdi->row.ref,
+				    enum_text("vdi_operations", (int)op));
 	return 0;
 }
 
@@ -34,7 +36,7 @@ static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm,
 	if (!vdi->is_a_snapshot && !vdi_is_free(vdi, op))
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
 			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
-	return check_elsewhere(t, vdi, vm);
+	return check_elsewhere(t, vdi, vm, op);
 }
 
 static int mark_disk(struct task *t, struct VDI_row *vdi, enum vdi_operations op)
@@ -70,15 +72,24 @@ static int add_drive(struct task *t, struct plan *p, const struct VBD_row *vbd,
 			vbd->currently_attached && vbd->mode == vbd_mode_RW, op);
 }
 
-struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
-			enum vdi_operations op)
+/* vm NULL: no VM has the disks. */
+static struct plan *plan_new(struct task *t, const struct VM_row *vm)
 {
 	struct plan *p = talloc_zero(t, struct plan);
 	p->hold = talloc_new(p);
-	p->vm = vm->row.ref;
-	bool process = vm->power_state == vm_power_state_Running ||
-		       vm->power_state == vm_power_state_Paused;
+	p->vm = vm ? vm->row.ref : "";
+	bool process = vm && (vm->power_state == vm_power_state_Running ||
+			      vm->power_state == vm_power_state_Paused);
 	if (process && !(p->vmm = guest_need(t, p->hold, vm)))
+		return NULL;
+	return p;
+}
+
+struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
+			enum vdi_operations op)
+{
+	struct plan *p = plan_new(t, vm);
+	if (!p)
 		return NULL;
 	DB_SCOPE(t);
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
@@ -91,6 +102,32 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 	/* The store of UEFI variables is one more disk. */
 	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
 	if (has_store && add_disk(t, p, vm->NVRAM_VDI, VMM_NVRAM, true, op) < 0)
+		return NULL;
+	return db_commit(t) < 0 ? NULL : p;
+}
+
+/* The drive of the VM that writes the disk, NULL: none. */
+static const struct VBD_row *drive_of(struct task *t, const char *vdi, const char *vm)
+{
+	DB_EACH (t, VBD, vbd, "VDI", vdi)
+		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && streq(vbd->VM, vm))
+			return vbd;
+	return NULL;
+}
+
+struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
+		      enum vdi_operations op)
+{
+	struct plan *p = plan_new(t, vm);
+	if (!p)
+		return NULL;
+	DB_SCOPE(t);
+	const struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || operation_check_vdi(t, vdi, op) < 0)
+		return NULL;
+	const struct VBD_row *vbd = drive_of(t, ref, p->vm);
+	const char *id = vbd ? vbd_device_id(t, vbd->userdevice) : "";
+	if (add_disk(t, p, ref, id, vbd != NULL, op) < 0)
 		return NULL;
 	return db_commit(t) < 0 ? NULL : p;
 }

@@ -33,6 +33,10 @@ struct plan {
  * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
 struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore,
 			enum vdi_operations op);
+/* One disk by itself.  vm: the VM that writes it, marked so that its process stays; NULL: none does.  Should
+ * another have begun to since it was asked: VDI_IN_USE. */
+struct plan *plan_one(struct task *, const struct VM_row *vm, const char *vdi,
+		      enum vdi_operations op);
 /* In the transaction that records: the disks still have the volumes that the plan was made for. */
 int plan_check(struct task *, const struct plan *);
 

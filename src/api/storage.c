@@ -57,6 +57,18 @@ const struct sr *storage_writable_sr(struct task *t, const char *sr_ref)
 	return storage_sr(t, sr_ref);
 }
 
+int storage_check_target(struct task *t, const char *sr_ref)
+{
+	if (ref_is_null(sr_ref))
+		return 0;
+	const struct SR_row *row = db_get(t, SR, sr_ref);
+	if (!row || !storage_sr(t, sr_ref))
+		return -1;
+	return streq(row->content_type, "iso")
+		       ? fail(t, OPERATION_NOT_ALLOWED, "an SR of CD images holds no disks")
+		       : 0;
+}
+
 int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
 {
 	struct sr *sr = sr_open(t, row->type, row->uuid, config, create);

@@ -17,6 +17,8 @@ const struct sr *storage_sr(struct task *, const char *sr_ref);
 bool storage_is_borrowed(struct task *, const char *sr_ref);
 /* The plugged SR of the row, for making or removing volumes; also SR_OPERATION_NOT_SUPPORTED [sr]. */
 const struct sr *storage_writable_sr(struct task *, const char *sr_ref);
+/* Can copies of disks go into the SR?  NULL_REF, each into that of its original: always. */
+int storage_check_target(struct task *, const char *sr_ref);
 /* Attaches (create: makes it), keeps it for storage_sr(). */
 int storage_attach(struct task *, const struct SR_row *, const struct map *config, bool create);
 void storage_detach(const char *sr_uuid);

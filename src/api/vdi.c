@@ -64,26 +64,14 @@ int VDI_create(struct task *t, struct VDI_create *a)
 
 /* ---- destroy ---- */
 
-static int check_unused(struct task *t, const struct VDI_row *vdi, const char *operation)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-		if (vbd->currently_attached)
-			return fail(t, VDI_IN_USE, vdi->row.ref, operation);
-	if (*db_find(t, &class_VM, "NVRAM_VDI", vdi->row.ref))
-		return fail(t, VDI_IN_USE, vdi->row.ref, operation);
-	if (vdi->current_operations.n)
-		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
-			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
-	return vdi->managed ? 0 : fail(t, VDI_NOT_MANAGED, vdi->row.ref);
-}
-
 int VDI_destroy(struct task *t, struct VDI_destroy *a)
 {
 	struct VDI_row *vdi;
 	{
 		DB_SCOPE(t);
 		vdi = db_get(t, VDI, a->self);
-		if (!vdi || check_unused(t, vdi, "destroy") < 0 || !storage_writable_sr(t, vdi->SR))
+		if (!vdi || operation_check_vdi(t, vdi, vdi_operations_destroy) < 0 ||
+		    !storage_sr(t, vdi->SR))
 			return -1;
 		if (db_delete_all(t, &class_VBD, "VDI", a->self) < 0 ||
 		    db_delete(t, &vdi->row) < 0 ||

@@ -11,6 +11,9 @@ struct VDI_row;
  * stored in the transaction that drops the journal's.  NULL: failed. */
 struct VDI_row *vdi_make(struct task *, const char *sr_ref, int64_t size);
 
+/* The same with all that the disk `from` shows, which nobody writes meanwhile. */
+struct VDI_row *vdi_make_copy(struct task *, const struct VDI_row *from, const char *sr_ref);
+
 /* Bytes that the guest sees; -1 with HANDLE_INVALID. */
 int64_t vdi_size(struct task *, const char *vdi);
 /* The whole disk as raw bytes to a descriptor, behind a task of its own.  VDI_IN_USE while a running VM

@@ -10,29 +10,11 @@
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/plan.h"
+#include "api/vdi_record.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-
-static int record_disk(struct task *t, struct plan_disk *d)
-{
-	struct VDI_row *vdi = db_get(t, VDI, d->vdi->row.ref);
-	if (!vdi)
-		return -1;
-	struct VDI_row *copy = (struct VDI_row *)model_copy(t, &vdi->row);
-	copy->is_a_snapshot = false;
-	copy->snapshot_of = NULL_REF;
-	copy->snapshot_time = TIME_NEVER;
-	copy->current_operations = (struct map){ 0 };
-	copy->location = d->copy;
-	copy->parent_location = d->vdi->location;
-	copy->physical_utilisation = 0;
-	d->new_vdi = copy->row.ref;
-	if (d->overlay && storage_hide(t, vdi, d->vdi->location, d->vdi->parent_location) < 0)
-		return -1;
-	return db_insert(t, &copy->row);
-}
 
 static int record(struct task *t, struct VM_clone *a, struct plan *p)
 {
@@ -44,7 +26,7 @@ static int record(struct task *t, struct VM_clone *a, struct plan *p)
 	if (plan_check(t, p) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n; i++) {
-		if (record_disk(t, &p->v[i]) < 0)
+		if (vdi_record_clone(t, &p->v[i]) < 0)
 			return -1;
 		map_set(t, &c.vdis, p->v[i].vdi->row.ref, p->v[i].new_vdi);
 	}

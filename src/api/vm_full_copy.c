@@ -10,34 +10,13 @@
 #include "api/operation.h"
 #include "api/plan.h"
 #include "api/vdi.h"
+#include "api/vdi_record.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 
-/* sr: NULL_REF leaves each disk in its own. */
-static int check_target(struct task *t, const char *sr)
-{
-	if (ref_is_null(sr))
-		return 0;
-	const struct SR_row *row = db_get(t, SR, sr);
-	if (!row || !storage_sr(t, sr))
-		return -1;
-	return streq(row->content_type, "iso")
-		       ? fail(t, OPERATION_NOT_ALLOWED, "an SR of CD images holds no disks")
-		       : 0;
-}
-
 /* ---- content ---- */
-
-static struct VDI_row *copy_disk(struct task *t, const struct plan_disk *d, const char *sr_ref)
-{
-	struct VDI_row *vdi = vdi_make(t, sr_ref, d->vdi->virtual_size);
-	const struct sr *to = vdi ? storage_sr(t, sr_ref) : NULL;
-	if (!to || sr_copy(t, d->sr, d->vdi->location, to, vdi->location) < 0)
-		return NULL;
-	return vdi;
-}
 
 /* A disk's share of the progress is its share of all bytes. */
 static int copy_disks(struct task *t, const struct plan *p, const char *sr, struct VDI_row **ret)
@@ -48,7 +27,7 @@ static int copy_disks(struct task *t, const struct plan *p, const char *sr, stru
 	for (size_t i = 0; i < p->n; i++) {
 		const struct VDI_row *from = p->v[i].vdi;
 		task_span(t, done / all, (done + (double)from->virtual_size) / all);
-		ret[i] = copy_disk(t, &p->v[i], ref_is_null(sr) ? from->SR : sr);
+		ret[i] = vdi_make_copy(t, from, ref_is_null(sr) ? from->SR : sr);
 		if (!ret[i])
 			return -1;
 		done += (double)from->virtual_size;
@@ -59,28 +38,6 @@ static int copy_disks(struct task *t, const struct plan *p, const char *sr, stru
 
 /* ---- records ---- */
 
-/* The disk's fields as they are now, with what belongs to the new volume. */
-static int record_disk(struct task *t, const char *from, const struct VDI_row *made,
-		       const char **ret)
-{
-	struct VDI_row *vdi = db_get(t, VDI, from);
-	if (!vdi)
-		return -1;
-	struct VDI_row *copy = (struct VDI_row *)model_copy(t, &vdi->row);
-	copy->SR = made->SR;
-	copy->location = made->location;
-	copy->parent_location = "";
-	copy->virtual_size = made->virtual_size;
-	copy->physical_utilisation = made->physical_utilisation;
-	copy->sm_config = made->sm_config;
-	copy->is_a_snapshot = false;
-	copy->snapshot_of = NULL_REF;
-	copy->snapshot_time = TIME_NEVER;
-	copy->current_operations = (struct map){ 0 };
-	*ret = copy->row.ref;
-	return db_insert(t, &copy->row);
-}
-
 static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_row **made)
 {
 	DB_SCOPE(t);
@@ -89,7 +46,7 @@ static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_
 		return -1;
 	struct vm_copy c = { .from = vm, .new_name = a->new_name, .snapshot = false };
 	for (size_t i = 0; i < p->n; i++) {
-		if (record_disk(t, p->v[i].vdi->row.ref, made[i], &p->v[i].new_vdi) < 0)
+		if (vdi_record_copy(t, p->v[i].vdi->row.ref, made[i], &p->v[i].new_vdi) < 0)
 			return -1;
 		map_set(t, &c.vdis, p->v[i].vdi->row.ref, p->v[i].new_vdi);
 	}
@@ -104,7 +61,7 @@ static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_
 
 int VM_copy(struct task *t, struct VM_copy *a)
 {
-	if (check_target(t, a->sr) < 0)
+	if (storage_check_target(t, a->sr) < 0)
 		return -1;
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_copy);
 	struct list none = { 0 };

@@ -18,43 +18,17 @@
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/plan.h"
+#include "api/vdi_record.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 
-static int record_disk(struct task *t, struct plan_disk *d)
-{
-	struct VDI_row *vdi = db_get(t, VDI, d->vdi->row.ref);
-	if (!vdi)
-		return -1;
-	struct VDI_row *snap = (struct VDI_row *)model_copy(t, &vdi->row);
-	snap->is_a_snapshot = true;
-	snap->snapshot_of = vdi->row.ref;
-	snap->snapshot_time = time_now(snap);
-	snap->current_operations = (struct map){ 0 };
-	snap->location = d->vdi->location;
-	snap->parent_location = d->vdi->parent_location;
-	d->new_vdi = snap->row.ref;
-	return db_insert(t, &snap->row);
-}
-
-/* Of a snapshot's own disk, attached to the VM: the new snapshot gets a layer over it. */
-static int record_copy(struct task *t, struct plan_disk *d)
-{
-	if (record_disk(t, d) < 0)
-		return -1;
-	struct VDI_row *snap = db_get(t, VDI, d->new_vdi);
-	snap->location = d->copy;
-	snap->parent_location = d->vdi->location;
-	return db_put(t, &snap->row);
-}
-
 static int record_disks(struct task *t, struct plan *p, struct map *ret_vdis)
 {
 	for (size_t i = 0; i < p->n; i++) {
 		struct plan_disk *d = &p->v[i];
-		if ((d->copy ? record_copy(t, d) : record_disk(t, d)) < 0)
+		if (vdi_record_snapshot(t, d) < 0)
 			return -1;
 		map_set(t, ret_vdis, d->vdi->row.ref, d->new_vdi);
 	}

@@ -4,7 +4,8 @@
 
 #include "api/record.h"
 
-static command_fn vdi_create, vdi_destroy, vdi_export, vdi_import;
+static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_export,
+	vdi_import;
 
 const struct command commands_vdi[] = {
 	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
@@ -12,6 +13,15 @@ const struct command commands_vdi[] = {
 	  "Makes an empty disk; virtual-size is in bytes, or with KiB, MiB, GiB, TiB; prints its "
 	  "uuid." },
 	{ "vdi-destroy", vdi_destroy, 0, "uuid", "", "Deletes a disk." },
+	{ "vdi-snapshot", vdi_snapshot, 0, "uuid", "",
+	  "Freezes what a disk holds now as a disk of its own, also while a guest writes it; "
+	  "prints "
+	  "the uuid." },
+	{ "vdi-clone", vdi_clone, 0, "uuid", "new-name-label,new-name-description",
+	  "Makes a disk that is a layer over what another holds now; prints its uuid." },
+	{ "vdi-copy", vdi_copy, 0, "uuid", "sr-uuid,base-vdi-uuid,into-vdi-uuid",
+	  "Makes a full copy of a disk, in the SR that sr-uuid names or where the disk is; prints "
+	  "its uuid." },
 	{ "vdi-export", vdi_export, 0, "uuid,filename", "format,progress",
 	  "Writes the contents of a disk to a file; an empty filename is standard output." },
 	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
@@ -56,6 +66,62 @@ static int vdi_destroy(struct cli *c)
 		return -1;
 	return cli_call(c, VDI_destroy, (&(struct VDI_destroy){ .self = vdi->row.ref }));
 }
+
+/* ---- one from another ---- */
+
+static int vdi_snapshot(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	struct VDI_snapshot a = { .vdi = vdi ? vdi->row.ref : NULL_REF };
+	if (!vdi || cli_call(c, VDI_snapshot, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VDI, a.result);
+}
+
+/* param: "new-name-label"; nothing is done when it was not given. */
+static int set_name(struct cli *c, const char *ref, const char *param, const char *field)
+{
+	const char *name = cli_arg(c, param);
+	return name ? record_set(c->t, &class_VDI, ref, field, name) : 0;
+}
+
+static int vdi_clone(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	struct VDI_clone a = { .vdi = vdi ? vdi->row.ref : NULL_REF };
+	if (!vdi || cli_call(c, VDI_clone, &a) < 0 ||
+	    set_name(c, a.result, "new-name-label", "name_label") < 0 ||
+	    set_name(c, a.result, "new-name-description", "name_description") < 0)
+		return -1;
+	return cli_uuid(c, &class_VDI, a.result);
+}
+
+/* The object that an optional parameter names; NULL_REF when it was not given, NULL: failed. */
+static const char *optional(struct cli *c, const struct class *class, const char *param)
+{
+	if (!cli_arg(c, param))
+		return NULL_REF;
+	struct row *r = cli_object_row(c, class, param);
+	return r ? r->ref : NULL;
+}
+
+static int vdi_copy(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	if (!vdi)
+		return -1;
+	struct VDI_copy a = {
+		.vdi = vdi->row.ref,
+		.sr = optional(c, &class_SR, "sr-uuid"),
+		.base_vdi = optional(c, &class_VDI, "base-vdi-uuid"),
+		.into_vdi = optional(c, &class_VDI, "into-vdi-uuid"),
+	};
+	if (!a.sr || !a.base_vdi || !a.into_vdi || cli_call(c, VDI_copy, &a) < 0)
+		return -1;
+	return cli_uuid(c, &class_VDI, a.result);
+}
+
+/* ---- in and out ---- */
 
 /* The path over which the client's own connection moves the bytes; NULL: failed. */
 static const char *transfer_path(struct cli *c, const char *uri)

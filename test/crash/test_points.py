@@ -116,6 +116,22 @@ def test_install_and_copy():
                        lambda: d.xe('snapshot-copy', uuid=snap, new_name_label='c'), more_vms(1, 2))
 
 
+def test_disks_by_themselves():
+    """Of a VM that runs, and of one that does not; the fake VM knows which layer it writes, as a real one
+    does."""
+    with Daemon('fake') as d:
+        running, halted = d.vm(disks=1), d.vm(disks=1)
+        d.xe('vm-start', uuid=running)
+        for vm, how in ((running, 'running'), (halted, 'halted')):
+            disk = d.disks(vm)['0']
+            for command in ('vdi-snapshot', 'vdi-clone'):
+                at_every_point(d, f'{command}, {how}', lambda: d.xe(command, uuid=disk), more_vms(0, 1))
+        at_every_point(d, 'vdi-copy', lambda: d.xe('vdi-copy', uuid=disk), more_vms(0, 1))
+        with open(os.path.join(d.state, 'run', running, 'fake.json')) as f:
+            top = json.load(f)['chains']['disk-0'][-1]
+        assert top == 'v' + d.get('vdi', d.disks(running)['0'], 'location'), 'the row names what is written'
+
+
 def half_installed(before, now):
     """vm-install is several calls: between two of them the VM is still a template, without its disks."""
     return more_vms(1, 0)(before, now)

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vdi_copy.c -- VDI.copy: a disk of its own, in any SR, with what another one shows. */
+#include "api/call.h"
+#include "api/operation.h"
+#include "api/storage.h"
+#include "api/vdi.h"
+#include "api/vdi_record.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+struct VDI_row *vdi_make_copy(struct task *t, const struct VDI_row *from, const char *sr_ref)
+{
+	const struct sr *below = storage_sr(t, from->SR);
+	struct VDI_row *made = below ? vdi_make(t, sr_ref, from->virtual_size) : NULL;
+	const struct sr *to = made ? storage_sr(t, sr_ref) : NULL;
+	if (!to || sr_copy(t, below, from->location, to, made->location) < 0)
+		return NULL;
+	return made;
+}
+
+/* Both are for what is sent from host to host in pieces. */
+static int check_whole(struct task *t, const struct VDI_copy *a)
+{
+	const char *why = "a copy is always of a whole disk, and a new one";
+	if (!ref_is_null(a->base_vdi))
+		return fail(t, VALUE_NOT_SUPPORTED, "base_vdi", a->base_vdi, why);
+	if (!ref_is_null(a->into_vdi))
+		return fail(t, VALUE_NOT_SUPPORTED, "into_vdi", a->into_vdi, why);
+	return 0;
+}
+
+static struct VDI_row *begin(struct task *t, const char *ref)
+{
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || operation_check_vdi(t, vdi, vdi_operations_copy) < 0)
+		return NULL;
+	vdi = operation_begin_vdi(t, ref, vdi_operations_copy);
+	return vdi && db_commit(t) == 0 ? vdi : NULL;
+}
+
+int VDI_copy(struct task *t, struct VDI_copy *a)
+{
+	if (check_whole(t, a) < 0 || storage_check_target(t, a->sr) < 0)
+		return -1;
+	struct VDI_row *vdi = begin(t, a->vdi);
+	if (!vdi)
+		return -1;
+	const char *sr = ref_is_null(a->sr) ? vdi->SR : a->sr;
+	struct VDI_row *made = vdi_make_copy(t, vdi, sr);
+	if (!made)
+		return -1;
+	{
+		DB_SCOPE(t);
+		if (vdi_record_copy(t, a->vdi, made, &a->result) < 0 || operation_end(t) < 0 ||
+		    db_commit(t) < 0)
+			return -1;
+	}
+	storage_refresh(t, sr, (const char *[]){ a->result, NULL });
+	log_line(t, "disk copied vdi=%s", vdi->uuid);
+	return 0;
+}

@@ -1,0 +1,195 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Disks by themselves: snapshots, clones and copies of one, of halted, running and no VMs."""
+import json, os, subprocess, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+MIB = 1 << 20
+
+
+def put(d, disk, content):
+    path = os.path.join(d.state, 'in')
+    with open(path, 'wb') as f:
+        f.write(content)
+    d.xe('vdi-import', uuid=disk, filename=path)
+
+
+def content(d, disk):
+    path = os.path.join(d.state, 'out')
+    if os.path.exists(path):
+        os.unlink(path)
+    d.xe('vdi-export', uuid=disk, filename=path)
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def place(d, disk):
+    return d.get('vdi', disk, 'location')
+
+
+def image(d, disk, folder='sr'):
+    """What qemu-img says of the disk's volume."""
+    path = os.path.join(d.state, folder, place(d, disk) + '.qcow2')
+    return json.loads(subprocess.run(['qemu-img', 'info', '-U', '--output=json', path], check=True,
+                                     capture_output=True).stdout)
+
+
+def stands_on(d, disk):
+    return image(d, disk).get('backing-filename', '').replace('.qcow2', '')
+
+
+def chain(d, vm, device='disk-0'):
+    """What the fake VM has open for the disk, without the v of a node's name."""
+    with open(os.path.join(d.state, 'run', vm, 'fake.json')) as f:
+        return [node[1:] for node in json.load(f)['chains'][device]]
+
+
+def allowed(d, disk):
+    return d.get('vdi', disk, 'allowed-operations').split('; ')
+
+
+def test_snapshot_of_a_disk():
+    with Daemon('fake') as d:
+        disk = d.vdi('1MiB', 'mine')
+        d.xe('vdi-param-set', 'other-config:a=b', uuid=disk)
+        put(d, disk, b'before')
+        below = place(d, disk)
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        for name, value in (('is-a-snapshot', 'true'), ('snapshot-of', disk), ('name-label', 'mine'),
+                            ('managed', 'true'), ('location', below), ('other-config', 'a: b')):
+            assert d.get('vdi', snap, name) == value, name
+        assert d.get('vdi', disk, 'snapshots') == snap
+        assert d.get('vdi', disk, 'is-a-snapshot') == 'false'
+        assert d.get('vdi', snap, 'snapshot-time') != d.get('vdi', disk, 'snapshot-time')
+        assert stands_on(d, disk) == below
+        put(d, disk, b'after!')
+        assert content(d, snap)[:6] == b'before' and content(d, disk)[:6] == b'after!'
+        d.fails('vdi-import', uuid=snap, filename=os.path.join(d.state, 'in'), says='VDI_READONLY')
+
+        second = d.xe('vdi-snapshot', uuid=snap)            # of a snapshot: a layer over it
+        assert stands_on(d, second) == below and d.get('vdi', second, 'snapshot-of') == snap
+        assert content(d, second)[:6] == b'before'
+        d.check()
+        for v in (second, snap, disk):
+            d.xe('vdi-destroy', uuid=v)
+        assert d.volumes() == []
+        d.check()
+
+
+def test_clone_of_a_disk():
+    with Daemon('fake') as d:
+        disk = d.vdi('1MiB', 'mine')
+        put(d, disk, b'before')
+        below = place(d, disk)
+        clone = d.xe('vdi-clone', uuid=disk, new_name_label='other', new_name_description='told')
+        assert d.get('vdi', clone, 'name-label') == 'other'
+        assert d.get('vdi', clone, 'name-description') == 'told'
+        assert d.get('vdi', clone, 'is-a-snapshot') == 'false'
+        assert stands_on(d, clone) == below and stands_on(d, disk) == below
+        assert d.list('vdi', location=below, managed='false'), 'what both stand on is hidden'
+        put(d, clone, b'clone!')
+        put(d, disk, b'after!')
+        assert content(d, clone)[:6] == b'clone!' and content(d, disk)[:6] == b'after!'
+        base, = d.list('vdi', managed='false')
+        d.fails('vdi-clone', uuid=base, says='layer below others')
+        assert allowed(d, base) == ['']
+
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        there = place(d, disk)
+        of_snap = d.xe('vdi-clone', uuid=snap)
+        assert d.get('vdi', of_snap, 'name-label') == 'mine'
+        assert place(d, disk) == there, 'a snapshot is frozen already: its disk needs no new layer'
+        assert d.get('vdi', of_snap, 'snapshot-of') == '<not in database>'
+        put(d, of_snap, b'third!')
+        assert content(d, snap)[:6] == b'after!'
+        d.check()
+        for v in (clone, of_snap, snap, disk):
+            d.xe('vdi-destroy', uuid=v)
+        assert d.volumes() == []
+
+
+def test_copy_of_a_disk():
+    with Daemon('fake') as d:
+        folder = os.path.join(d.state, 'second')
+        os.mkdir(folder)
+        sr = d.xe('sr-create', 'type=file', f'device-config:location={folder}', name_label='second')
+        disk = d.vdi('1MiB', 'mine')
+        put(d, disk, b'before')
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        put(d, disk, b'after!')
+        here, there = d.xe('vdi-copy', uuid=disk), d.xe('vdi-copy', uuid=snap, sr_uuid=sr)
+        assert d.get('vdi', there, 'sr-uuid') == sr and d.get('vdi', here, 'sr-uuid') == d.get('vdi', disk, 'sr-uuid')
+        assert stands_on(d, here) == '' and 'backing-filename' not in image(d, there, 'second')
+        assert d.get('vdi', there, 'is-a-snapshot') == 'false'
+        d.xe('vdi-destroy', uuid=disk)
+        d.xe('vdi-destroy', uuid=snap)
+        assert content(d, here)[:6] == b'after!' and content(d, there)[:6] == b'before'
+        isos = d.isos(a=b'x' * 4096)
+        d.fails('vdi-copy', uuid=here, sr_uuid=isos, says='CD images')
+        d.fails('vdi-copy', uuid=here, into_vdi_uuid=there, says='into_vdi')
+        d.check()
+
+
+def test_a_running_vm():
+    """The guest goes on with the overlay, and its other disks are left alone."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=2, size='1MiB')
+        disks = d.disks(vm)
+        d.xe('vm-start', uuid=vm)
+        below, other = place(d, disks['0']), place(d, disks['1'])
+        snap = d.xe('vdi-snapshot', uuid=disks['0'])
+        assert place(d, snap) == below and chain(d, vm) == [below, place(d, disks['0'])]
+        assert chain(d, vm, 'disk-1') == [other] == [place(d, disks['1'])]
+        middle = place(d, disks['0'])
+        clone = d.xe('vdi-clone', uuid=disks['0'])
+        assert stands_on(d, clone) == middle and chain(d, vm) == [below, middle, place(d, disks['0'])]
+        d.xe('vm-pause', uuid=vm)
+        d.xe('vdi-snapshot', uuid=disks['0'])
+        assert d.get('vm', vm, 'power-state') == 'paused'
+        d.fails('vdi-copy', uuid=disks['0'], says='in use')
+        d.fails('vdi-destroy', uuid=disks['0'], says='in use')
+        d.xe('vdi-copy', uuid=snap)
+        d.check()
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vm-start', uuid=vm)
+        assert chain(d, vm)[-1] == place(d, disks['0'])
+
+
+def test_what_is_allowed():
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1)
+        disk = d.disks(vm)['0']
+        assert allowed(d, disk)[:3] == ['snapshot', 'clone', 'copy'] and 'destroy' in allowed(d, disk)
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        assert allowed(d, snap) == ['snapshot', 'clone', 'copy', 'destroy']
+        d.xe('vm-start', uuid=vm)
+        assert allowed(d, disk)[:2] == ['snapshot', 'clone']
+        assert 'destroy' not in allowed(d, disk) and 'copy' not in allowed(d, disk)
+        shared = d.xe('vdi-create', 'sharable=true', sr_uuid=d.sr(), name_label='s', virtual_size='1MiB')
+        assert 'snapshot' not in allowed(d, shared) and 'copy' in allowed(d, shared)
+        d.fails('vdi-snapshot', uuid=shared, says='sharable')
+        d.fails('vdi-clone', uuid=shared, says='sharable')
+        d.xe('vm-param-set', 'blocked-operations:snapshot=no', uuid=vm)
+        d.fails('vdi-snapshot', uuid=disk, says='blocked')
+        d.check()
+
+
+def test_faults():
+    """The VMM refuses: nothing has happened."""
+    for call in ('prepare', 'switch_disks'):
+        with Daemon('fake') as d:
+            vm = d.vm(disks=1)
+            disk = d.disks(vm)['0']
+            d.xe('vm-start', uuid=vm)
+            before = place(d, disk), d.volumes()
+            for command in ('vdi-snapshot', 'vdi-clone'):
+                d.restart(env={'STILLFRAME_FAKE': f'fail={call}'})
+                d.fails(command, uuid=disk, says='made to fail')
+                assert (place(d, disk), d.volumes()) == before
+                assert chain(d, vm) == [before[0]]
+                d.restart()
+                d.check()
+
+
+main(globals())
