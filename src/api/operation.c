@@ -234,7 +234,7 @@ bool vdi_is_free(const struct VDI_row *vdi, enum vdi_operations op)
 /* ---- disks by themselves ---- */
 
 /* Who may have the disk attached meanwhile. */
-enum beside { NOBODY, READERS, WRITERS };
+enum beside { NOBODY, READERS, ONE_WRITER, WRITERS };
 
 static const struct vdi_op_row {
 	enum vdi_operations op;
@@ -244,6 +244,8 @@ static const struct vdi_op_row {
 	{ vdi_operations_snapshot, WRITERS, true, false },
 	{ vdi_operations_clone, WRITERS, true, false },
 	{ vdi_operations_copy, READERS, true, true },
+	{ vdi_operations_resize, NOBODY, false, true },
+	{ vdi_operations_resize_online, ONE_WRITER, false, true },
 	{ vdi_operations_destroy, NOBODY, true, true },
 };
 
@@ -255,20 +257,24 @@ static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
 	return NULL;
 }
 
+/* An attached drive. */
 static bool disturbs(const struct VBD_row *vbd, const struct VDI_row *vdi, enum beside may)
 {
 	bool writes = vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot;
-	return vbd->currently_attached && (may == NOBODY || (may == READERS && writes));
+	return may == NOBODY || (may == READERS && writes) || (may == ONE_WRITER && !writes);
 }
 
 /* A UEFI store belongs to its VM, which has it without a drive. */
 static int check_users(struct task *t, const struct VDI_row *vdi, const struct vdi_op_row *row)
 {
 	const char *ref = vdi->row.ref, *text = enum_text("vdi_operations", (int)row->op);
-	DB_EACH (t, VBD, vbd, "VDI", ref)
-		if (disturbs(vbd, vdi, row->beside))
+	int users = 0;
+	DB_EACH (t, VBD, vbd, "VDI", ref) {
+		users += vbd->currently_attached;
+		if (vbd->currently_attached && disturbs(vbd, vdi, row->beside))
 			return fail(t, VDI_IN_USE, ref, text);
-	if (*db_find(t, &class_VM, "NVRAM_VDI", ref))
+	}
+	if ((users > 1 && row->beside == ONE_WRITER) || *db_find(t, &class_VM, "NVRAM_VDI", ref))
 		return fail(t, VDI_IN_USE, ref, text);
 	/* Nothing that goes beside others harms, or is harmed by, what others do with a snapshot. */
 	if (!(vdi->is_a_snapshot && row->beside != NOBODY) && !vdi_is_free(vdi, row->op))

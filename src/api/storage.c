@@ -185,6 +185,23 @@ static int write_size(struct task *t, const char *ref, const struct volume *v)
 	return db_commit(t);
 }
 
+int storage_settle_size(struct task *t, const char *ref)
+{
+	struct VDI_row *vdi = db_seek(t, VDI, ref);
+	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
+	struct volume v;
+	if (!vdi)
+		return 0;
+	if (!sr)
+		return -1;
+	if (sr->layout->stat(t, sr, vdi->location, &v) == 0)
+		return write_size(t, ref, &v);
+	if (t->code != VDI_MISSING)
+		return -1;
+	task_forgive(t);
+	return 0;
+}
+
 static int write_sums(struct task *t, const char *sr_ref, uint64_t total)
 {
 	DB_SCOPE(t);

@@ -40,6 +40,8 @@ int storage_release(struct task *, const struct VDI_row *from, const char *volum
 /* In a transaction: a hidden row for the volume below. */
 int storage_hide(struct task *, const struct VDI_row *from, const char *volume, const char *parent);
 
+/* The disk's row says how large its volume is, as the storage tells; nothing when either is gone. */
+int storage_settle_size(struct task *, const char *vdi);
 /* Asks the storage how large the volumes are, and writes the sums to the SR's row; no error is
  * raised when it cannot be asked.  vdis: refs, NULL ended. */
 void storage_refresh(struct task *, const char *sr_ref, const char *const *vdis);

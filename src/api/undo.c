@@ -57,6 +57,11 @@ int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
 	return journal_add(t, "MEDIUM_SETTLE", vbd, vdi, NULL);
 }
 
+int undo_size_settle(struct task *t, const char *vm, const char *vdi)
+{
+	return journal_add(t, "SIZE_SETTLE", vm, vdi, NULL);
+}
+
 int undo_bridge_remove(struct task *t, const char *bridge, const char *network)
 {
 	return journal_add(t, "BRIDGE_REMOVE", bridge, network, NULL);
@@ -208,6 +213,20 @@ static int medium_settle(struct task *t, args a, const char *op)
 {
 	(void)op;
 	return cd_settle(t, a[0], a[1]);
+}
+
+/* A VM does one thing after the other: when it answers, it has ended what it was told before. */
+static int size_settle(struct task *t, args a, const char *op)
+{
+	(void)op;
+	enum vmm_status unused;
+	struct vmm *vmm = *a[0] ? guest_get(t, a[0]) : NULL;
+	if (vmm && settings.vmm->status(t, vmm, &unused) < 0) {
+		if (!guest_ends(t, a[0]))
+			return -1;
+		task_forgive(t);
+	}
+	return storage_settle_size(t, a[1]);
 }
 
 static const struct verb {

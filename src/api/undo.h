@@ -38,6 +38,9 @@ int undo_sr_detach(struct task *, const char *sr);
 
 /* The disc is about to go into the drive, or out of it: asks the VM, and the drive's row says what is. */
 int undo_medium_settle(struct task *, const char *vbd, const char *vdi);
+/* The disk is about to grow, in the VM (ref) that has it, or "": when that is through with it, the row says
+ * what the volume has. */
+int undo_size_settle(struct task *, const char *vm, const char *vdi);
 /* A deed to come: removes the bridge of a network (its uuid) that is deleted. */
 int undo_bridge_remove(struct task *, const char *bridge, const char *network);
 

@@ -4,8 +4,8 @@
 
 #include "api/record.h"
 
-static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_export,
-	vdi_import;
+static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_resize,
+	vdi_export, vdi_import;
 
 const struct command commands_vdi[] = {
 	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
@@ -22,6 +22,10 @@ const struct command commands_vdi[] = {
 	{ "vdi-copy", vdi_copy, 0, "uuid", "sr-uuid,base-vdi-uuid,into-vdi-uuid",
 	  "Makes a full copy of a disk, in the SR that sr-uuid names or where the disk is; prints "
 	  "its uuid." },
+	{ "vdi-resize", vdi_resize, 0, "uuid,disk-size", "online",
+	  "Makes a disk larger, also while a guest has it; disk-size is in bytes, or with KiB, "
+	  "MiB, "
+	  "GiB, TiB." },
 	{ "vdi-export", vdi_export, 0, "uuid,filename", "format,progress",
 	  "Writes the contents of a disk to a file; an empty filename is standard output." },
 	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
@@ -119,6 +123,15 @@ static int vdi_copy(struct cli *c)
 	if (!a.sr || !a.base_vdi || !a.into_vdi || cli_call(c, VDI_copy, &a) < 0)
 		return -1;
 	return cli_uuid(c, &class_VDI, a.result);
+}
+
+static int vdi_resize(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	struct VDI_resize a = { .vdi = vdi ? vdi->row.ref : NULL_REF };
+	if (!vdi || cli_size(c, "disk-size", &a.size) < 0)
+		return -1;
+	return cli_call(c, VDI_resize, &a);
 }
 
 /* ---- in and out ---- */

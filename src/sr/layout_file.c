@@ -215,11 +215,19 @@ static const struct {
 	{ "Disk quota exceeded", EDQUOT },
 };
 
-static int create_failed(struct task *t, const struct run *r)
+/* True: that was it, and the task says so. */
+static bool is_full(struct task *t, const struct run *r)
 {
 	for (size_t i = 0; i < COUNT(full); i++)
 		if (strstr(r->ret_err, full[i].text))
-			return task_fail_errno(t, full[i].err, "qemu-img");
+			return task_fail_errno(t, full[i].err, "qemu-img") < 0;
+	return false;
+}
+
+static int create_failed(struct task *t, const struct run *r)
+{
+	if (is_full(t, r))
+		return -1;
 	const char *why =
 		r->ret_status == 127 && !*r->ret_err ? "qemu-img is not installed" : r->ret_err;
 	return fail(t, SR_BACKEND_FAILURE_78, "",
@@ -261,19 +269,6 @@ static int write_durable(struct task *t, const struct sr *sr, int dir, const cha
 	return fsync(fd) < 0 ? task_fail_errno(t, errno, unfinished) : 0;
 }
 
-/* Sizes are kept to the sector, so that a disk that was imported is exported with as many bytes;
- * what is between sectors is rounded up, as no disk could show it. */
-static int check_size(struct task *t, uint64_t *size)
-{
-	if (*size == 0 || *size > HEADER_SIZE_MAX)
-		return fail(t, SR_BACKEND_FAILURE_79, "",
-			    str(t, "VDI Invalid size [opterr=%llu bytes: must be 1 to %llu]",
-				(unsigned long long)*size, (unsigned long long)HEADER_SIZE_MAX),
-			    "");
-	*size = (*size + 511) / 512 * 512;
-	return 0;
-}
-
 static int check_new(struct task *t, const struct sr *sr, int dir, const char *id,
 		     const char *parent)
 {
@@ -290,7 +285,7 @@ static int create(struct task *t, const struct sr *sr, const char *id, const cha
 		  uint64_t size)
 {
 	FD_SCOPE int dir = dir_open(t, sr);
-	if (dir < 0 || check_size(t, &size) < 0 || check_new(t, sr, dir, id, parent) < 0)
+	if (dir < 0 || sr_round_size(t, &size) < 0 || check_new(t, sr, dir, id, parent) < 0)
 		return -1;
 	const char *unfinished = str(t, "%s" UNFINISHED, id), *name = volume_file(t, id);
 	if (write_durable(t, sr, dir, unfinished, parent, size) < 0) {
@@ -389,6 +384,43 @@ static int blockdev(struct task *t, const struct sr *sr, const char *id, bool wr
 	return 0;
 }
 
+/* ---- growing ---- */
+
+static int resize_failed(struct task *t, const struct run *r)
+{
+	if (is_full(t, r))
+		return -1;
+	return fail(t, SR_BACKEND_FAILURE_110, "",
+		    str(t, "VDI resize failed [opterr=%.2000s]", r->ret_err), "");
+}
+
+/* The layers below are left out: they end where the volume did, and have nothing to show behind that. */
+static int grow_image(struct task *t, const struct sr *sr, const struct volume *v, uint64_t size)
+{
+	json_t *alone = json_own(t, layer(t, sr, v, true));
+	json_object_set_new(alone, "backing", json_null());
+	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q",
+					  str(t, "json:%s", json_text(t, alone)),
+					  str(t, "%llu", (unsigned long long)size)),
+			 .in = -1,
+			 .out = -1,
+			 .timeout_ms = CREATE_MS };
+	if (run(t, &r) < 0)
+		return -1;
+	return r.ret_status ? resize_failed(t, &r) : 0;
+}
+
+static int resize(struct task *t, const struct sr *sr, const char *id, uint64_t size)
+{
+	struct volume v, below = { 0 };
+	if (sr_round_size(t, &size) < 0 || volume_stat(t, sr, id, &v) < 0 ||
+	    (*v.parent && volume_stat(t, sr, v.parent, &below) < 0))
+		return -1;
+	if (below.virtual_size > v.virtual_size)
+		return unavailable(t, id, "it is smaller than what it is a layer over");
+	return grow_image(t, sr, &v, size) < 0 ? -1 : sync_volume(t, sr, id);
+}
+
 const struct layout layout_file = {
 	.scan = scan,
 	.stat = volume_stat,
@@ -397,5 +429,6 @@ const struct layout layout_file = {
 	.remove = remove_volume,
 	.blockdev = blockdev,
 	.sync = sync_volume,
+	.resize = resize,
 	.tidy = tidy,
 };

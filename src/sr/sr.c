@@ -7,6 +7,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "sr/attach_local.h"
+#include "sr/header.h"
 #include "sr/layout_file.h"
 #include "sr/layout_iso.h"
 
@@ -98,4 +99,15 @@ const char *volume_node_named(const void *ctx, const struct sr *sr, const char *
 	for (int i = 0; i < 12; i++)
 		node = talloc_asprintf_append(node, "%02x", hash[i]);
 	return node;
+}
+
+int sr_round_size(struct task *t, uint64_t *size)
+{
+	if (*size == 0 || *size > HEADER_SIZE_MAX)
+		return fail(t, SR_BACKEND_FAILURE_79, "",
+			    str(t, "VDI Invalid size [opterr=%llu bytes: must be 1 to %llu]",
+				(unsigned long long)*size, (unsigned long long)HEADER_SIZE_MAX),
+			    "");
+	*size = (*size + 511) / 512 * 512;
+	return 0;
 }

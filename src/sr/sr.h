@@ -80,6 +80,9 @@ struct layout {
 	/* Optional.  Pushes what QEMU has written to the volume's file out to the disk, from this
 	 * process, so that nothing is left to flush inside a snapshot's pause. */
 	int (*sync)(struct task *, const struct sr *, const char *id);
+	/* Optional.  Makes a volume larger that is open nowhere and has no layer over it; what is new reads as
+	 * zeros, and takes no room.  Durable.  Whatever happens, it has the old size or the new one. */
+	int (*resize)(struct task *, const struct sr *, const char *id, uint64_t size);
 	/* Optional.  Removes what a create that was killed half-way left behind.  Called by
 	 * sr_open(), when nothing else works on the SR. */
 	int (*tidy)(struct task *, const struct sr *);
@@ -101,6 +104,10 @@ struct sr *sr_open(struct task *, const char *type, const char *uuid, const stru
 		   bool create);
 /* Nothing is looked for, nor changed, in a place that is somebody else's. */
 int sr_destroy(struct task *, const char *type, struct sr *);
+
+/* What a volume for so many bytes has: rounded up to the sector, as no disk could show what is between
+ * two.  SR_BACKEND_FAILURE_79: none can have so many. */
+int sr_round_size(struct task *, uint64_t *size);
 
 /* 24 hex digits. */
 char *volume_id_new(const void *ctx);

@@ -345,6 +345,13 @@ int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switc
 	return 0;
 }
 
+int disks_resize(struct task *t, struct qmp *q, const json_t *layers, uint64_t size)
+{
+	json_t *a = json_pack("{s:s, s:I}", "node-name", disks_top_node(t, layers), "size",
+			      (json_int_t)size);
+	return qmp_do(t, q, "block_resize", a);
+}
+
 int disks_forget(struct task *t, struct qmp *q, const char *node)
 {
 	struct task *try = aside(t);

@@ -16,6 +16,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct args;
 struct qmp;
@@ -38,6 +39,7 @@ int disks_settle(struct task *, struct qmp *);
 int disks_prepare(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch *,
 		 double *ret_pause_ms);
+int disks_resize(struct task *, struct qmp *, const json_t *layers, uint64_t size);
 int disks_forget(struct task *, struct qmp *, const char *node);
 /* Opens the layers in a running QEMU, those that it has open already but for, lowest first; all or none. */
 int disks_open(struct task *, struct qmp *, const json_t *layers, bool read_only);

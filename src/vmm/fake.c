@@ -26,6 +26,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/tpm.h"
@@ -350,6 +351,28 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return 0;
 }
 
+/* Grows the image, as QEMU would: it is the one thing that is asked of the file. */
+static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t size)
+{
+	const json_t *layer = json_array_get(layers, json_array_size(layers) - 1);
+	const char *node = json_string_value(json_object_get(layer, "node-name"));
+	const char *file =
+		json_string_value(json_object_get(json_object_get(layer, "file"), "filename"));
+	const char *bytes = str(t, "%llu", (unsigned long long)size);
+	json_t *state = enter(t, vm->dir, "resize", str(t, "node=%s size=%s", node, bytes)) < 0
+				? NULL
+				: load(t, vm->dir);
+	if (!state)
+		return -1;
+	if (!in_use(state, node))
+		return fail(t, INTERNAL_ERROR, str(t, "fake resize: %s is not open", node));
+	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", "qcow2", file, bytes),
+			 .in = -1,
+			 .out = -1,
+			 .timeout_ms = HANG_MS };
+	return file ? run_ok(t, &r) : 0;
+}
+
 static int drop(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
 {
 	(void)n;
@@ -517,6 +540,7 @@ const struct vmm_driver vmm_fake = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.resize = resize,
 	.forget = forget,
 	.top = top,
 	.plug_disk = plug_disk,

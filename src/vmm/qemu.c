@@ -386,6 +386,11 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return disks_switch(t, vm->qmp, n, s, ret_pause_ms);
 }
 
+static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t size)
+{
+	return disks_resize(t, vm->qmp, layers, size);
+}
+
 static int forget(struct task *t, struct vmm *vm, const char *node)
 {
 	return disks_forget(t, vm->qmp, node);
@@ -503,6 +508,7 @@ const struct vmm_driver vmm_qemu = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.resize = resize,
 	.forget = forget,
 	.top = top,
 	.plug_disk = do_plug_disk,

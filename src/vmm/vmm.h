@@ -136,6 +136,10 @@ struct vmm_driver {
 			    double *ret_pause_ms);
 	/* Closes a node that no disk uses; one that is not open is no error. */
 	int (*forget)(struct task *, struct vmm *, const char *node);
+	/* The disk that the guest writes, whose layers these are as they were opened, gets larger, and the guest
+	 * is told.  After a failure the image has the old size or the new one; when a later call is answered
+	 * it stays so. */
+	int (*resize)(struct task *, struct vmm *, const json_t *layers, uint64_t size);
 	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
 

@@ -175,6 +175,74 @@ def test_what_is_allowed():
         d.check()
 
 
+def size(d, disk):
+    """As the row, and as the volume says."""
+    said, has = int(d.get('vdi', disk, 'virtual-size')), image(d, disk)['virtual-size']
+    assert said == has, f'the row says {said}, the volume has {has}'
+    return said
+
+
+def test_resize():
+    with Daemon('fake') as d:
+        disk = d.vdi('1MiB')
+        put(d, disk, b'x' * MIB)
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        d.xe('vdi-resize', uuid=disk, disk_size='3MiB')
+        assert size(d, disk) == 3 * MIB and size(d, snap) == MIB
+        assert content(d, disk) == b'x' * MIB + bytes(2 * MIB)
+        d.fails('vdi-resize', uuid=disk, disk_size='2MiB', says='shrinking not allowed')
+        d.fails('vdi-resize', uuid=disk, disk_size='65TiB', says='Invalid size')
+        d.fails('vdi-resize', uuid=disk, disk_size='-1', says='size')
+        d.fails('vdi-resize', uuid=snap, disk_size='3MiB', says='is a snapshot')
+        d.xe('vdi-resize', uuid=disk, disk_size='3MiB')
+        d.xe('vdi-resize', uuid=disk, disk_size=str(4 * MIB + 1))
+        assert size(d, disk) == 4 * MIB + 512, 'up to the sector'
+        clone = d.xe('vdi-clone', uuid=disk)
+        base, = d.list('vdi', managed='false')
+        d.fails('vdi-resize', uuid=base, disk_size='8MiB', says='layer below')
+        d.xe('vdi-resize', uuid=clone, disk_size='1TiB')
+        assert size(d, clone) == 1 << 40 and size(d, disk) == 4 * MIB + 512
+        assert int(d.get('vdi', clone, 'physical-utilisation')) < 2 * MIB, 'growth is sparse'
+        isos = d.isos(a=b'x' * 4096)
+        d.fails('vdi-resize', uuid=d.list('vdi', sr_uuid=isos)[0], disk_size='1MiB')
+        d.check()
+
+
+def test_resize_of_a_running_vm():
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1, size='1MiB')
+        disk = d.disks(vm)['0']
+        assert 'resize' in allowed(d, disk)
+        d.xe('vm-start', uuid=vm)
+        assert 'resize_online' in allowed(d, disk) and 'resize' not in allowed(d, disk)
+        d.xe('vdi-resize', 'online=true', uuid=disk, disk_size='2MiB')
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        d.xe('vdi-resize', uuid=disk, disk_size='3MiB')
+        assert size(d, disk) == 3 * MIB and size(d, snap) == 2 * MIB
+        assert f'fake resize vm={vm} node=v{place(d, disk)} size={3 * MIB}' in d.log()
+        d.restart(env={'STILLFRAME_FAKE': 'fail=resize'})
+        d.fails('vdi-resize', uuid=disk, disk_size='4MiB', says='made to fail')
+        assert size(d, disk) == 3 * MIB
+        d.check()
+        d.restart()
+
+        # It is the snapshot's size again, and grows anew; what two have open does not.
+        whole = d.snapshot(vm)
+        d.xe('vdi-resize', uuid=disk, disk_size='5MiB')
+        d.xe('snapshot-revert', uuid=whole)
+        assert size(d, disk) == 3 * MIB
+        shared = d.xe('vdi-create', 'sharable=true', sr_uuid=d.sr(), name_label='s', virtual_size='1MiB')
+        other = d.vm('other')
+        for v in (vm, other):
+            d.xe('vbd-create', vm_uuid=v, vdi_uuid=shared, device=5)
+            d.xe('vm-start', uuid=v)
+        d.fails('vdi-resize', uuid=shared, disk_size='4MiB', says='in use')
+        d.xe('vm-shutdown', '--force', uuid=other)
+        d.xe('vdi-resize', uuid=shared, disk_size='4MiB')
+        assert size(d, shared) == 4 * MIB
+        d.check()
+
+
 def test_faults():
     """The VMM refuses: nothing has happened."""
     for call in ('prepare', 'switch_disks'):

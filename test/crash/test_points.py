@@ -132,6 +132,54 @@ def test_disks_by_themselves():
         assert top == 'v' + d.get('vdi', d.disks(running)['0'], 'location'), 'the row names what is written'
 
 
+def test_resize():
+    """Afterwards the row and the volume agree, whichever of the two sizes it is."""
+    with Daemon('fake') as d:
+        running, halted = d.vm(disks=1, size='1MiB'), d.vm(disks=1, size='1MiB')
+        d.xe('vm-start', uuid=running)
+        for vm, how in ((running, 'running'), (halted, 'halted')):
+            disk, sizes = d.disks(vm)['0'], []
+
+            def resize():
+                sizes.append((len(sizes) + 2) << 20)
+                d.xe('vdi-resize', uuid=disk, disk_size=sizes[-1])
+
+            def agrees(before, now):
+                said = int(d.get('vdi', disk, 'virtual-size'))
+                path = os.path.join(d.state, 'sr', d.get('vdi', disk, 'location') + '.qcow2')
+                with open(path, 'rb') as f:
+                    has = int.from_bytes(f.read(32)[24:], 'big')
+                assert said == has and said in [1 << 20, *sizes], (said, has, sizes)
+                return now == before
+            at_every_point(d, f'vdi-resize, {how}', resize, agrees, lambda: agrees(0, 0))
+            agrees(0, 0)
+            assert int(d.get('vdi', disk, 'virtual-size')) == sizes[-1]
+
+
+def test_a_disk_of_a_running_guest():
+    """The same with a real QEMU, and a guest that writes all the time."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, size='64MiB', start=False)
+        serial = d.boot(vm)
+        boot = serial.fields('status')['boot']
+        serial.ask('count start')
+        disk, sizes = d.disks(vm)['0'], [64 << 20]
+
+        def resize():
+            sizes.append(sizes[-1] + (1 << 20))
+            d.xe('vdi-resize', uuid=disk, disk_size=sizes[-1])
+
+        for command in ('vdi-snapshot', 'vdi-clone'):
+            at_every_point(d, f'{command}, a guest', lambda: d.xe(command, uuid=disk), more_vms(0, 1))
+        at_every_point(d, 'vdi-resize, a guest', resize,
+                       lambda before, now: now == before and int(d.get('vdi', disk, 'virtual-size')) in sizes)
+        said = int(d.get('vdi', disk, 'virtual-size'))
+        assert said == sizes[-1] == int(serial.ask('shell cat /sys/block/vda/size').replace('\\n', '')) * 512
+        status = serial.fields('status')
+        assert status['boot'] == boot and status['a.errors'] == '0'
+        d.check()
+
+
 def half_installed(before, now):
     """vm-install is several calls: between two of them the VM is still a template, without its disks."""
     return more_vms(1, 0)(before, now)

@@ -170,6 +170,29 @@ static void test_sizes(struct task *t, const struct sr *sr)
 	      failed(t, SR_BACKEND_FAILURE_79, "size"));
 }
 
+/* What was below the old end shows through, what is new reads as zeros, and takes no room. */
+static void test_resize(struct task *t, const struct sr *sr)
+{
+	struct volume v;
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	GOOD(sr->layout->create(t, sr, B, A, MIB));
+	GOOD(sr->layout->resize(t, sr, B, (uint64_t)3 << 40));
+	GOOD(sr->layout->stat(t, sr, B, &v));
+	CHECK(v.virtual_size == (uint64_t)3 << 40 && streq(v.parent, A));
+	CHECK(v.physical_size < 16 * MIB); /* a file system may reserve some */
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	CHECK(v.virtual_size == MIB);
+	GOOD(sr->layout->create(t, sr, C, B, MIB));
+	CHECK(sr->layout->resize(t, sr, C, 2 * MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_46, "smaller"));
+	CHECK(sr->layout->resize(t, sr, OTHER, MIB) < 0 && failed(t, VDI_MISSING, OTHER));
+	CHECK(sr->layout->resize(t, sr, A, ((uint64_t)64 << 40) + 1) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_79, "size"));
+	GOOD(sr->layout->remove(t, sr, C));
+	GOOD(sr->layout->remove(t, sr, B));
+	GOOD(sr->layout->remove(t, sr, A));
+}
+
 /* ---- what else lies there ---- */
 
 static void test_strangers(struct task *t, const struct sr *sr)
@@ -534,6 +557,7 @@ static void test_place(const char *name, const char *dir, bool direct, bool smal
 	} else {
 		test_volumes(t, sr);
 		test_sizes(t, sr);
+		test_resize(t, sr);
 		test_strangers(t, sr);
 		test_blockdev(t, sr);
 		test_content(t, sr);

@@ -118,6 +118,12 @@ static void pauses(struct task *t, struct vmm *vm, struct heard *h)
 	CHECK(d->reset(t, vm) == 0);
 }
 
+static void grows(struct task *t, struct vmm *vm)
+{
+	CHECK(d->resize(t, vm, layers(t, "a0", "a1"), 1 << 20) == 0);
+	fails(t, d->resize(t, vm, layers(t, "a1", "a2"), 1 << 20));
+}
+
 static void serial(struct task *t, struct vmm *vm)
 {
 	char text[64] = "";
@@ -157,6 +163,7 @@ int main(void)
 	switches(t, vm);
 	faults(t, vm);
 	pauses(t, vm, &h);
+	grows(t, vm);
 	serial(t, vm);
 	lives_on(t, vm, dir);
 

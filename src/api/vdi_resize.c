@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vdi_resize.c -- VDI.resize: a disk gets larger, also while a guest has it.
+ *
+ *     operation   disk busy with `resize`, or `resize_online`       undo OPERATION_END
+ *     grow        the layout, or the VM's QEMU for what it writes    undo SIZE_SETTLE
+ *     record      what the volume says; the journal's rows go
+ *
+ * Only a top layer grows.  A volume has its old size or its new one, never one between, and is asked
+ * which after whatever goes wrong: a row that says less than the volume has would make the next
+ * overlay too short for what the guest has written.  Disks never shrink: nobody knows what would
+ * be cut off. */
+#include "api/call.h"
+#include "api/guests.h"
+#include "api/operation.h"
+#include "api/settings.h"
+#include "api/storage.h"
+#include "api/undo.h"
+#include "base/crash.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+/* The VM that has the disk; NULL: none. */
+static struct VM_row *user_of(struct task *t, const char *vdi)
+{
+	DB_EACH (t, VBD, vbd, "VDI", vdi)
+		if (vbd->currently_attached)
+			return db_get(t, VM, vbd->VM);
+	return NULL;
+}
+
+static int check_size(struct task *t, const struct VDI_row *vdi, int64_t size)
+{
+	if (size >= vdi->virtual_size)
+		return 0;
+	return fail(t, SR_BACKEND_FAILURE_79, "",
+		    str(t,
+			"VDI Invalid size [opterr=shrinking not allowed: %lld bytes, it has %lld]",
+			(long long)size, (long long)vdi->virtual_size),
+		    "");
+}
+
+/* The mark keeps drives from being plugged and VMs from being started with the disk. */
+static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, struct VM_row **ret_vm)
+{
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	struct VM_row *vm = vdi ? user_of(t, ref) : NULL;
+	enum vdi_operations op = vm ? vdi_operations_resize_online : vdi_operations_resize;
+	if (!vdi || operation_check_vdi(t, vdi, op) < 0 || check_size(t, vdi, size) < 0)
+		return NULL;
+	vdi = operation_begin_vdi(t, ref, op);
+	if (!vdi || undo_size_settle(t, vm ? vm->row.ref : "", ref) < 0 || db_commit(t) < 0)
+		return NULL;
+	*ret_vm = vm;
+	return vdi;
+}
+
+static int grow_online(struct task *t, const struct sr *sr, const struct VDI_row *vdi,
+		       const struct VM_row *vm, uint64_t size)
+{
+	json_t *layers;
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_need(t, hold, vm);
+	int result = -1;
+	if (vmm && sr->layout->blockdev(t, sr, vdi->location, true, &layers) == 0)
+		result = settings.vmm->resize(t, vmm, layers, size);
+	if (result == 0 && sr->layout->sync)
+		result = sr->layout->sync(t, sr, vdi->location);
+	talloc_free(hold);
+	return result;
+}
+
+static int grow(struct task *t, const struct VDI_row *vdi, const struct VM_row *vm, uint64_t size)
+{
+	const struct sr *sr = storage_writable_sr(t, vdi->SR);
+	if (!sr || sr_round_size(t, &size) < 0)
+		return -1;
+	if (!sr->layout->resize)
+		return fail(t, SR_OPERATION_NOT_SUPPORTED, vdi->SR);
+	return vm ? grow_online(t, sr, vdi, vm, size)
+		  : sr->layout->resize(t, sr, vdi->location, size);
+}
+
+static int resize(struct task *t, const char *ref, int64_t size)
+{
+	struct VM_row *vm;
+	struct VDI_row *vdi = begin(t, ref, size, &vm);
+	if (!vdi)
+		return -1;
+	t->cancellable = false; /* it is a matter of moments */
+	if (size > vdi->virtual_size && grow(t, vdi, vm, (uint64_t)size) < 0)
+		return -1;
+	crash_point();
+	if (storage_settle_size(t, ref) < 0 || operation_end(t) < 0)
+		return -1;
+	storage_refresh(t, vdi->SR, (const char *[]){ ref, NULL });
+	log_line(t, "disk resized vdi=%s bytes=%lld", vdi->uuid, (long long)size);
+	return 0;
+}
+
+int VDI_resize(struct task *t, struct VDI_resize *a)
+{
+	return resize(t, a->vdi, a->size);
+}
+
+int VDI_resize_online(struct task *t, struct VDI_resize_online *a)
+{
+	return resize(t, a->vdi, a->size);
+}

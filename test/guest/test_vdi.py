@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Disks by themselves, of a real guest that writes them: a snapshot, a clone, and growing."""
+import json, os, struct, subprocess, sys, tempfile
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+MIB = 1 << 20
+
+
+def counter_of(d, vdi):
+    """The counter on the disk's file system, which a power cut would have left so."""
+    with tempfile.TemporaryDirectory(dir=d.state) as folder:
+        image, out = os.path.join(folder, 'i'), os.path.join(folder, 'c')
+        d.xe('vdi-export', uuid=vdi, filename=image)
+        assert subprocess.run(['/sbin/e2fsck', '-p', image], capture_output=True).returncode <= 1
+        subprocess.run(['/sbin/debugfs', '-R', f'dump /counter {out}', image], check=True,
+                       capture_output=True)
+        with open(out, 'rb') as f:
+            return struct.unpack('<Q', f.read(8))[0]
+
+
+def image(d, disk):
+    path = os.path.join(d.state, 'sr', d.get('vdi', disk, 'location') + '.qcow2')
+    return json.loads(subprocess.run(['qemu-img', 'info', '-U', '--output=json', path], check=True,
+                                     capture_output=True).stdout)
+
+
+def bytes_seen(s, name='vdb'):
+    return int(s.ask(f'shell cat /sys/block/{name}/size').replace('\\n', '')) * 512
+
+
+def test_snapshot_of_one_disk_while_it_is_written():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+        with d.boot(vm) as s:
+            disks = d.disks(vm)
+            other = d.get('vdi', disks['0'], 'location')
+            s.ask('count start')
+            made = []
+            for i in range(4):
+                low = s.counters()['b']
+                disk = d.xe('vdi-snapshot' if i % 2 else 'vdi-clone', uuid=disks['1'])
+                made.append((low, disk, s.counters()['b']))
+            assert d.get('vdi', disks['0'], 'location') == other
+            d.kill()                        # the guest goes on without us, and what it writes is kept
+            d.start()
+            s.ask('count stop')
+            last = s.counters()['b']
+            assert s.fields('status')['b.errors'] == '0'
+            s.ask('sync')
+            for low, disk, high in made:
+                found = counter_of(d, disk)
+                assert low <= found <= high, f'{found} is not from {low} to {high}'
+            s.ask('poweroff')
+        d.wait_state(vm, 'halted')
+        assert counter_of(d, disks['1']) >= last, 'a write was lost'
+        d.check()
+        with d.boot(vm) as s:
+            assert s.counters()['b'] >= last
+
+
+def test_growing_while_it_runs():
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+        with d.boot(vm) as s:
+            disk = d.disks(vm)['1']
+            assert bytes_seen(s) == 64 * MIB
+            wrote = s.fields('write b file 8')['sum']
+            snap = d.xe('vdi-snapshot', uuid=disk)
+            s.ask('count start')
+            d.xe('vdi-resize', 'online=true', uuid=disk, disk_size='160MiB')
+            s.ask('count stop')
+            end = time.time() + 20 * SLOW
+            while bytes_seen(s) != 160 * MIB:
+                assert time.time() < end, f'the guest sees {bytes_seen(s)} bytes'
+                time.sleep(0.2)
+            assert bytes_seen(s, 'vda') == 64 * MIB
+            assert image(d, disk)['virtual-size'] == 160 * MIB == int(d.get('vdi', disk, 'virtual-size'))
+            assert image(d, snap)['virtual-size'] == 64 * MIB
+            zeros = s.ask('shell dd if=/dev/vdb bs=1M skip=64 2>/dev/null | tr -d "\\\\000" | wc -c')
+            assert zeros.split('\\n')[0].strip() == '0', zeros
+            s.ask('shell echo behind the old end | dd of=/dev/vdb bs=1M seek=150 conv=notrunc,fsync 2>/dev/null')
+            assert s.fields('sum b file')['sum'] == wrote
+            d.fails('vdi-resize', uuid=disk, disk_size='100MiB', says='shrinking')
+            again = d.xe('vdi-snapshot', uuid=disk)         # of the new size, too
+            assert image(d, again)['virtual-size'] == image(d, disk)['virtual-size'] == 160 * MIB
+            assert s.fields('status')['b.errors'] == '0'
+        d.xe('vm-shutdown', uuid=vm)
+        d.xe('vdi-resize', uuid=disk, disk_size='200MiB')
+        with d.boot(vm) as s:
+            assert bytes_seen(s) == 200 * MIB
+            assert s.fields('sum b file')['sum'] == wrote
+            assert 'behind the old end' in s.ask('shell dd if=/dev/vdb bs=1M skip=150 count=1 2>/dev/null | head -c 18')
+        d.check()
+
+
+main(globals())
