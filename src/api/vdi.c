@@ -117,18 +117,26 @@ static int run_export(struct task *t, void *args)
 	return operation_end(t);
 }
 
+struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char *what)
+{
+	struct VDI_row *vdi = operation_begin_vdi(t, ref, vdi_operations_blocked);
+	if (!vdi || !storage_writable_sr(t, vdi->SR))
+		return NULL;
+	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
+		return fail_ptr(t, VDI_READONLY, ref);
+	DB_EACH (t, VBD, vbd, "VDI", ref)
+		if (vbd->currently_attached)
+			return fail_ptr(t, VDI_IN_USE, ref, what);
+	return vdi;
+}
+
 static int run_import(struct task *t, void *args)
 {
 	struct transfer *a = args;
-	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_blocked);
-	const struct sr *sr = vdi ? storage_writable_sr(t, vdi->SR) : NULL;
+	struct VDI_row *vdi = vdi_begin_overwrite(t, a->vdi, "import");
+	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
 	if (!sr)
 		return -1;
-	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
-		return fail(t, VDI_READONLY, a->vdi);
-	DB_EACH (t, VBD, vbd, "VDI", a->vdi)
-		if (vbd->currently_attached)
-			return fail(t, VDI_IN_USE, a->vdi, "import");
 	if (sr_import(t, sr, vdi->location, a->fd, a->length) < 0)
 		return -1;
 	storage_refresh(t, vdi->SR, (const char *[]){ a->vdi, NULL });

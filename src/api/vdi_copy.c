@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vdi_copy.c -- VDI.copy: a disk of its own, in any SR, with what another one shows. */
+/* vdi_copy.c -- VDI.copy: a disk of its own, in any SR, with what another one shows; or the same onto a
+ * disk that there is, whose content is undefined when that fails. */
 #include "api/call.h"
 #include "api/operation.h"
 #include "api/storage.h"
@@ -19,15 +20,12 @@ struct VDI_row *vdi_make_copy(struct task *t, const struct VDI_row *from, const 
 	return made;
 }
 
-/* Both are for what is sent from host to host in pieces. */
 static int check_whole(struct task *t, const struct VDI_copy *a)
 {
-	const char *why = "a copy is always of a whole disk, and a new one";
-	if (!ref_is_null(a->base_vdi))
-		return fail(t, VALUE_NOT_SUPPORTED, "base_vdi", a->base_vdi, why);
-	if (!ref_is_null(a->into_vdi))
-		return fail(t, VALUE_NOT_SUPPORTED, "into_vdi", a->into_vdi, why);
-	return 0;
+	if (ref_is_null(a->base_vdi))
+		return 0;
+	return fail(t, VALUE_NOT_SUPPORTED, "base_vdi", a->base_vdi,
+		    "a copy is always of a whole disk");
 }
 
 static struct VDI_row *begin(struct task *t, const char *ref)
@@ -40,6 +38,38 @@ static struct VDI_row *begin(struct task *t, const char *ref)
 	return vdi && db_commit(t) == 0 ? vdi : NULL;
 }
 
+static int copy_into(struct task *t, const struct VDI_row *vdi, const char *ref)
+{
+	struct VDI_row *into = vdi_begin_overwrite(t, ref, "copy");
+	const struct sr *from = into ? storage_sr(t, vdi->SR) : NULL;
+	const struct sr *to = from ? storage_sr(t, into->SR) : NULL;
+	if (!to)
+		return -1;
+	if (into->virtual_size < vdi->virtual_size)
+		return fail(t, VDI_TOO_SMALL, ref, str(t, "%lld", (long long)vdi->virtual_size));
+	if (sr_copy_over(t, from, vdi->location, to, into->location) < 0 || operation_end(t) < 0)
+		return -1;
+	storage_refresh(t, into->SR, (const char *[]){ ref, NULL });
+	log_line(t, "disk copied vdi=%s into=%s", vdi->uuid, into->uuid);
+	return 0;
+}
+
+static int copy_new(struct task *t, const struct VDI_row *vdi, const char *sr, const char **ret)
+{
+	struct VDI_row *made = vdi_make_copy(t, vdi, sr);
+	if (!made)
+		return -1;
+	{
+		DB_SCOPE(t);
+		if (vdi_record_copy(t, vdi->row.ref, made, ret) < 0 || operation_end(t) < 0 ||
+		    db_commit(t) < 0)
+			return -1;
+	}
+	storage_refresh(t, sr, (const char *[]){ *ret, NULL });
+	log_line(t, "disk copied vdi=%s", vdi->uuid);
+	return 0;
+}
+
 int VDI_copy(struct task *t, struct VDI_copy *a)
 {
 	if (check_whole(t, a) < 0 || storage_check_target(t, a->sr) < 0)
@@ -47,17 +77,10 @@ int VDI_copy(struct task *t, struct VDI_copy *a)
 	struct VDI_row *vdi = begin(t, a->vdi);
 	if (!vdi)
 		return -1;
-	const char *sr = ref_is_null(a->sr) ? vdi->SR : a->sr;
-	struct VDI_row *made = vdi_make_copy(t, vdi, sr);
-	if (!made)
+	if (ref_is_null(a->into_vdi))
+		return copy_new(t, vdi, ref_is_null(a->sr) ? vdi->SR : a->sr, &a->result);
+	if (copy_into(t, vdi, a->into_vdi) < 0)
 		return -1;
-	{
-		DB_SCOPE(t);
-		if (vdi_record_copy(t, a->vdi, made, &a->result) < 0 || operation_end(t) < 0 ||
-		    db_commit(t) < 0)
-			return -1;
-	}
-	storage_refresh(t, sr, (const char *[]){ a->result, NULL });
-	log_line(t, "disk copied vdi=%s", vdi->uuid);
+	a->result = a->into_vdi;
 	return 0;
 }

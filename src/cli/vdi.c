@@ -21,7 +21,7 @@ const struct command commands_vdi[] = {
 	  "Makes a disk that is a layer over what another holds now; prints its uuid." },
 	{ "vdi-copy", vdi_copy, 0, "uuid", "sr-uuid,base-vdi-uuid,into-vdi-uuid",
 	  "Makes a full copy of a disk, in the SR that sr-uuid names or where the disk is; prints "
-	  "its uuid." },
+	  "its uuid.  into-vdi-uuid names one that is written over instead." },
 	{ "vdi-resize", vdi_resize, 0, "uuid,disk-size", "online",
 	  "Makes a disk larger, also while a guest has it; disk-size is in bytes, or with KiB, "
 	  "MiB, "

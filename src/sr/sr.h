@@ -129,3 +129,7 @@ int sr_import(struct task *, const struct sr *, const char *id, int in, uint64_t
  * progress goes to the task.  After a failure the new volume's content is undefined. */
 int sr_copy(struct task *, const struct sr *from, const char *id, const struct sr *to,
 	    const char *new_id);
+/* The same onto a volume that has content already, or layers below it.  What it has behind the other's
+ * end stays. */
+int sr_copy_over(struct task *, const struct sr *from, const char *id, const struct sr *to,
+		 const char *old_id);

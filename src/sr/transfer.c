@@ -189,13 +189,16 @@ static int start_stream(struct task *t, struct transfer *x, const struct served 
 			    import ? 0 : 1);
 }
 
+/* over: what is a hole in the one has to be made one in the other. */
 static int start_copy(struct task *t, struct transfer *x, const struct served *from,
-		      const struct served *to)
+		      const struct served *to, bool over)
 {
-	return start_copier(t, x,
-			    RUN_ARGV("nbdcopy", "--flush", "--destination-is-zero", "--progress=3",
-				     "--", uri(t, x, from), uri(t, x, to)),
-			    3);
+	const char *source = uri(t, x, from), *target = uri(t, x, to);
+	const char *const *argv =
+		over ? RUN_ARGV("nbdcopy", "--flush", "--progress=3", "--", source, target)
+		     : RUN_ARGV("nbdcopy", "--flush", "--destination-is-zero", "--progress=3", "--",
+				source, target);
+	return start_copier(t, x, argv, 3);
 }
 
 /* Serves the volumes; errors are about the last one. */
@@ -439,17 +442,29 @@ int sr_import(struct task *t, const struct sr *sr, const char *id, int in, uint6
 	return sr->layout->sync ? sr->layout->sync(t, sr, id) : 0;
 }
 
-int sr_copy(struct task *t, const struct sr *from, const char *id, const struct sr *to,
-	    const char *new_id)
+static int copy(struct task *t, const struct sr *from, const char *id, const struct sr *to,
+		const char *new_id, bool over)
 {
 	struct transfer x;
 	struct served volumes[] = { { from, id, false, NULL }, { to, new_id, true, NULL } };
 	int result = transfer_open(t, &x, volumes, COUNT(volumes));
 	if (result == 0)
-		result = start_copy(t, &x, &volumes[0], &volumes[1]);
+		result = start_copy(t, &x, &volumes[0], &volumes[1], over);
 	if (result == 0)
 		result = follow(t, &x);
 	if (transfer_close(t, &x, result) < 0)
 		return -1;
 	return to->layout->sync ? to->layout->sync(t, to, new_id) : 0;
+}
+
+int sr_copy(struct task *t, const struct sr *from, const char *id, const struct sr *to,
+	    const char *new_id)
+{
+	return copy(t, from, id, to, new_id, false);
+}
+
+int sr_copy_over(struct task *t, const struct sr *from, const char *id, const struct sr *to,
+		 const char *old_id)
+{
+	return copy(t, from, id, to, old_id, true);
 }

@@ -127,7 +127,28 @@ def test_copy_of_a_disk():
         assert content(d, here)[:6] == b'after!' and content(d, there)[:6] == b'before'
         isos = d.isos(a=b'x' * 4096)
         d.fails('vdi-copy', uuid=here, sr_uuid=isos, says='CD images')
-        d.fails('vdi-copy', uuid=here, into_vdi_uuid=there, says='into_vdi')
+        d.fails('vdi-copy', uuid=here, base_vdi_uuid=there, says='base_vdi')
+        d.check()
+
+
+def test_copy_onto_a_disk():
+    """Zeros are written over too, also where they are holes; what is behind the end stays."""
+    with Daemon('fake') as d:
+        disk, onto, small = d.vdi('1MiB'), d.vdi('2MiB', 'onto'), d.vdi('512KiB')
+        put(d, disk, b'here')
+        put(d, onto, b'x' * (2 * MIB))
+        snap = d.xe('vdi-snapshot', uuid=onto)
+        assert d.xe('vdi-copy', uuid=disk, into_vdi_uuid=onto) == onto
+        assert content(d, onto) == b'here' + bytes(MIB - 4) + b'x' * MIB
+        assert content(d, snap) == b'x' * (2 * MIB), 'the layer below was written'
+        assert d.get('vdi', onto, 'name-label') == 'onto'
+        d.fails('vdi-copy', uuid=disk, into_vdi_uuid=snap, says='is a snapshot')
+        d.fails('vdi-copy', uuid=disk, into_vdi_uuid=small, says='smaller')
+        d.fails('vdi-copy', uuid=disk, into_vdi_uuid=disk, says='running')
+        vm = d.vm()
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=onto, device=0)
+        d.xe('vm-start', uuid=vm)
+        d.fails('vdi-copy', uuid=disk, into_vdi_uuid=onto, says='in use')
         d.check()
 
 

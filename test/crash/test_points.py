@@ -127,6 +127,9 @@ def test_disks_by_themselves():
             for command in ('vdi-snapshot', 'vdi-clone'):
                 at_every_point(d, f'{command}, {how}', lambda: d.xe(command, uuid=disk), more_vms(0, 1))
         at_every_point(d, 'vdi-copy', lambda: d.xe('vdi-copy', uuid=disk), more_vms(0, 1))
+        onto = d.vdi()
+        at_every_point(d, 'vdi-copy onto a disk', lambda: d.xe('vdi-copy', uuid=disk, into_vdi_uuid=onto),
+                       lambda before, now: now == before)
         with open(os.path.join(d.state, 'run', running, 'fake.json')) as f:
             top = json.load(f)['chains']['disk-0'][-1]
         assert top == 'v' + d.get('vdi', d.disks(running)['0'], 'location'), 'the row names what is written'
