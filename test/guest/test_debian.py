@@ -46,13 +46,14 @@ class Shell:
             if re.search(r'root@\S+:~# ', said):
                 return
             assert time.time() < end, 'no shell on the serial port:\n' + said[-2000:]
+            self.serial.drain()
             time.sleep(0.2)
 
     def run(self, command, status=0, timeout=COMMAND_S):
         """What the command prints, its lines stripped of blanks at the ends."""
         self.count += 1
         mark = f'done-{self.count}-'
-        self.serial.s.sendall(f'({command}) 2>&1 </dev/null; echo; echo "{mark}"$?\n'.encode())
+        self.serial.s.sendall(f'({command}) 2>&1 </dev/null; r=$?; echo; echo "{mark}$r"\n'.encode())
         lines = []
         while True:
             line = self.serial.line(timeout)
