@@ -128,11 +128,14 @@ def check_identity(d, vm, s):
     assert mac(d, vm) in s.run('cat /sys/class/net/*/address')
 
 
-def check_network(s):
-    """An address by DHCP, and somebody on the other side."""
-    s.until('ip -4 -o addr show scope global | grep -q inet')
+def check_network(s, name=None):
+    """An address by DHCP, and somebody on the other side; through the interface of that name.  Networks
+    without a bridge are alike, and a second interface may get no default route beside the first's."""
+    dev, interface = (f'dev {name}', f'-I {name}') if name else ('', '')
+    s.until(f'ip -4 -o addr show {dev} scope global | grep -q inet')
+    s.until('ip -4 route show default | grep -q via')       # a moment after the address
     gateway = s.run("ip -4 route show default | sed 's/.*via \\([^ ]*\\).*/\\1/;q'")
-    s.until(f'ping -c 1 -W 2 {gateway}')
+    s.until(f'ping -c 1 -W 2 {interface} {gateway}')
 
 
 def check_agent(d, vm):
@@ -234,10 +237,8 @@ def check_nic_plug(d, vm, s):
     assert d.get('vif', vif, 'currently-attached') == 'true'
     s.until(f'grep -q {d.get("vif", vif, "MAC")} /sys/class/net/*/address')
     name, = set(s.run('ls /sys/class/net').split()) - names
-    s.until(f'ip -4 -o addr show dev {name} | grep -q inet')
+    check_network(s, name)
     assert s.run(f'cat /sys/class/net/{name}/carrier') == '1'
-    gateway = s.run(f"ip -4 route show default dev {name} | sed 's/.*via \\([^ ]*\\).*/\\1/;q'")
-    s.until(f'ping -c 1 -W 2 -I {name} {gateway}')
     d.xe('vif-unplug', uuid=vif)
     assert d.get('vif', vif, 'currently-attached') == 'false'
     s.until(f'test ! -e /sys/class/net/{name}')
