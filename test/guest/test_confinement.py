@@ -59,22 +59,23 @@ def process_ids(pid):
     return [int(re.search(fr'^{k}:\s+(\d+)', status, re.M)[1]) for k in ('Uid', 'Gid')]
 
 
-def break_in(d, vm, victim):
-    """Starts the VM with a burglar for a QEMU; what the burglar found."""
+def break_in(d, vm, victim, place='qemu-system-x86_64', log='qemu.log'):
+    """Starts the VM with a burglar in the place of one of its programs; what the burglar found."""
     bin = os.path.join(d.state, 'bin')
     os.mkdir(bin, 0o755)
     state = d.state
-    paths = [f'{state}/{n}' for n in ('state.db', 'password', 'sr', 'run', f'run/{victim}')]
+    paths = [f'{state}/{n}' for n in ('state.db', 'password', 'sr', 'run', f'run/{victim}',
+                                       f'run/{victim}/tpm/state', f'run/{victim}/tpm/state/tpm2-00.permall')]
     paths += [f'{state}/sr/{f}' for f in d.volumes()]
     sockets = [f'{state}/run/{victim}/{s}.sock' for s in ('qmp', 'serial', 'agent')]
     text = BURGLAR.replace('PATHS', repr(paths)).replace('SOCKETS', repr(sockets))
-    program = os.path.join(bin, 'qemu-system-x86_64')
+    program = os.path.join(bin, place)
     with open(program, 'w') as f:
         f.write(text.replace('PID', str(d.guests()[victim])))
     os.chmod(program, 0o755)
     d.restart(env={'PATH': bin + ':' + os.environ['PATH']})
     d.fails('vm-start', uuid=vm)
-    said = open(f'{state}/run/{vm}/qemu.log').read()
+    said = open(f'{state}/run/{vm}/{log}').read()
     assert 'BURGLAR ' in said, said
     return json.loads(said.split('BURGLAR ')[1])
 
@@ -98,6 +99,22 @@ def test_a_program_in_qemus_place():
         uid, gid = process_ids(d.guests()[victim])
         assert uid and uid != found['uid'] and gid != found['gid'], found
         assert d.state_of(victim) == 'running'
+
+
+def test_a_program_in_the_tpms_place():
+    """It has one folder, and the socket to its QEMU."""
+    need_root()
+    with Daemon() as d:
+        victim = guest_vm(d, 'victim', disks=1, start=False)
+        d.xe('vtpm-create', vm_uuid=victim)
+        burgled = d.xe('vm-clone', uuid=victim, new_name_label='sibling')
+        d.boot(victim).close()
+        assert os.path.exists(f'{d.state}/run/{victim}/tpm/state/tpm2-00.permall')
+        found = break_in(d, burgled, victim, 'swtpm', 'tpm/qemu.log')
+        assert not found['got'], found['got']
+        assert not found['mine'] and not found['frozen'] and not found['leaked'], found
+        uid, gid = process_ids(d.guests()[victim])
+        assert uid and 0 != found['uid'] != uid and 0 != found['gid'] != gid and 0 not in found['groups'], found
 
 
 def test_each_vm_has_a_user():
