@@ -129,27 +129,13 @@ static struct port *port_take(struct task *t, const char *ref, int ms, bool asks
 	}
 }
 
-/* The guest is held no longer than that: ending it waits for nobody's conversation. */
-static int connect_to(struct task *t, const char *ref)
-{
-	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm)
-		return -1;
-	int fd = -1;
-	void *hold = talloc_new(t);
-	struct vmm *vmm = guest_need(t, hold, vm);
-	int result = vmm ? settings.vmm->agent(t, vmm, &fd) : -1;
-	talloc_free(hold);
-	return result < 0 ? -1 : fd;
-}
-
 static struct agent *take(struct task *t, const char *ref, int ms, bool asks)
 {
 	struct port *p = port_take(t, ref, ms, asks);
 	if (!p)
 		return NULL;
-	int fd = connect_to(t, ref);
-	if (fd < 0) {
+	int fd;
+	if (guest_connect(t, ref, settings.vmm->agent, &fd) < 0) {
 		talloc_free(p);
 		return NULL;
 	}

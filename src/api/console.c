@@ -110,21 +110,6 @@ static void give_back(const char *ref)
 
 /* ---- what is behind them ---- */
 
-typedef int door(struct task *, struct vmm *, int *fd);
-
-/* The VM's process is held for as long as the door takes to open, not for as long as it is open. */
-static int open_door(struct task *t, const char *ref, door *open, int *fd)
-{
-	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm)
-		return -1;
-	void *hold = talloc_new(t);
-	struct vmm *vmm = guest_need(t, hold, vm);
-	int result = vmm ? open(t, vmm, fd) : -1;
-	talloc_free(hold);
-	return result;
-}
-
 static int picture(struct task *t, struct vmm *vmm, int *file)
 {
 	return settings.vmm->screenshot(t, vmm, *file);
@@ -133,10 +118,10 @@ static int picture(struct task *t, struct vmm *vmm, int *file)
 int console_enter(struct task *t, const struct console_row *c, int *ret_fd)
 {
 	if (c->protocol == console_protocol_rfb)
-		return open_door(t, c->VM, settings.vmm->vnc, ret_fd);
+		return guest_connect(t, c->VM, settings.vmm->vnc, ret_fd);
 	if (!take(c->VM))
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", c->VM, "console", NULL_REF);
-	if (open_door(t, c->VM, settings.vmm->serial, ret_fd) == 0)
+	if (guest_connect(t, c->VM, settings.vmm->serial, ret_fd) == 0)
 		return 0;
 	give_back(c->VM);
 	return -1;
@@ -152,5 +137,5 @@ void console_leave(struct task *t, const struct console_row *c, int fd)
 
 int console_picture(struct task *t, const struct console_row *c, int file)
 {
-	return open_door(t, c->VM, picture, &file);
+	return guest_connect(t, c->VM, picture, &file);
 }

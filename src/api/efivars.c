@@ -2,10 +2,10 @@
 #include "api/efivars.h"
 
 #include <endian.h>
-#include <gnutls/gnutls.h>
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/task.h"
 #include "base/text.h"
 
@@ -448,25 +448,16 @@ uint8_t *efivars_write_blob(struct task *t, const struct efivars *all, size_t *r
 int efivars_read_text(struct task *t, const char *text, struct efivars *ret)
 {
 	size_t n = strlen(text);
-	gnutls_datum_t in = { (unsigned char *)(uintptr_t)text, (unsigned)n }, out;
 	if (n > LARGEST_BLOB)
 		return bad_blob(t, "it is too large");
-	if (n == 0 || gnutls_base64_decode2(&in, &out) < 0)
-		return bad_blob(t, "it is not base64");
-	const uint8_t *blob = talloc_memdup(t, out.data, out.size);
-	size_t size = out.size;
-	gnutls_free(out.data);
-	return efivars_read_blob(t, blob, size, ret);
+	const uint8_t *blob = n ? base64_bytes(t, text, &n) : NULL;
+	return blob ? efivars_read_blob(t, blob, n, ret) : bad_blob(t, "it is not base64");
 }
 
 const char *efivars_write_text(struct task *t, const struct efivars *all)
 {
 	size_t n;
-	uint8_t *blob = efivars_write_blob(t, all, &n);
-	gnutls_datum_t in = { blob, (unsigned)n }, out;
-	if (gnutls_base64_encode2(&in, &out) < 0)
-		return fail_ptr(t, INTERNAL_ERROR, "base64");
-	const char *text = talloc_strndup(t, (const char *)out.data, out.size);
-	gnutls_free(out.data);
-	return text;
+	const uint8_t *blob = efivars_write_blob(t, all, &n);
+	const char *text = base64_text(t, blob, n);
+	return text ? text : fail_ptr(t, INTERNAL_ERROR, "base64");
 }

@@ -15,6 +15,7 @@
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
+#include "api/vdi.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -110,15 +111,16 @@ static int make_image(struct task *t, const struct VM_row *vm, const char *templ
 						      : efivars_put(t, ret->at, ret->n, &given);
 }
 
-static int fill(struct task *t, const struct sr *sr, const char *volume, const struct image *image)
+static int fill(struct task *t, const struct VDI_row *store, const struct image *image)
 {
+	const struct sr *sr = storage_sr(t, store->SR);
 	FD_SCOPE int fd = memfd_create("nvram", MFD_CLOEXEC);
+	if (!sr)
+		return -1;
 	if (fd < 0 || write(fd, image->at, image->n) != (ssize_t)image->n ||
 	    lseek(fd, 0, SEEK_SET) < 0)
 		return task_fail_errno(t, errno, "memfd");
-	if (sr->layout->create(t, sr, volume, "", image->n) < 0)
-		return -1;
-	return sr_import(t, sr, volume, fd, image->n);
+	return sr_import(t, sr, store->location, fd, image->n);
 }
 
 /* What clients see of the store, NULL when it cannot be told. */
@@ -130,23 +132,15 @@ static const char *text_of(struct task *t, const struct image *image)
 	return efivars_write_text(t, &all);
 }
 
-static int record(struct task *t, const char *vm_ref, const char *sr, const struct volume *v,
-		  const char *variables)
+static int record(struct task *t, const char *vm_ref, struct VDI_row *vdi, const char *variables)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, vm_ref);
 	if (!vm)
 		return -1;
-	struct VDI_row *vdi = row_new(t, VDI);
 	vdi->name_label = "UEFI variables";
 	vdi->name_description = "Belongs to its VM, and goes with it";
-	vdi->SR = sr;
-	vdi->location = v->id;
-	vdi->virtual_size = (int64_t)v->virtual_size;
-	vdi->physical_utilisation = (int64_t)v->physical_size;
 	vdi->type = vdi_type_system;
-	vdi->managed = true;
-	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
 	map_set(vdi, &vdi->other_config, "nvram-of", vm->uuid);
 	vm->NVRAM_VDI = vdi->row.ref;
 	if (variables)
@@ -161,18 +155,15 @@ int firmware_ensure(struct task *t, const struct VM_row *vm)
 	if (!is_uefi(vm) || db_seek(t, VDI, vm->NVRAM_VDI))
 		return 0;
 	const struct firmware_row *f = wanted(t, vm);
-	const char *sr_ref = sr_for(t, vm), *id = volume_id_new(t);
-	const struct sr *sr = f ? storage_sr(t, sr_ref) : NULL;
 	struct image image;
-	struct volume v;
-	if (!sr || make_image(t, vm, f->vars, &image) < 0)
+	if (!f || make_image(t, vm, f->vars, &image) < 0)
 		return -1;
 	const char *variables = text_of(t, &image);
 	task_forgive(t); /* a template that only its firmware understands does to start with */
-	if (undo_vol_delete(t, sr_ref, id, "") < 0 || fill(t, sr, id, &image) < 0 ||
-	    sr->layout->stat(t, sr, id, &v) < 0)
+	struct VDI_row *vdi = vdi_make(t, sr_for(t, vm), (int64_t)image.n);
+	if (!vdi || fill(t, vdi, &image) < 0)
 		return -1;
-	return record(t, vm->row.ref, sr_ref, &v, variables);
+	return record(t, vm->row.ref, vdi, variables);
 }
 
 int firmware_release(struct task *t, const struct VM_row *vm)

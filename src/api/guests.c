@@ -415,6 +415,18 @@ struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm
 	return vmm;
 }
 
+int guest_connect(struct task *t, const char *ref, guest_door *open, int *fd)
+{
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm)
+		return -1;
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_need(t, hold, vm);
+	int result = vmm ? open(t, vmm, fd) : -1;
+	talloc_free(hold);
+	return result;
+}
+
 /* The former process of the VM may still be on its way out. */
 static struct guest *reserve(struct task *t, const char *ref)
 {

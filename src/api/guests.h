@@ -17,6 +17,11 @@ void guests_close(void);
 struct vmm *guest_get(const void *hold, const char *vm_ref);
 /* The same with VM_BAD_POWER_STATE when it has none. */
 struct vmm *guest_need(struct task *, const void *hold, const struct VM_row *vm);
+
+/* Opens a door of the VM's process.  That is held for as long as the door takes to open, not for as long as
+ * it is open. */
+typedef int guest_door(struct task *, struct vmm *, int *fd);
+int guest_connect(struct task *, const char *vm_ref, guest_door *, int *fd);
 /* Has it one? */
 bool guest_alive(const char *vm_ref);
 /* Behind a failure of its: is it gone, or going within 5 s? */

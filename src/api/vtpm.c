@@ -75,11 +75,10 @@ int vtpm_ensure(struct task *t, const struct VM_row *vm)
 	const char *asked = map_get(&vm->platform, "vtpm"), *dir = guest_dir(t, vm->uuid);
 	if (!dir || tpm_remove(t, dir) < 0)
 		return -1;
+	if (!asked || !streq(asked, "true") || of(t, vm))
+		return 0;
 	DB_SCOPE(t);
-	bool wanted = asked && streq(asked, "true") && !of(t, vm);
-	if (wanted && !make(t, vm->row.ref, false))
-		return -1;
-	return db_commit(t);
+	return make(t, vm->row.ref, false) ? db_commit(t) : -1;
 }
 
 int VTPM_create(struct task *t, struct VTPM_create *a)

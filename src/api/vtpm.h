@@ -14,7 +14,7 @@ struct task;
 /* Before a start: what an earlier run left in its file, and the row has taken over, goes; a VM with
  * platform:vtpm=true that has no TPM gets one. */
 int vtpm_ensure(struct task *, const struct VM_row *);
-/* What the VM's TPM remembers now, in hex, on t; NULL: it has none. */
+/* For a start: what the TPM of a VM without a process remembers, in hex, on t; NULL: it has none. */
 const char *vtpm_remembers(struct task *, const struct VM_row *);
 /* In a transaction, before the row says Halted: the VM's process is gone. */
 int vtpm_save(struct task *, const struct VM_row *);

@@ -112,6 +112,12 @@ const char *cli_arg(struct cli *c, const char *name)
 	return map_get(&c->args, name);
 }
 
+const char *cli_arg_or(struct cli *c, const char *name, const char *otherwise)
+{
+	const char *value = cli_arg(c, name);
+	return value ? value : otherwise;
+}
+
 int cli_bool(struct cli *c, const char *name, bool *ret)
 {
 	const char *value = cli_arg(c, name);

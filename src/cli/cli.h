@@ -83,6 +83,7 @@ void cli_forgive(struct cli *);
 bool cli_takes(struct cli *, const char *name);
 /* NULL when it was not given. */
 const char *cli_arg(struct cli *, const char *name);
+const char *cli_arg_or(struct cli *, const char *name, const char *otherwise);
 /* These leave *ret when it was not given. */
 int cli_bool(struct cli *, const char *name, bool *ret);
 int cli_size(struct cli *, const char *name, int64_t *ret);

@@ -13,18 +13,12 @@ const struct command commands_network[] = {
 	{ 0 },
 };
 
-static const char *arg_or_empty(struct cli *c, const char *name)
-{
-	const char *value = cli_arg(c, name);
-	return value ? value : "";
-}
-
 static int create(struct cli *c)
 {
 	struct network_create a = {
 		.name_label = cli_arg(c, "name-label"),
-		.name_description = arg_or_empty(c, "name-description"),
-		.bridge = arg_or_empty(c, "bridge"),
+		.name_description = cli_arg_or(c, "name-description", ""),
+		.bridge = cli_arg_or(c, "bridge", ""),
 		.managed = true,
 	};
 	if (cli_size(c, "MTU", &a.MTU) < 0 || cli_bool(c, "managed", &a.managed) < 0 ||

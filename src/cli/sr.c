@@ -25,12 +25,6 @@ const struct command commands_sr[] = {
 	{ 0 },
 };
 
-static const char *arg_or_empty(struct cli *c, const char *name)
-{
-	const char *value = cli_arg(c, name);
-	return value ? value : "";
-}
-
 static int sr_create(struct cli *c)
 {
 	struct host_row *host =
@@ -38,9 +32,9 @@ static int sr_create(struct cli *c)
 	struct SR_create a = {
 		.device_config = cli_map(c, "device-config"),
 		.name_label = cli_arg(c, "name-label"),
-		.name_description = arg_or_empty(c, "name-description"),
+		.name_description = cli_arg_or(c, "name-description", ""),
 		.type = cli_arg(c, "type"),
-		.content_type = arg_or_empty(c, "content-type"),
+		.content_type = cli_arg_or(c, "content-type", ""),
 	};
 	if (!host || cli_bool(c, "shared", &a.shared) < 0)
 		return -1;
@@ -55,9 +49,9 @@ static int sr_introduce(struct cli *c)
 	struct SR_introduce a = {
 		.uuid = cli_arg(c, "uuid"),
 		.name_label = cli_arg(c, "name-label"),
-		.name_description = arg_or_empty(c, "name-description"),
+		.name_description = cli_arg_or(c, "name-description", ""),
 		.type = cli_arg(c, "type"),
-		.content_type = arg_or_empty(c, "content-type"),
+		.content_type = cli_arg_or(c, "content-type", ""),
 	};
 	if (cli_bool(c, "shared", &a.shared) < 0 || cli_call(c, SR_introduce, &a) < 0)
 		return -1;

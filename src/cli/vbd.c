@@ -34,22 +34,16 @@ const struct command commands_vbd[] = {
 	{ 0 },
 };
 
-static const char *arg_or(struct cli *c, const char *name, const char *otherwise)
-{
-	const char *value = cli_arg(c, name);
-	return value ? value : otherwise;
-}
-
 static int vbd_create(struct cli *c)
 {
 	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
 	struct VBD_create a = {
 		.VDI = NULL_REF,
 		.userdevice = cli_arg(c, "device"),
-		.type = arg_or(c, "type", "Disk"),
+		.type = cli_arg_or(c, "type", "Disk"),
 		.unpluggable = true,
 	};
-	a.mode = arg_or(c, "mode", streq(a.type, "CD") ? "RO" : "RW");
+	a.mode = cli_arg_or(c, "mode", streq(a.type, "CD") ? "RO" : "RW");
 	if (!vm || cli_bool(c, "bootable", &a.bootable) < 0 ||
 	    cli_bool(c, "unpluggable", &a.unpluggable) < 0)
 		return -1;
@@ -125,7 +119,7 @@ static int vif_create(struct cli *c)
 {
 	struct VM_row *vm = cli_object(c, VM, "vm-uuid");
 	struct network_row *network = vm ? cli_object(c, network, "network-uuid") : NULL;
-	const char *mac = arg_or(c, "mac", "");
+	const char *mac = cli_arg_or(c, "mac", "");
 	struct VIF_create a = {
 		.device = cli_arg(c, "device"),
 		.MAC = streq(mac, "random") ? "" : mac,

@@ -17,24 +17,6 @@
 
 /* ---- lines ---- */
 
-static int keep(struct agent_lines *l, const char *bytes, size_t n)
-{
-	if (n > AGENT_REPLY_LIMIT - l->n)
-		return -1;
-	if (l->n + n >= l->size) {
-		size_t size = 2 * (l->n + n) + 64;
-		char *text = realloc(l->text, size);
-		if (!text)
-			return -1;
-		l->text = text;
-		l->size = size;
-	}
-	memcpy(l->text + l->n, bytes, n);
-	l->n += n;
-	l->text[l->n] = 0;
-	return 0;
-}
-
 /* How many bytes stand before the first end of line or mark. */
 static size_t plain_bytes(const char *s, size_t n)
 {
@@ -52,7 +34,7 @@ static size_t bytes_up_to_mark(const char *s, size_t n)
 
 static bool is_blank(const struct agent_lines *l)
 {
-	return l->n == 0 || l->text[strspn(l->text, " \t\r")] == 0;
+	return l->line.n == 0 || l->line.text[strspn(l->line.text, " \t\r")] == 0;
 }
 
 ssize_t agent_feed(struct agent_lines *l, const char *bytes, size_t n, bool after_mark,
@@ -63,17 +45,17 @@ ssize_t agent_feed(struct agent_lines *l, const char *bytes, size_t n, bool afte
 		bool skip = after_mark && !l->marked;
 		size_t more = skip ? bytes_up_to_mark(bytes + at, n - at)
 				   : plain_bytes(bytes + at, n - at);
-		if (!skip && keep(l, bytes + at, more) < 0)
+		if (!skip && buffer_add(&l->line, bytes + at, more, AGENT_REPLY_LIMIT) < 0)
 			return -1;
 		at += more;
 		if (at == n)
 			break;
 		bool wanted = bytes[at] == '\n' && !is_blank(l);
 		l->marked = bytes[at] == MARK;
-		*ret_n = l->n;
-		l->n = 0;
+		*ret_n = l->line.n;
+		l->line.n = 0;
 		if (wanted) {
-			*ret_line = l->text;
+			*ret_line = l->line.text;
 			return (ssize_t)at + 1;
 		}
 	}
@@ -129,7 +111,7 @@ struct patience {
 static int agent_free(struct agent *a)
 {
 	close(a->fd);
-	free(a->lines.text);
+	free(a->lines.line.text);
 	return 0;
 }
 

@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "base/buffer.h"
+
 struct task;
 struct agent;
 
@@ -48,10 +50,9 @@ int agent_call(struct task *, struct agent *, struct agent_call *);
 
 /* ---- what it is made of: no descriptors, no time ---- */
 
-/* The line that is being read.  Zero is empty; free(text) ends it. */
+/* The line that is being read.  Zero is empty; free(line.text) ends it. */
 struct agent_lines {
-	char *text;
-	size_t n, size;
+	struct buffer line;
 	bool marked; /* a mark stood before it */
 };
 

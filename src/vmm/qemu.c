@@ -343,13 +343,10 @@ static int do_kill(struct task *t, const char *uuid, const char *dir)
 {
 	struct process found;
 	int there = process_find(t, dir, args_mark(t, uuid), &found);
-	if (there <= 0) {
-		tpm_end(dir);
-		return there;
-	}
-	int result = process_kill(t, &found);
+	int result = there > 0 ? process_kill(t, &found) : there;
+	if (there > 0)
+		fd_close(&found.pidfd);
 	tpm_end(dir);
-	fd_close(&found.pidfd);
 	return result;
 }
 

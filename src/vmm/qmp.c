@@ -51,41 +51,24 @@ static int line(const char *s, size_t n, int (*message)(void *, json_t *), void 
 	return result;
 }
 
-static int append(struct qmp_lines *l, const char *bytes, size_t n)
-{
-	if (n > QMP_LINE_LIMIT - l->n)
-		return -1;
-	if (l->n + n > l->size) {
-		size_t size = 2 * (l->n + n);
-		char *text = realloc(l->text, size);
-		if (!text)
-			return -1;
-		l->text = text;
-		l->size = size;
-	}
-	memcpy(l->text + l->n, bytes, n);
-	l->n += n;
-	return 0;
-}
-
 int qmp_feed(struct qmp_lines *l, const char *bytes, size_t n, int (*message)(void *, json_t *),
 	     void *arg)
 {
 	if (n == 0)
 		return 0;
-	if (append(l, bytes, n) < 0)
+	if (buffer_add(&l->unread, bytes, n, QMP_LINE_LIMIT) < 0)
 		return -1;
 	char *end;
 	size_t start = 0;
-	while ((end = memchr(l->text + l->seen, '\n', l->n - l->seen))) {
-		size_t stop = (size_t)(end - l->text);
-		if (line(l->text + start, stop - start, message, arg) < 0)
+	while ((end = memchr(l->unread.text + l->seen, '\n', l->unread.n - l->seen))) {
+		size_t stop = (size_t)(end - l->unread.text);
+		if (line(l->unread.text + start, stop - start, message, arg) < 0)
 			return -1;
 		start = l->seen = stop + 1;
 	}
-	memmove(l->text, l->text + start, l->n - start);
-	l->n -= start;
-	l->seen = l->n;
+	memmove(l->unread.text, l->unread.text + start, l->unread.n - start);
+	l->unread.n -= start;
+	l->seen = l->unread.n;
 	return 0;
 }
 
@@ -316,7 +299,7 @@ static void qmp_free(struct qmp *q)
 {
 	close(q->fd);
 	close(q->closing);
-	free(q->lines.text);
+	free(q->lines.unread.text);
 	pthread_mutex_destroy(&q->sending);
 	pthread_mutex_destroy(&q->lock);
 	free(q);

@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/buffer.h"
+
 struct task;
 struct qmp;
 
@@ -54,10 +56,9 @@ int qmp_call(struct task *, struct qmp *, struct qmp_call *);
 /* The same for a command of which only success matters. */
 int qmp_do(struct task *, struct qmp *, const char *command, json_t *arguments);
 
-/* The line reader below it.  Zero is empty; free(text) ends it. */
+/* The line reader below it.  Zero is empty; free(unread.text) ends it. */
 struct qmp_lines {
-	char *text;
-	size_t n, size;
+	struct buffer unread;
 	size_t seen; /* no line ends before here */
 };
 /* Hands each whole line to message as JSON object (the reader's, to keep it take a reference).

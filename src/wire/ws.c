@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/base64.h"
 #include "base/io.h"
 #include "base/relay.h"
 #include "base/task.h"
@@ -65,36 +66,23 @@ int ws_check(struct task *t, struct request *req)
 	return -1;
 }
 
-static char *base64(const void *ctx, const void *bytes, size_t n)
+static bool is_key(const void *ctx, const char *text)
 {
-	gnutls_datum_t in = { (unsigned char *)(uintptr_t)bytes, (unsigned)n }, out;
-	if (gnutls_base64_encode2(&in, &out) < 0)
-		return NULL;
-	char *text = talloc_strndup(ctx, (const char *)out.data, out.size);
-	gnutls_free(out.data);
-	return text;
-}
-
-static bool is_key(const char *text)
-{
-	gnutls_datum_t in = { (unsigned char *)(uintptr_t)text, (unsigned)strlen(text) }, out;
-	if (strlen(text) != (KEY_LENGTH + 2) / 3 * 4 || gnutls_base64_decode2(&in, &out) < 0)
-		return false;
-	bool fits = out.size == KEY_LENGTH;
-	gnutls_free(out.data);
-	return fits;
+	size_t n;
+	return strlen(text) == (KEY_LENGTH + 2) / 3 * 4 && base64_bytes(ctx, text, &n) &&
+	       n == KEY_LENGTH;
 }
 
 char *ws_answer_to(const void *ctx, const char *key)
 {
 	static const char magic[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 	unsigned char hash[20];
-	if (!is_key(key))
+	if (!is_key(ctx, key))
 		return NULL;
 	const char *both = str(ctx, "%s%s", key, magic);
 	if (gnutls_hash_fast(GNUTLS_DIG_SHA1, both, strlen(both), hash) < 0)
 		return NULL;
-	return base64(ctx, hash, sizeof hash);
+	return base64_text(ctx, hash, sizeof hash);
 }
 
 /* The sub-protocol is what XenServer answers whatever was asked for: its clients look for it. */

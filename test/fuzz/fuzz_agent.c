@@ -67,7 +67,7 @@ static void lines(const char *data, size_t size)
 			agent_is_sync(line, 7);
 		at += (size_t)used;
 	}
-	free(l.text);
+	free(l.line.text);
 }
 
 /* The number that was drawn is not known here: it ends in the sync, when all was read. */

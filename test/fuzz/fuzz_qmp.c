@@ -28,7 +28,7 @@ static void lines(const uint8_t *data, size_t size)
 		if (qmp_feed(&l, (const char *)data + at, n, message, NULL) < 0)
 			break;
 	}
-	free(l.text);
+	free(l.unread.text);
 }
 
 static void event(void *arg, const char *name, const json_t *data)

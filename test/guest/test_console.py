@@ -172,14 +172,7 @@ def test_the_serial_port():
                 hear(s, b'ping\n', b'OK ping')
                 refused(d, path)
             wait_free(d, path)
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'console', f'vm={vm}'], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE,
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
-        p.stdin.write(b'ping\n')
-        p.stdin.flush()
-        assert b'OK ping' in p.stdout.readline()
-        p.stdin.close()
-        assert p.wait(20 * SLOW) == 0
+        assert ping_by_xe_console(d, vm, 20 * SLOW) == 0
 
 
 def test_they_go_when_qemu_is_killed():

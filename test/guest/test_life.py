@@ -106,14 +106,7 @@ def test_console():
     with Daemon() as d:
         vm = guest_vm(d, disks=1, start=False)
         d.boot(vm).close()
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'console', f'vm={vm}'], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE,
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
-        p.stdin.write(b'ping\n')
-        p.stdin.flush()
-        assert b'OK ping' in p.stdout.readline()
-        p.stdin.close()
-        p.wait(20)
+        ping_by_xe_console(d, vm, 20)
 
 
 def test_one_that_does_not_answer():

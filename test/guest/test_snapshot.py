@@ -1,22 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots of real guests: one instant for all disks, content that never changes, and the way back."""
-import hashlib, os, struct, subprocess, sys, tempfile
+import hashlib, os, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
-
-
-def counter_of(d, vdi):
-    """The counter that the guest's disk holds, read from the disk itself."""
-    with tempfile.TemporaryDirectory(dir=d.state) as folder:
-        image, out = os.path.join(folder, 'i'), os.path.join(folder, 'c')
-        d.xe('vdi-export', uuid=vdi, filename=image)
-        # The name of the file may still stand in the journal only.
-        assert subprocess.run(['/sbin/e2fsck', '-p', image], capture_output=True).returncode <= 1
-        subprocess.run(['/sbin/debugfs', '-R', f'dump /counter {out}', image], check=True,
-                       capture_output=True)
-        with open(out, 'rb') as f:
-            return struct.unpack('<Q', f.read(8))[0]
 
 
 def checksum(d, vdi):

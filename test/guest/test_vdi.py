@@ -1,23 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Disks by themselves, of a real guest that writes them: a snapshot, a clone, and growing."""
-import json, os, struct, subprocess, sys, tempfile
+import json, os, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
 MIB = 1 << 20
-
-
-def counter_of(d, vdi):
-    """The counter on the disk's file system, which a power cut would have left so."""
-    with tempfile.TemporaryDirectory(dir=d.state) as folder:
-        image, out = os.path.join(folder, 'i'), os.path.join(folder, 'c')
-        d.xe('vdi-export', uuid=vdi, filename=image)
-        assert subprocess.run(['/sbin/e2fsck', '-p', image], capture_output=True).returncode <= 1
-        subprocess.run(['/sbin/debugfs', '-R', f'dump /counter {out}', image], check=True,
-                       capture_output=True)
-        with open(out, 'rb') as f:
-            return struct.unpack('<Q', f.read(8))[0]
 
 
 def image(d, disk):

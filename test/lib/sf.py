@@ -9,7 +9,7 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
+import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
@@ -361,6 +361,31 @@ def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', 
     if start:
         d.xe('vm-start', uuid=vm)
     return vm
+
+
+def counter_of(d, vdi):
+    """The counter that the guest's disk holds, read from the disk itself."""
+    with tempfile.TemporaryDirectory(dir=d.state) as folder:
+        image, out = os.path.join(folder, 'i'), os.path.join(folder, 'c')
+        d.xe('vdi-export', uuid=vdi, filename=image)
+        # The name of the file may still stand in the journal only.
+        assert subprocess.run(['/sbin/e2fsck', '-p', image], capture_output=True).returncode <= 1
+        subprocess.run(['/sbin/debugfs', '-R', f'dump /counter {out}', image], check=True,
+                       capture_output=True)
+        with open(out, 'rb') as f:
+            return struct.unpack('<Q', f.read(8))[0]
+
+
+def ping_by_xe_console(d, vm, timeout):
+    """The guest answers through `xe console`, which ends with its input; its status."""
+    p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'console', f'vm={vm}'], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE,
+                         env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+    p.stdin.write(b'ping\n')
+    p.stdin.flush()
+    assert b'OK ping' in p.stdout.readline()
+    p.stdin.close()
+    return p.wait(timeout)
 
 
 def one_instant(values):

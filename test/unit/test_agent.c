@@ -295,8 +295,8 @@ static void too_many_values(struct task *t)
 	ssize_t used = agent_feed(&l, head, strlen(head), false, &line, &n);
 	for (int i = 0; i < 1000000 && used >= 0; i++, kept += (size_t)(used > 0 ? used : 0))
 		used = agent_feed(&l, one, strlen(one), false, &line, &n);
-	CHECK(used < 0 && kept <= AGENT_REPLY_LIMIT && l.size <= 2 * AGENT_REPLY_LIMIT + 64);
-	free(l.text);
+	CHECK(used < 0 && kept <= AGENT_REPLY_LIMIT && l.line.size <= 2 * AGENT_REPLY_LIMIT + 64);
+	free(l.line.text);
 
 	char *many = talloc_strdup(t, one);
 	while (strlen(many) < AGENT_REPLY_LIMIT / 2)
@@ -331,7 +331,7 @@ static void feeds(void)
 				}
 			}
 			CHECK(found == (after_mark ? COUNT(marked) : COUNT(any)));
-			free(l.text);
+			free(l.line.text);
 		}
 }
 

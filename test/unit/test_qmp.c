@@ -359,7 +359,7 @@ static void limits(struct task *t)
 	CHECK(feed(&l, "", &n) == 0 && feed(&l, "}\n", &n) == 0 && n == 3);
 	CHECK(feed(&l, nested(t, QMP_DEPTH_LIMIT), &n) == 0 && n == 4);
 	CHECK(feed(&l, nested(t, QMP_DEPTH_LIMIT + 1), &n) < 0);
-	free(l.text);
+	free(l.unread.text);
 
 	enum { PIECE = 1 << 20 };
 	char *piece = talloc_array(t, char, PIECE);
@@ -368,8 +368,8 @@ static void limits(struct task *t)
 	for (size_t i = 0; i < QMP_LINE_LIMIT / PIECE; i++)
 		CHECK(qmp_feed(&l, piece, PIECE, count, &n) == 0);
 	CHECK(qmp_feed(&l, "\n", 1, count, &n) < 0);
-	CHECK(l.size <= 2 * QMP_LINE_LIMIT);
-	free(l.text);
+	CHECK(l.unread.size <= 2 * QMP_LINE_LIMIT);
+	free(l.unread.text);
 }
 
 int main(void)
