@@ -27,8 +27,11 @@ struct sr {
 	const char *uuid;
 	const char *path; /* the directory (or device) that the attach made appear */
 	bool direct;      /* disks are opened past the page cache */
+	bool reflink;     /* files can share blocks: layout->clone() works */
 	const struct layout *layout;
 };
+
+struct sr_merge;
 
 struct volume {
 	const char *id;
@@ -44,7 +47,7 @@ struct volumes {
 
 /* How an SR's place comes into being. */
 struct attach {
-	/* Required.  Makes sr->path and sr->direct true.  config is the PBD's device_config.
+	/* Required.  Makes sr->path, sr->direct and sr->reflink true.  config is the PBD's device_config.
 	 * create: the SR is new: the place must not hold another one, and is marked with sr->uuid;
 	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47). */
 	int (*attach)(struct task *, struct sr *, const struct map *config, bool create);
@@ -86,6 +89,47 @@ struct layout {
 	/* Optional.  Removes what a create that was killed half-way left behind.  Called by
 	 * sr_open(), when nothing else works on the SR. */
 	int (*tidy)(struct task *, const struct sr *);
+
+	/* Optional, all three or none: layers that become one.
+	 *
+	 * What a layer's header calls the volume below it, on ctx; "" for "". */
+	const char *(*link)(const void *ctx, const char *id);
+	/* The volume's header names another parent, or "" for none, below which the volume shows the same
+	 * as before: the caller knows that.  Nothing else is changed.  No process has the volume open.
+	 * Durable.  VDI_MISSING. */
+	int (*relink)(struct task *, const struct sr *, const char *id, const char *parent);
+	/* Merges layers that no process has open for writing, nor those that are written for reading.  Durable.
+	 * Fails with SR_BACKEND_FAILURE_44 when there is no room.  Cancelled, failed or killed at any moment:
+	 * all volumes show what they did before, after the volume that is written was relinked to what was
+	 * its parent before.  Progress goes to the task. */
+	int (*merge)(struct task *, const struct sr *, const struct sr_merge *);
+	/* Optional.  A new volume with the content and the parent of one that is frozen or open nowhere,
+	 * whose blocks it shares until either is written (FICLONE).  Durable; on failure nothing is left.
+	 * Only where sr->reflink. */
+	int (*clone)(struct task *, const struct sr *, const char *id, const char *new_id);
+	/* Optional, with clone.  Of how many pieces the volume's file consists, which is what a clone's time
+	 * grows with (10-40 us each); counts no further than limit. */
+	int (*extents)(struct task *, const struct sr *, const char *id, uint64_t limit,
+		       uint64_t *ret);
+};
+
+/* Which layers become one:
+ *
+ *     below <-- a <-- b <-- upper         below <-- lower <-- b <-- upper <-- x
+ *
+ *     up: what a and b hold goes           down: what upper and b hold goes down into lower, which
+ *     up into upper, which names           then shows what upper did.  What stands on upper (x) is
+ *     lower (here `below`, "" for          not touched: the caller relinks it to lower.
+ *     none) as its parent then.
+ *
+ *     below <-- upper    (a, b)            below <-- lower             (b, upper) <-- x
+ *
+ * The volumes in brackets are left as they were: they show what they did, and the caller deletes those that
+ * nothing needs.  Only `upper` is written (up), or only `lower` (down): lower must have no other layer over
+ * it than this one, and no layer between may have one. */
+struct sr_merge {
+	bool down;
+	const char *upper, *lower; /* ids */
 };
 
 /* A row per SR type; SR_UNKNOWN_DRIVER for others. */

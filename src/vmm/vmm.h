@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/list.h"
+
 struct task;
 struct vmm; /* one running VM, owned by its driver until release */
 
@@ -106,6 +108,36 @@ struct vmm_switch {
 	const json_t *overlay; /* description of the new top; its "backing" is overridden */
 };
 
+/* Layers of a disk that become one while the guest uses it.  sr/sr.h draws the two ways; the names here are
+ * those of nodes:
+ *
+ *     up    what the nodes between lower and upper hold goes up into upper, which then stands on lower,
+ *           or on nothing ("").  Unless upper is the top, the disk can be switched meanwhile.
+ *     down  what upper and the nodes between hold goes down into lower, which takes upper's place: below the
+ *           layer that stands on upper, or as the top.  The disk cannot be switched meanwhile.
+ */
+struct vmm_merge {
+	const char *name;     /* of the job: letters, digits and '-'; one at a time */
+	const char *disk;     /* vmm_disk.id, VMM_NVRAM for the UEFI store */
+	const json_t *layers; /* of the whole disk, lowest first, as it is open now: what blockdev()
+	                         gives for its top.  merge_close() does without */
+	bool down;
+	const char *upper, *lower;
+	struct list dropped; /* nodes that the disk uses no more afterwards, the topmost first */
+	const char *link;    /* what a header is to call lower, layout's link(); "" for none */
+	/* Called when a merge down into the top is at its end, both layers show the same and the guest's writes
+	 * wait: if it returns 0, the disk's top is lower from then on, whatever happens; else the merge
+	 * fails.  To be quick.  NULL in other merges. */
+	int (*pivot)(struct task *, void *arg);
+	void *arg;
+};
+
+enum vmm_merge_state {
+	VMM_MERGE_NONE, /* there is none of that name: it did not happen */
+	VMM_MERGE_DONE, /* the VM has the new order of layers, and has flushed what was written; to sync
+	                   the files is the caller's */
+};
+
 struct vmm_driver {
 	const char *name;
 
@@ -142,6 +174,19 @@ struct vmm_driver {
 	int (*resize)(struct task *, struct vmm *, const json_t *layers, uint64_t size);
 	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
+
+	/* Merges, and returns when that is done, or the task is cancelled, or it failed; progress goes to the
+	 * task.  It gives way to the guest's own I/O.  0: merge_state() says DONE, until
+	 * merge_close().  -1: the layers are as they were, unless the VM does not answer: merge_state() tells
+	 * later.  A daemon that dies leaves it running. */
+	int (*merge)(struct task *, struct vmm *, const struct vmm_merge *);
+	/* How the merge came out; one that still runs is cancelled first, or finished where its pivot has
+	 * been recorded (`recorded`). */
+	int (*merge_state)(struct task *, struct vmm *, const char *name, bool recorded,
+			   enum vmm_merge_state *ret);
+	/* Behind a merge, done or not: closes what it left open, the nodes that no disk uses any more among
+	 * it, and forgets its name.  One that is closed already is no error. */
+	int (*merge_close)(struct task *, struct vmm *, const struct vmm_merge *);
 
 	/* A device appears in the running guest, or nothing has happened. */
 	int (*plug_disk)(struct task *, struct vmm *, const struct vmm_disk *);
