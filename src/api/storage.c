@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "api/coalesce.h"
 #include "api/settings.h"
 #include "api/undo.h"
 #include "base/log.h"
@@ -146,7 +147,32 @@ int storage_hide(struct task *t, const struct VDI_row *from, const char *volume,
 	base->managed = false;
 	base->read_only = true;
 	map_set(base, &base->sm_config, "vdi_type", "qcow2");
+	coalesce_kick(from->SR, volume);
 	return db_insert(t, &base->row);
+}
+
+int storage_delete_later(struct task *t, const char *sr, const char *volume)
+{
+	const char *op = t->op;
+	t->op = STORAGE_RECLAIM;
+	int written = undo_vol_delete(t, sr, volume, "");
+	t->op = op;
+	coalesce_reclaim_soon();
+	return written;
+}
+
+int storage_prune(struct task *t, const char *sr, const char *volume)
+{
+	while (*volume) {
+		struct VDI_row *vdi = storage_owner(t, volume);
+		if (!vdi || vdi->managed || storage_has_layers(t, volume))
+			break;
+		if (db_delete(t, &vdi->row) < 0 || storage_delete_later(t, sr, volume) < 0)
+			return -1;
+		volume = vdi->parent_location;
+	}
+	coalesce_kick(sr, volume);
+	return 0;
 }
 
 int storage_release(struct task *t, const struct VDI_row *from, const char *volume,
@@ -154,17 +180,9 @@ int storage_release(struct task *t, const struct VDI_row *from, const char *volu
 {
 	if (storage_has_layers(t, volume))
 		return storage_hide(t, from, volume, parent);
-	const char *op = undo_later(t);
-	int written = undo_vol_delete(t, from->SR, volume, "");
-	undo_now(t, op);
-	if (written < 0)
+	if (storage_delete_later(t, from->SR, volume) < 0)
 		return -1;
-	struct VDI_row *below = *parent ? storage_owner(t, parent) : NULL;
-	if (!below || below->managed || storage_has_layers(t, parent))
-		return 0;
-	if (db_delete(t, &below->row) < 0)
-		return -1;
-	return storage_release(t, below, below->location, below->parent_location);
+	return storage_prune(t, from->SR, parent);
 }
 
 /* ---- sizes ---- */

@@ -2,6 +2,7 @@
 #include "api/vdi.h"
 
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -110,7 +111,10 @@ static int check_readable(struct task *t, const struct VDI_row *vdi)
 static int run_export(struct task *t, void *args)
 {
 	struct transfer *a = args;
-	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_copy);
+	if (!operation_begin_vdi(t, a->vdi, vdi_operations_copy) ||
+	    coalesce_hold(t, t, a->vdi, true) < 0)
+		return -1;
+	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
 	if (!sr || check_readable(t, vdi) < 0 || sr_export(t, sr, vdi->location, a->fd) < 0)
 		return -1;
@@ -119,7 +123,10 @@ static int run_export(struct task *t, void *args)
 
 struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char *what)
 {
-	struct VDI_row *vdi = operation_begin_vdi(t, ref, vdi_operations_blocked);
+	if (!operation_begin_vdi(t, ref, vdi_operations_blocked) ||
+	    coalesce_hold(t, t, ref, true) < 0)
+		return NULL;
+	struct VDI_row *vdi = db_get(t, VDI, ref);
 	if (!vdi || !storage_writable_sr(t, vdi->SR))
 		return NULL;
 	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))

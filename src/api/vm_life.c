@@ -4,6 +4,7 @@
 #include "api/boot.h"
 #include "api/call.h"
 #include "api/cd.h"
+#include "api/coalesce.h"
 #include "api/console.h"
 #include "api/firmware.h"
 #include "api/guests.h"
@@ -99,8 +100,9 @@ static int record_start(struct task *t, const char *ref, bool paused)
 	return db_commit(t);
 }
 
-/* The VM is busy with an operation, and has no process. */
-static int start_guest(struct task *t, const char *ref, bool paused)
+/* The VM is busy with an operation, and has no process.  Its layers are held from before they are looked
+ * at until the rows say who has them open. */
+static int start_held(struct task *t, const char *ref, bool paused)
 {
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
@@ -116,9 +118,17 @@ static int start_guest(struct task *t, const char *ref, bool paused)
 	boot_done(c);
 	if (started < 0)
 		return -1;
-	if (record_start(t, ref, paused) < 0)
-		return -1;
-	return 0;
+	return record_start(t, ref, paused);
+}
+
+static int start_guest(struct task *t, const char *ref, bool paused)
+{
+	void *hold = talloc_new(t);
+	int result = coalesce_hold_vm(t, hold, ref, true) < 0 ? -1 : start_held(t, ref, paused);
+	talloc_free(hold);
+	if (result == 0)
+		coalesce_kick_vm(t, ref);
+	return result;
 }
 
 int VM_start(struct task *t, struct VM_start *a)

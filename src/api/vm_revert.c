@@ -9,6 +9,7 @@
  *
  * The volumes are made while the VM still runs: when there is no space, nothing has happened. */
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/message.h"
@@ -229,7 +230,8 @@ int VM_revert(struct task *t, struct VM_revert *a)
 		return -1;
 	t->cancellable = true;
 	if (!operation_begin(t, a->snapshot, vm_operations_revert) ||
-	    !operation_begin(t, vm, vm_operations_reverting))
+	    !operation_begin(t, vm, vm_operations_reverting) ||
+	    coalesce_hold_vm(t, t, vm, true) < 0)
 		return -1;
 
 	struct plan *p = plan_disks(t, snap, &none, vdi_operations_revert_from);

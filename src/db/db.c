@@ -82,11 +82,13 @@ static const char *column_type(const struct field *f)
 	return f->kind == INT ? "INTEGER" : f->kind == FLOAT ? "REAL" : "TEXT";
 }
 
-/* Found by often: identity, names, and whatever a link goes by. */
+/* Found by often: identity, names, places, and whatever a link goes by. */
 static bool is_indexed(const struct class *c, const struct field *f)
 {
-	if (streq(f->name, "uuid") || streq(f->name, "name_label"))
-		return true;
+	static const char *const names[] = { "uuid", "name_label", "location" };
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (streq(f->name, names[i]))
+			return true;
 	for (size_t i = 0; classes[i]; i++)
 		for (const struct field *l = classes[i]->fields; l->name; l++)
 			if (l->access == LINKED && streq(l->of, c->name) && streq(l->via, f->name))

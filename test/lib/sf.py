@@ -206,13 +206,28 @@ class Daemon:
         return self.xe('vm-snapshot', uuid=vm, new_name_label=name, **kw)
 
     def volumes(self, sr='sr'):
-        """Volume files in the SR's folder."""
+        """Volume files in the SR's folder, but for those that are being deleted."""
+        while self.sql("SELECT 1 FROM journal WHERE op = 'reclaim+'"):
+            time.sleep(0.01)
         folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
         return sorted(f for f in os.listdir(folder) if f.endswith('.qcow2') or f.endswith('.new'))
+
+    def wait_quiet(self, seconds=60):
+        """Until nothing is left to be deleted or merged in the background."""
+        end = time.time() + seconds * SLOW
+        while True:
+            busy = self.sql("SELECT verb || ' ' || args FROM journal") + \
+                self.sql("SELECT name_label FROM task WHERE status = 'pending'") + \
+                [c for c in self.sql('SELECT sm_config FROM SR') if json.loads(c or '{}').get('backlog', '0') != '0']
+            if not busy:
+                return
+            assert time.time() < end, f'not quiet: {busy}\n{self.log()[-3000:]}'
+            time.sleep(0.05)
 
     def check(self):
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
+        self.wait_quiet()
         locations = self.sql("SELECT location FROM VDI WHERE SR NOT IN "
                              "(SELECT ref FROM SR WHERE type = 'iso')")
         located = {l + '.qcow2' for l in locations}
