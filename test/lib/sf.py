@@ -265,6 +265,42 @@ class Daemon:
         c.close()
 
 
+class FileSystem:
+    """One of its own, in a file: ext4, xfs or btrfs.  Made before the daemon that uses it, to be gone after
+    it."""
+
+    TOOLS = {'ext4': ['/sbin/mke2fs', '-q', '-t', 'ext4', '-m', '0'],
+             'xfs': ['/sbin/mkfs.xfs', '-q', '-m', 'reflink=1'], 'btrfs': ['/sbin/mkfs.btrfs', '-q']}
+
+    def __init__(self, kind, mib):
+        need_root()
+        self.kind = kind
+        if not os.path.exists(self.TOOLS[kind][0]):
+            raise Skip(f'{self.TOOLS[kind][0]} is not installed')
+        self.own = tempfile.mkdtemp(prefix='stillframe-fs-')
+        os.chmod(self.own, 0o711)
+        self.image, self.folder = os.path.join(self.own, 'image'), os.path.join(self.own, 'mnt')
+        os.mkdir(self.folder)
+        with open(self.image, 'wb') as f:
+            f.truncate(mib << 20)
+        subprocess.run([*self.TOOLS[kind], self.image], check=True)
+        p = subprocess.run(['mount', '-o', 'loop', self.image, self.folder], capture_output=True)
+        if p.returncode:
+            shutil.rmtree(self.own)
+            raise Skip(f'no loop mount of {kind} here: ' + p.stderr.decode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(['umount', '-l', self.folder])
+        shutil.rmtree(self.own)
+
+    def sr(self, d):
+        return d.xe('sr-create', name_label=self.kind, type='file',
+                    **{'device-config:location': self.folder})
+
+
 class Serial:
     """The guest's serial port: the commands of test/guest.  after: how long its log was before the
     boot that is meant."""
@@ -344,6 +380,11 @@ class Serial:
             if m[1] == 'ERR':
                 raise Exception(line)
             return m[3]
+
+    def churn(self, what, disk='a', *more):
+        """What test/guest/churn.c says of a file on the disk, as numbers."""
+        said = self.ask(f'shell churn {what} /disk/{disk}/churn {" ".join(map(str, more))}', 300)
+        return {k: float(v) for k, v in (w.rstrip('\\n').split('=') for w in said.split() if '=' in w)}
 
     def fields(self, command):
         return dict(w.split('=', 1) for w in self.ask(command).split() if '=' in w)
