@@ -98,6 +98,7 @@ static int revive_disk(struct task *t, struct plan_disk *d)
 	vdi->is_a_snapshot = false;
 	vdi->snapshot_of = NULL_REF;
 	vdi->snapshot_time = TIME_NEVER;
+	map_remove(&vdi->sm_config, "method");
 	vdi->current_operations = (struct map){ 0 };
 	vdi->location = d->copy;
 	vdi->parent_location = d->vdi->location;
