@@ -4,7 +4,7 @@
  * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
  *
  *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]},
- *      "nics": ["nic-0"]}
+ *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "chain": ["base"], "done": false}}}
  *
  * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
  * compare what was done.  In the environment
@@ -151,8 +151,8 @@ static json_t *first_state(const struct vmm_config *c)
 		json_object_set_new(chains, VMM_NVRAM, names_of(c->firmware.vars));
 	for (size_t i = 0; i < c->nnics; i++)
 		json_array_append_new(nics, json_string(c->nics[i].id));
-	return json_pack("{s:s, s:b, s:[], s:o, s:o}", "uuid", c->uuid, "paused", c->paused,
-			 "prepared", "chains", chains, "nics", nics);
+	return json_pack("{s:s, s:b, s:[], s:o, s:o, s:{}}", "uuid", c->uuid, "paused", c->paused,
+			 "prepared", "chains", chains, "nics", nics, "merges");
 }
 
 /* ---- the listener ---- */
@@ -403,6 +403,127 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 	return 0;
 }
 
+/* ---- merges ---- */
+
+/* The disk's layers after the merge. */
+static json_t *merged(const json_t *chain, const struct vmm_merge *m)
+{
+	json_t *left = json_array(), *node;
+	size_t i, high = position(chain, m->upper);
+	size_t low = *m->lower ? position(chain, m->lower) + 1 : 0; /* so many stay below */
+	json_array_foreach (chain, i, node)
+		if (i < low || i > high || (i == high && !m->down))
+			json_array_append(left, node);
+	return left;
+}
+
+static const char *file_of(const struct vmm_merge *m, const char *node)
+{
+	const json_t *layer;
+	size_t i;
+	json_array_foreach (m->layers, i, layer)
+		if (streq(json_string_value(json_object_get(layer, "node-name")), node))
+			return json_string_value(
+				json_object_get(json_object_get(layer, "file"), "filename"));
+	return NULL;
+}
+
+static int image_tool(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = HANG_MS };
+	return run_ok(t, &r);
+}
+
+/* To the files what QEMU would do to them; above: the node that stands on upper, NULL: none. */
+static int merge_files(struct task *t, const struct vmm_merge *m, const char *above)
+{
+	const char *upper = file_of(m, m->upper), *link = m->link;
+	if (!upper)
+		return 0;
+	if (!m->down)
+		return image_tool(t, *link ? RUN_ARGV("qemu-img", "rebase", "-f", "qcow2", "-F",
+						      "qcow2", "-b", link, upper)
+					   : RUN_ARGV("qemu-img", "rebase", "-f", "qcow2", "-b", "",
+						      upper));
+	if (image_tool(t, RUN_ARGV("qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b",
+				   file_of(m, m->lower), upper)) < 0)
+		return -1;
+	return above ? image_tool(t, RUN_ARGV("qemu-img", "rebase", "-u", "-f", "qcow2", "-F",
+					      "qcow2", "-b", link, file_of(m, above)))
+		     : 0;
+}
+
+/* Notes how the merge stands, and with it, when it is done, the disk's new layers. */
+static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *merge, bool is_done)
+{
+	json_own(t, merge);
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	json_object_set(merge, "done", json_boolean(is_done));
+	json_object_set(json_object_get(state, "merges"), name, merge);
+	if (is_done)
+		json_object_set(json_object_get(state, "chains"),
+				json_string_value(json_object_get(merge, "disk")),
+				json_object_get(merge, "chain"));
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	const char *about =
+		str(t, "name=%s %s: %s %s %s", m->name, m->disk, m->upper,
+		    m->down ? "down into" : "up from", *m->lower ? m->lower : "nothing");
+	json_t *state = enter(t, vm->dir, "merge", about) < 0 ? NULL : load(t, vm->dir);
+	if (!state)
+		return -1;
+	const json_t *chain = json_object_get(json_object_get(state, "chains"), m->disk);
+	size_t high = position(chain, m->upper);
+	if (!has(chain, m->upper) || (*m->lower && position(chain, m->lower) >= high))
+		return fail(t, INTERNAL_ERROR, str(t, "fake merge: no such layers, %s", about));
+	const char *above = json_string_value(json_array_get(chain, high + 1));
+	json_t *entry = json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m));
+	if (note_merge(t, vm, m->name, json_incref(entry), false) < 0 ||
+	    merge_files(t, m, above) < 0 || (m->pivot && m->pivot(t, m->arg) < 0))
+		return -1;
+	return note_merge(t, vm, m->name, entry, true);
+}
+
+/* One that is not done was cut short by a daemon's end. */
+static int merge_state(struct task *t, struct vmm *vm, const char *name, bool recorded,
+		       enum vmm_merge_state *ret)
+{
+	json_t *state = enter(t, vm->dir, "merge_state", str(t, "name=%s", name)) < 0
+				? NULL
+				: load(t, vm->dir);
+	if (!state)
+		return -1;
+	json_t *entry = json_object_get(json_object_get(state, "merges"), name);
+	bool is_done = json_is_true(json_object_get(entry, "done"));
+	if (entry && recorded && !is_done) {
+		if (note_merge(t, vm, name, json_incref(entry), true) < 0)
+			return -1;
+		is_done = true;
+	}
+	*ret = is_done ? VMM_MERGE_DONE : VMM_MERGE_NONE;
+	return 0;
+}
+
+static int forget_merge(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
+{
+	(void)t, (void)n;
+	json_object_del(json_object_get(state, "merges"), s->disk);
+	return 0;
+}
+
+static int merge_close(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	if (enter(t, vm->dir, "merge_close", str(t, "name=%s", m->name)) < 0)
+		return -1;
+	return change(t, vm, 1, &(struct vmm_switch){ .disk = m->name }, forget_merge);
+}
+
 /* ---- devices that come and go ---- */
 
 /* The disk has these layers from now on; NULL: there is no such disk any more. */
@@ -543,6 +664,9 @@ const struct vmm_driver vmm_fake = {
 	.resize = resize,
 	.forget = forget,
 	.top = top,
+	.merge = merge,
+	.merge_state = merge_state,
+	.merge_close = merge_close,
 	.plug_disk = plug_disk,
 	.plug_nic = plug_nic,
 	.unplug_disk = unplug_disk,

@@ -124,6 +124,85 @@ static void grows(struct task *t, struct vmm *vm)
 	fails(t, d->resize(t, vm, layers(t, "a1", "a2"), 1 << 20));
 }
 
+static int agree(struct task *t, void *arg)
+{
+	(void)t;
+	++*(int *)arg;
+	return 0;
+}
+
+static bool merge_is(struct task *t, struct vmm *vm, bool recorded, enum vmm_merge_state wanted)
+{
+	enum vmm_merge_state s;
+	CHECK(d->merge_state(t, vm, "m", recorded, &s) == 0);
+	return s == wanted;
+}
+
+static void closes(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	CHECK(d->merge_close(t, vm, m) == 0 && d->merge_close(t, vm, m) == 0);
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE));
+}
+
+static int refuse(struct task *t, void *arg)
+{
+	(void)arg;
+	return fail(t, INTERNAL_ERROR, "not now");
+}
+
+/* Disk b is base, b0, b1 at first. */
+static void merges(struct task *t, struct vmm *vm)
+{
+	int pivots = 0;
+	struct vmm_merge up = { .name = "m", .disk = "b", .upper = "b0", .lower = "", .link = "" };
+	struct vmm_merge down = { .name = "m",
+				  .disk = "b",
+				  .upper = "b1",
+				  .lower = "b0",
+				  .link = "b0",
+				  .down = true,
+				  .pivot = refuse,
+				  .arg = &pivots };
+	setenv("STILLFRAME_FAKE", "fail=merge", 1);
+	fails(t, d->merge(t, vm, &up));
+	unsetenv("STILLFRAME_FAKE");
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE));
+	CHECK(d->merge(t, vm, &up) == 0 && merge_is(t, vm, false, VMM_MERGE_DONE));
+	closes(t, vm, &up);
+	CHECK(d->forget(t, vm, "base") < 0); /* disk a has it */
+	task_forgive(t);
+
+	fails(t, d->merge(t, vm, &down));
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE) && top_is(t, vm, "b", "b1"));
+	closes(t, vm, &down);
+	down.pivot = agree;
+	CHECK(d->merge(t, vm, &down) == 0 && pivots == 1 && top_is(t, vm, "b", "b0"));
+	CHECK(merge_is(t, vm, true, VMM_MERGE_DONE));
+	closes(t, vm, &down);
+	fails(t, d->merge(t, vm, &down));
+	struct vmm_switch back = { "b", "b0", layer(t, "b1") };
+	double ms;
+	CHECK(d->prepare(t, vm, 1, &back) == 0 && d->switch_disks(t, vm, 1, &back, &ms) == 0);
+}
+
+/* A daemon that ended with the pivot recorded, and not yet done. */
+static void merge_recorded(struct task *t, struct vmm *vm)
+{
+	struct vmm_merge down = { .name = "m",
+				  .disk = "b",
+				  .upper = "b1",
+				  .lower = "b0",
+				  .link = "b0",
+				  .down = true,
+				  .pivot = refuse };
+	fails(t, d->merge(t, vm, &down));
+	CHECK(merge_is(t, vm, true, VMM_MERGE_DONE) && top_is(t, vm, "b", "b0"));
+	closes(t, vm, &down);
+	struct vmm_switch back = { "b", "b0", layer(t, "b1") };
+	double ms;
+	CHECK(d->prepare(t, vm, 1, &back) == 0 && d->switch_disks(t, vm, 1, &back, &ms) == 0);
+}
+
 static void serial(struct task *t, struct vmm *vm)
 {
 	char text[64] = "";
@@ -164,6 +243,8 @@ int main(void)
 	faults(t, vm);
 	pauses(t, vm, &h);
 	grows(t, vm);
+	merges(t, vm);
+	merge_recorded(t, vm);
 	serial(t, vm);
 	lives_on(t, vm, dir);
 
