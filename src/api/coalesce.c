@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "api/merge.h"
+#include "api/step.h"
 #include "api/storage.h"
 #include "api/tree.h"
 #include "api/undo.h"
@@ -395,7 +395,7 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 		return HELD;
 	enum outcome o = HELD;
 	if (look(t, e, &again, &backlog, &why) && same_step(&s, &again))
-		o = merge_run(t, &s) == 0 ? DONE : FAILED;
+		o = step_run(t, &s) == 0 ? DONE : FAILED;
 	unclaim(e);
 	*ret_next = s.kind == STEP_MERGE && s.down ? s.lower : s.upper;
 	return o;

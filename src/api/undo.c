@@ -3,7 +3,7 @@
 
 #include "api/cd.h"
 #include "api/guests.h"
-#include "api/merge.h"
+#include "api/step.h"
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/plug.h"
@@ -245,7 +245,7 @@ static int size_settle(struct task *t, args a, const char *op)
 static int merge_settle_now(struct task *t, args a, const char *op)
 {
 	(void)op;
-	return merge_settle(t, a);
+	return step_settle(t, a);
 }
 
 static int link_settle(struct task *t, args a, const char *op)

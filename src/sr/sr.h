@@ -100,8 +100,9 @@ struct layout {
 	int (*relink)(struct task *, const struct sr *, const char *id, const char *parent);
 	/* Merges layers that no process has open for writing, nor those that are written for reading.  Durable.
 	 * Fails with SR_BACKEND_FAILURE_44 when there is no room.  Cancelled, failed or killed at any moment:
-	 * all volumes show what they did before, after the volume that is written was relinked to what was
-	 * its parent before.  Progress goes to the task. */
+	 * all volumes but those that go (struct sr_merge) show what they did before, after the volume that is
+	 * written was relinked to what was its parent before.  Until then its header may name the new one, and
+	 * no other program may open it.  Progress goes to the task. */
 	int (*merge)(struct task *, const struct sr *, const struct sr_merge *);
 	/* Optional.  A new volume with the content and the parent of one that is frozen or open nowhere,
 	 * whose blocks it shares until either is written (FICLONE).  Durable; on failure nothing is left.
@@ -124,9 +125,11 @@ struct layout {
  *
  *     below <-- upper    (a, b)            below <-- lower             (b, upper) <-- x
  *
- * The volumes in brackets are left as they were: they show what they did, and the caller deletes those that
- * nothing needs.  Only `upper` is written (up), or only `lower` (down): lower must have no other layer over
- * it than this one, and no layer between may have one. */
+ * The volumes in brackets are left as they were, and the caller deletes those that nothing needs.
+ * Only `upper` is written (up): a and b show what they did.  Only `lower` is written (down): upper goes on
+ * showing what it did, but lower and b show no state that ever was, from the first moment on.  So lower must
+ * have no other layer over it than this one, and no layer between may have one; that is refused.  lower
+ * becomes as large as upper. */
 struct sr_merge {
 	bool down;
 	const char *upper, *lower; /* ids */

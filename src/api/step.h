@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* merge.h -- carries out one step of api/tree.h, as a call with a task of its own.
+/* step.h -- carries out one step of api/tree.h, as a call with a task of its own.
  *
  *     journal     which layers are about to become one           undo MERGE_SETTLE
  *     work        in the QEMU that has them open, or by the layout
@@ -17,7 +17,7 @@ struct step;
 struct task;
 
 /* Runs the step on t, which has no task row yet. */
-int merge_run(struct task *t, const struct step *);
+int step_run(struct task *t, const struct step *);
 
 /* MERGE_SETTLE replayed: see undo.h. */
-int merge_settle(struct task *, const char *const *args);
+int step_settle(struct task *, const char *const *args);

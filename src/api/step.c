@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "api/merge.h"
+#include "api/step.h"
 
 #include "api/call.h"
 #include "api/guests.h"
@@ -234,7 +234,7 @@ static int settle_online(struct task *t, const struct sr *sr, const struct step 
 		       : check_header(t, sr, s->upper, s->dropped.v[0]);
 }
 
-int merge_settle(struct task *t, const char *const *a)
+int step_settle(struct task *t, const char *const *a)
 {
 	struct step s = {
 		.kind = STEP_MERGE,
@@ -375,7 +375,7 @@ static int forget_task(struct task *t, const char *ref)
 	return db_commit(t);
 }
 
-int merge_run(struct task *t, const struct step *s)
+int step_run(struct task *t, const struct step *s)
 {
 	struct work w = { s, "" };
 	if (api_call(t, &call_merge, &w) < 0)
