@@ -366,7 +366,9 @@ static void down_from_top(struct task *t)
 	works(t, p, m, "l0 l1 l2");
 	CHECK(pivots == 2);
 	switches(t, p, "l3", "l0 l1 l2 l3");
+	CHECK(d->pause(t, p->vm) == 0);
 	works(t, p, merge(t, p, true, "l3", "l2", "l3"), "l0 l1 l2");
+	CHECK(d->resume(t, p->vm) == 0);
 	CHECK(streq(below(t, p, "l2"), "l1"));
 	dies(t, p, "l2", "l1");
 }
@@ -544,12 +546,32 @@ static void qemu_dies(struct task *t)
 	DOES(t, "rm", "-rf", p->dir);
 }
 
+/* Another process reads the layer, as a clone's VM would. */
+static void while_read(struct task *t, struct place *p, struct vmm_merge m, const char *node)
+{
+	int words[2];
+	pid_t pid;
+	CHECK(pipe2(words, O_CLOEXEC) == 0);
+	const int fds[4] = { words[0], -1, -1, -1 };
+	CHECK(run_start(t, RUN_ARGV("qemu-io", "-r", "-f", "qcow2", file_of(t, p, node)), fds,
+			&pid) == 0);
+	close(words[0]);
+	sleep(1);
+	fails(t, p, m, "l0 l1 l2 l3 l4");
+	close(words[1]);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
 /* What cannot be done is refused, and leaves nothing. */
 static void refused(struct task *t)
 {
 	struct place *p = place_new(t);
 	fails(t, p, merge(t, p, false, "l3", "nobody", ""), "l0 l1 l2 l3 l4");
 	fails(t, p, merge(t, p, true, "l1", "l3", ""), "l0 l1 l2 l3 l4");
+	while_read(t, p, merge(t, p, false, "l3", "", "l2 l1 l0"), "l3");
+	while_read(t, p, merge(t, p, true, "l2", "l1", "l2"), "l1");
+	while_read(t, p, merge(t, p, true, "l2", "l1", "l2"), "l3");
+	while_read(t, p, merge(t, p, true, "l4", "l3", "l4"), "l3");
 	CHECK(unlink(file_of(t, p, "l3")) == 0);
 	struct vmm_merge m = merge(t, p, true, "l2", "l1", "");
 	CHECK(d->merge(t, p->vm, &m) < 0);
