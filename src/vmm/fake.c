@@ -456,7 +456,6 @@ static int merge_files(struct task *t, const struct vmm_merge *m, const char *ab
 /* Notes how the merge stands, and with it, when it is done, the disk's new layers. */
 static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *merge, bool is_done)
 {
-	json_own(t, merge);
 	pthread_mutex_lock(&lock);
 	json_t *state = load(t, vm->dir);
 	json_object_set(merge, "done", json_boolean(is_done));
@@ -483,9 +482,10 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	if (!has(chain, m->upper) || (*m->lower && position(chain, m->lower) >= high))
 		return fail(t, INTERNAL_ERROR, str(t, "fake merge: no such layers, %s", about));
 	const char *above = json_string_value(json_array_get(chain, high + 1));
-	json_t *entry = json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m));
-	if (note_merge(t, vm, m->name, json_incref(entry), false) < 0 ||
-	    merge_files(t, m, above) < 0 || (m->pivot && m->pivot(t, m->arg) < 0))
+	json_t *entry =
+		json_own(t, json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m)));
+	if (note_merge(t, vm, m->name, entry, false) < 0 || merge_files(t, m, above) < 0 ||
+	    (m->pivot && m->pivot(t, m->arg) < 0))
 		return -1;
 	return note_merge(t, vm, m->name, entry, true);
 }
@@ -502,7 +502,7 @@ static int merge_state(struct task *t, struct vmm *vm, const char *name, bool re
 	json_t *entry = json_object_get(json_object_get(state, "merges"), name);
 	bool is_done = json_is_true(json_object_get(entry, "done"));
 	if (entry && recorded && !is_done) {
-		if (note_merge(t, vm, name, json_incref(entry), true) < 0)
+		if (note_merge(t, vm, name, entry, true) < 0)
 			return -1;
 		is_done = true;
 	}

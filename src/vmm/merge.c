@@ -18,7 +18,7 @@ enum {
 	LOOK_CLOSELY_MS =
 		2,      /* and when the guest waits for the next one, or a caller for its end */
 	END_MS = 30000, /* what a cancelled or finished job gets to end */
-	SPRINT_BYTES = 64 << 20 /* what may be left when a job no longer gives way to the guest */
+	SPRINT_BYTES = 8 << 20 /* what may be left when a job no longer gives way to the guest */
 };
 
 /* What catching up with a guest that writes may take, without giving way to it. */

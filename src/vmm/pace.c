@@ -10,12 +10,13 @@
 
 /* The statistics take QEMU's main loop 3 ms at 30 layers, 10 ms at 200. */
 enum { FIRST_LOOK_MS = 60, LOOK_MS = 250 };
-/* A disk with fewer requests in a second is idle; of a busy one's bytes the job gets a part. */
-enum { IDLE_OPS = 10, SHARE = 8 };
+/* Disks with fewer requests in a second are idle; of the bytes of busy ones the job gets a part.  A guest
+ * that was busy is believed to be idle after so many looks only: it may be held up, perhaps by us. */
+enum { IDLE_OPS = 10, SHARE = 8, IDLE_LOOKS = 4 };
 
 struct pace pace_begin(const char *job)
 {
-	return (struct pace){ .job = job, .speed = PACE_FLOOR };
+	return (struct pace){ .job = job, .speed = PACE_FLOOR, .idle = IDLE_LOOKS };
 }
 
 static uint64_t number_in(const json_t *stats, const char *key)
@@ -65,9 +66,11 @@ static int look(struct task *t, struct qmp *q, struct pace *p)
 	p->next = now + (first ? FIRST_LOOK_MS : LOOK_MS);
 	if (first)
 		return 0;
-	bool idle = did * 1000 < IDLE_OPS * (uint64_t)ms;
+	p->idle = did * 1000 < IDLE_OPS * (uint64_t)ms ? p->idle + 1 : 0;
 	return set_speed(t, q, p,
-			 idle ? 0 : PACE_FLOOR + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE);
+			 p->idle > IDLE_LOOKS
+				 ? 0
+				 : PACE_FLOOR + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE);
 }
 
 int pace_step(struct task *t, struct qmp *q, struct pace *p, bool sprint)

@@ -18,6 +18,7 @@ struct pace {
 	uint64_t ops, bytes; /* of the guest until `since` */
 	int64_t since, next; /* clock_ms(); 0: not yet measured */
 	uint64_t speed;      /* as set last, 0: without limit */
+	unsigned idle;       /* looks in a row at which the guest did nothing */
 };
 
 struct pace pace_begin(const char *job);

@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/vmm.h"
@@ -212,6 +213,78 @@ static void serial(struct task *t, struct vmm *vm)
 	CHECK(streq(text, "This is no guest.\r\n"));
 }
 
+static const char *does(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = 20000 };
+	CHECK(run_ok(t, &r) == 0);
+	return r.ret_out;
+}
+
+#define DOES(t, ...) does(t, RUN_ARGV(__VA_ARGS__))
+
+static void image(struct task *t, const char *dir, json_t *all, const char *node, const char *below,
+		  const char *pattern)
+{
+	const char *file = str(t, "%s/%s", dir, node);
+	if (*below)
+		DOES(t, "qemu-img", "create", "-qu", "-f", "qcow2", "-F", "qcow2", "-b", below,
+		     file, "8M");
+	else
+		DOES(t, "qemu-img", "create", "-q", "-f", "qcow2", file, "8M");
+	DOES(t, "qemu-io", "-f", "qcow2", "-c", str(t, "write -P %s %sM 2M", pattern, pattern),
+	     file);
+	json_array_append_new(all, json_pack("{s:s, s:{s:s}}", "node-name", node, "file",
+					     "filename", file));
+}
+
+/* Each layer writes its number where the one below has written, too. */
+static void image_shows(struct task *t, const char *dir, const char *node, const char *below)
+{
+	const char *file = str(t, "%s/%s", dir, node);
+	const char *said =
+		DOES(t, "qemu-io", "-f", "qcow2", "-c", "read -P 1 1M 1M", "-c", "read -P 2 2M 1M",
+		     "-c", "read -P 3 3M 1M", "-c", "read -P 4 4M 2M", file);
+	CHECK(!strstr(said, "failed"));
+	CHECK(!strstr(DOES(t, "qemu-img", "info", file), "backing file:") == !*below);
+	for (int i = 1; i <= 4; i++)
+		unlink(str(t, "%s/f%d", dir, i));
+}
+
+/* base, then three layers: a disk of a VM of its own. */
+static void merges_files(struct task *t, const char *dir)
+{
+	static const struct {
+		const char *upper, *lower, *shown, *below;
+		bool down;
+	} all[] = {
+		{ "f3", "f1", "f4", "f3", false }, { "f3", "", "f4", "f3", false },
+		{ "f4", "f2", "f4", "f2", false }, { "f3", "f2", "f4", "f2", true },
+		{ "f4", "f1", "f1", "", true },
+	};
+	for (size_t i = 0; i < COUNT(all); i++) {
+		struct vmm_disk disk = { .id = "c", .layers = json_own(t, json_array()) };
+		json_t *files = (json_t *)(uintptr_t)disk.layers;
+		image(t, dir, files, "f1", "", "1");
+		image(t, dir, files, "f2", "f1", "2");
+		image(t, dir, files, "f3", "f2", "3");
+		image(t, dir, files, "f4", "f3", "4");
+		struct heard h = { { 0 }, "" };
+		struct vmm_config c = { .uuid = "u", .dir = dir, .ndisks = 1, .disks = &disk };
+		struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+		struct vmm_merge m = { .name = "m",
+				       .disk = "c",
+				       .layers = files,
+				       .upper = all[i].upper,
+				       .lower = all[i].lower,
+				       .link = all[i].lower,
+				       .down = all[i].down };
+		CHECK(vm && d->merge(t, vm, &m) == 0 && top_is(t, vm, "c", all[i].shown));
+		CHECK(d->stop(t, vm) == 0);
+		d->release(vm);
+		image_shows(t, dir, all[i].shown, all[i].below);
+	}
+}
+
 /* The daemon goes and comes back; then the guest ends. */
 static void lives_on(struct task *t, struct vmm *vm, const char *dir)
 {
@@ -253,6 +326,7 @@ int main(void)
 	CHECK(d->stop(t, vm) == 0 && heard(&h, VMM_EXITED));
 	d->release(vm);
 	CHECK(streq(h.end, ""));
+	merges_files(t, dir);
 	CHECK(rmdir(dir) == 0);
 	talloc_free(t);
 	return 0;

@@ -3,7 +3,10 @@
  *
  *     l0 <- l1 <- l2 <- l3 <- l4      each writes its own pattern, over a part of the one below
  *
- * QEMU is killed right after each merge, and the files have to show what they did before. */
+ * QEMU is killed right after each merge, and the files have to show what they did before.
+ *
+ *     test_vmm_merge             all of it
+ *     test_vmm_merge figures     with a guest that writes, of $GUEST: how much it does meanwhile */
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -363,7 +366,9 @@ static void down_from_top(struct task *t)
 	works(t, p, m, "l0 l1 l2");
 	CHECK(pivots == 2);
 	switches(t, p, "l3", "l0 l1 l2 l3");
+	CHECK(d->pause(t, p->vm) == 0);
 	works(t, p, merge(t, p, true, "l3", "l2", "l3"), "l0 l1 l2");
+	CHECK(d->resume(t, p->vm) == 0);
 	CHECK(streq(below(t, p, "l2"), "l1"));
 	dies(t, p, "l2", "l1");
 }
@@ -541,12 +546,32 @@ static void qemu_dies(struct task *t)
 	DOES(t, "rm", "-rf", p->dir);
 }
 
+/* Another process reads the layer, as a clone's VM would. */
+static void while_read(struct task *t, struct place *p, struct vmm_merge m, const char *node)
+{
+	int words[2];
+	pid_t pid;
+	CHECK(pipe2(words, O_CLOEXEC) == 0);
+	const int fds[4] = { words[0], -1, -1, -1 };
+	CHECK(run_start(t, RUN_ARGV("qemu-io", "-r", "-f", "qcow2", file_of(t, p, node)), fds,
+			&pid) == 0);
+	close(words[0]);
+	sleep(1);
+	fails(t, p, m, "l0 l1 l2 l3 l4");
+	close(words[1]);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
 /* What cannot be done is refused, and leaves nothing. */
 static void refused(struct task *t)
 {
 	struct place *p = place_new(t);
 	fails(t, p, merge(t, p, false, "l3", "nobody", ""), "l0 l1 l2 l3 l4");
 	fails(t, p, merge(t, p, true, "l1", "l3", ""), "l0 l1 l2 l3 l4");
+	while_read(t, p, merge(t, p, false, "l3", "", "l2 l1 l0"), "l3");
+	while_read(t, p, merge(t, p, true, "l2", "l1", "l2"), "l1");
+	while_read(t, p, merge(t, p, true, "l2", "l1", "l2"), "l3");
+	while_read(t, p, merge(t, p, true, "l4", "l3", "l4"), "l3");
 	CHECK(unlink(file_of(t, p, "l3")) == 0);
 	struct vmm_merge m = merge(t, p, true, "l2", "l1", "");
 	CHECK(d->merge(t, p->vm, &m) < 0);
@@ -557,7 +582,193 @@ static void refused(struct task *t)
 	DOES(t, "rm", "-rf", p->dir);
 }
 
-int main(void)
+/* ---- with a guest that writes without rest ---- */
+
+/* A kernel for the real mode of the Linux boot protocol: writes 512 W to the start of the disk, for ever. */
+static const unsigned char writes[] = {
+	0xfb,                   /*         sti                                       */
+	0x0e, 0x1f,             /*         push %cs; pop %ds                         */
+	0xbe, 0x7f, 0x00,       /* again:  mov $packet, %si                          */
+	0xb8, 0x00, 0x43,       /*         mov $0x4300, %ax                          */
+	0xb2, 0x80,             /*         mov $0x80, %dl                            */
+	0xcd, 0x13,             /*         int $0x13             the firmware writes */
+	0xeb, 0xf4,             /*         jmp again                                 */
+	0x10, 0,    1,    0,    /* packet: one sector                                */
+	0x90, 0x01, 0x20, 0x10, /*         from 0x1020:0x190                         */
+	0,    0,    0,    0,    /*         to block 0                                */
+	0,    0,    0,    0,
+};
+
+/* The same VM with that guest; what it writes is in `ref`. */
+static void boot(struct task *t, struct place *p)
+{
+	unsigned char k[4096] = { [0x1f1] = 4,    [0x1fe] = 0x55, [0x1ff] = 0xaa, [0x200] = 0xeb,
+				  [0x201] = 0x6e, /* jmp 0x270 */
+				  [0x202] = 'H',  [0x203] = 'd',  [0x204] = 'r',  [0x205] = 'S',
+				  [0x206] = 3,    [0x207] = 2,    [0x211] = 1 };
+	FD_SCOPE int fd = open(file_of(t, p, "kernel"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	memcpy(k + 0x270, writes, sizeof writes);
+	memset(k + 0x390, 'W', 512);
+	CHECK(fd >= 0 && io_write(t, fd, k, sizeof k, -1) == 0);
+	DOES(t, "qemu-io", "-f", "raw", "-c", "write -P 0x57 0 512", file_of(t, p, "ref"));
+	CHECK(d->stop(t, p->vm) == 0);
+	d->release(p->vm);
+	p->config.kernel = fd;
+	up_again(t, p);
+	p->config.kernel = -1;
+	for (int i = 0; i < 200 && !shows(t, p, "l4", "ref"); i++)
+		usleep(50000);
+}
+
+/* The job is slow while the guest writes, and fast when it stands still. */
+static void gives_way(struct task *t)
+{
+	struct place *p = place_new(t);
+	boot(t, p);
+	struct worker w = worker(t, p, merge(t, p, false, "l3", "", "l2 l1 l0"));
+	pthread_t thread;
+	CHECK(pthread_create(&thread, NULL, work, &w) == 0);
+	begun(&w);
+	sleep(2);
+	CHECK(!w.over);
+	CHECK(d->pause(t, p->vm) == 0);
+	int64_t start = clock_ms();
+	pthread_join(thread, NULL);
+	printf("the guest wrote, then stood still: the rest took %d ms\n",
+	       (int)(clock_ms() - start));
+	CHECK(w.result == 0);
+	closes(t, p, &w.m);
+	CHECK(d->resume(t, p->vm) == 0);
+	dies(t, p, "l4", "l3");
+}
+
+/* What the guest writes in the meantime is in the lower layer. */
+static void down_under_writes(struct task *t)
+{
+	struct place *p = place_new(t);
+	boot(t, p);
+	works(t, p, merge(t, p, true, "l4", "l3", "l4"), "l0 l1 l2 l3");
+	dies(t, p, "l3", "l1");
+}
+
+/* ---- figures ---- */
+
+/* One question to the test guest, and its answer. */
+static const char *ask(struct task *t, int serial, const char *question)
+{
+	char line[1024];
+	size_t n = 0;
+	if (*question)
+		CHECK(io_write(t, serial, str(t, "%s\n", question), strlen(question) + 1, 1000) ==
+		      0);
+	while (n + 1 < sizeof line && io_read(t, serial, line + n, 1, 120000) == 1)
+		if (line[n++] == '\n') {
+			line[n] = 0;
+			if (*question ? starts_with(line, "OK ") : !!strstr(line, "-GUEST ready"))
+				return talloc_strdup(t, line);
+			if (*question && starts_with(line, "ERR"))
+				fprintf(stderr, "%s", line);
+			CHECK(!*question || !starts_with(line, "ERR"));
+			n = 0;
+		}
+	CHECK(!"the guest answers");
+	return NULL;
+}
+
+static double number(const char *line, const char *key)
+{
+	const char *at = strstr(line, key);
+	CHECK(at);
+	return strtod(at + strlen(key), NULL);
+}
+
+static double counter(struct task *t, int serial)
+{
+	return number(ask(t, serial, "status"), " counter=");
+}
+
+/* How many rounds of writes the guest does in a second, and the longest one. */
+static double rate(struct task *t, int serial, const char *when, double usual, int ms,
+		   const _Atomic bool *until)
+{
+	ask(t, serial, "gap");
+	int64_t start = clock_ms();
+	double before = counter(t, serial);
+	while (until ? !*until : clock_ms() < start + ms)
+		usleep(2000);
+	double n = counter(t, serial) - before, s = (double)(clock_ms() - start) / 1000;
+	printf("%-28s %6.0f rounds/s %s, longest %.0f ms, in %.1f s\n", when, n / s,
+	       usual > 0 ? str(t, "(%.2f of usual)", n / s / usual) : "",
+	       number(ask(t, serial, "gap"), "write_ms="), s);
+	return n / s;
+}
+
+static void merge_with_guest(struct task *t, struct place *p, int serial, struct vmm_merge m,
+			     const char *nodes, const char *when)
+{
+	double usual = rate(t, serial, "alone", 0, 4000, NULL);
+	struct worker w = worker(t, p, m);
+	pthread_t thread;
+	CHECK(pthread_create(&thread, NULL, work, &w) == 0);
+	rate(t, serial, when, usual, 0, &w.over);
+	pthread_join(thread, NULL);
+	if (w.result < 0)
+		printf("  failed: %s\n", task_error(w.t));
+	else
+		p->layers = chain(t, p, nodes);
+	closes(t, p, &m);
+	has_open(t, p, w.result < 0 ? "l0 l2 l3" : nodes);
+}
+
+/* Merges under a guest that writes without rest: $GUEST is a folder of tools/make-guest. */
+static void figures(struct task *t, const char *guest)
+{
+	struct place *p = place_new(t);
+	FD_SCOPE int serial = -1;
+	FD_SCOPE int kernel = open(str(t, "%s/vmlinuz", guest), O_RDONLY | O_CLOEXEC);
+	FD_SCOPE int ramdisk = open(str(t, "%s/initrd.img", guest), O_RDONLY | O_CLOEXEC);
+	CHECK(d->stop(t, p->vm) == 0);
+	d->release(p->vm);
+	DOES(t, "qemu-img", "create", "-q", "-f", "qcow2", file_of(t, p, "l0"), "4G");
+	p->layers = chain(t, p, "l0");
+	p->disk.layers = p->layers;
+	p->config.memory = 512 << 20;
+	p->config.kernel = kernel;
+	p->config.ramdisk = ramdisk;
+	p->config.cmdline = "console=ttyS0 quiet";
+	p->config.paused = true;
+	up_again(t, p);
+	CHECK(d->serial(t, p->vm, &serial) == 0 && d->resume(t, p->vm) == 0);
+	ask(t, serial, "");
+	for (int i = 0; i < 3; i++) {
+		ask(t, serial, str(t, "write a f%d 192 %d", i, i + 1));
+		const char *top = str(t, "l%d", i + 1), *old = str(t, "l%d", i);
+		DOES(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", old,
+		     file_of(t, p, top), "4G");
+		struct vmm_switch s = { "disk0", old, layer(t, p, top, old, false) };
+		double ms;
+		CHECK(d->prepare(t, p->vm, 1, &s) == 0);
+		CHECK(d->switch_disks(t, p->vm, 1, &s, &ms) == 0);
+	}
+	p->layers = chain(t, p, "l0 l1 l2 l3");
+	ask(t, serial, "count start");
+	ask(t, serial, "gap start");
+	merge_with_guest(t, p, serial, merge(t, p, false, "l2", "l0", "l1"), "l0 l2 l3",
+			 "up, below the top");
+	struct vmm_merge m = merge(t, p, true, "l3", "l2", "l3");
+	merge_with_guest(t, p, serial, m, "l0 l2", "down from the top");
+	if (json_array_size(p->layers) == 2)
+		merge_with_guest(t, p, serial, merge(t, p, false, "l2", "", "l0"), "l2",
+				 "up into the top");
+	ask(t, serial, "count stop");
+	for (int i = 0; i < 3; i++)
+		printf("%s", ask(t, serial, str(t, "sum a f%d", i)));
+	CHECK(d->stop(t, p->vm) == 0);
+	d->release(p->vm);
+	DOES(t, "rm", "-rf", p->dir);
+}
+
+int main(int argc, char **argv)
 {
 	struct task *t = task_new(NULL, "test");
 	struct run r = { .argv = RUN_ARGV("qemu-system-x86_64", "--version"),
@@ -569,6 +780,11 @@ int main(void)
 		return 77;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc > 1 && streq(argv[1], "figures")) {
+		figures(t, getenv("GUEST"));
+		talloc_free(t);
+		return 0;
+	}
 	up_below(t);
 	up_to_top(t);
 	down_below(t);
@@ -578,6 +794,8 @@ int main(void)
 	daemon_dies(t);
 	qemu_dies(t);
 	refused(t);
+	gives_way(t);
+	down_under_writes(t);
 	talloc_free(t);
 	return 0;
 }
