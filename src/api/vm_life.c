@@ -166,8 +166,11 @@ int VM_pause(struct task *t, struct VM_pause *a)
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
-	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume,
-		      vm_power_state_Running);
+	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
+	    0)
+		return -1;
+	guest_settle(t, a->vm); /* one whose storage is full stops again */
+	return 0;
 }
 
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "api/full.h"
 #include "api/logs.h"
 #include "api/tasks.h"
 #include "base/log.h"
@@ -30,6 +31,7 @@ static const struct timer {
 	void (*run)(struct task *);
 	int every_s;
 } timers[] = {
+	{ full_look, 2 },
 	{ logs_trim, 10 },
 	{ retry_undo, 5 },
 	{ forget_deleted, 600 },
