@@ -17,6 +17,7 @@
 #include "api/plug.h"
 #include "api/power_on.h"
 #include "api/settings.h"
+#include "api/sizes.h"
 #include "api/vtpm.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -234,6 +235,7 @@ static void exited(struct task *t, struct guest *g, const char *how)
 	log_line(t, "guest ended vm=%s how=%s", ref, *how ? how : "unknown");
 	write_state(t, ref, vm_power_state_Halted);
 	retire(g);
+	sizes_look_at(t, ref);
 	if (awaited)
 		return;
 	firmware_note_soon(t, ref);
@@ -395,6 +397,17 @@ bool guest_alive(const char *ref)
 	bool alive = guest_get(hold, ref) != NULL;
 	talloc_free(hold);
 	return alive;
+}
+
+struct list guests_running(struct task *t)
+{
+	struct list refs = { 0 };
+	pthread_mutex_lock(&all.lock);
+	for (struct guest *g = all.guests; g; g = g->next)
+		if (!g->gone && g->vmm)
+			list_add(t, &refs, g->ref);
+	pthread_mutex_unlock(&all.lock);
+	return refs;
 }
 
 bool guest_ends(struct task *t, const char *ref)

@@ -389,6 +389,29 @@ int64_t db_count(struct task *t, const struct class *c)
 	return n;
 }
 
+int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+{
+	char *sql =
+		str(t, "SELECT coalesce(sum(\"%s\"), 0) FROM \"%s\" WHERE true", number, c->name);
+	const char *values[4] = { 0 }, *field;
+	size_t n = 0;
+	va_list ap;
+	va_start(ap, number);
+	while ((field = va_arg(ap, const char *))) {
+		assert(n < COUNT(values));
+		values[n++] = va_arg(ap, const char *);
+		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
+	}
+	va_end(ap);
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
+	sql_step(s);
+	int64_t sum = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return sum;
+}
+
 /* ---- writing ---- */
 
 /* Columns in the order of insert_sql() and update_sql(): the stored fields, gen, ref, born. */
