@@ -19,6 +19,7 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "sr/check_file.h"
 #include "sr/header.h"
 
 #define SUFFIX ".qcow2"
@@ -431,4 +432,7 @@ const struct layout layout_file = {
 	.sync = sync_volume,
 	.resize = resize,
 	.tidy = tidy,
+	.list = check_file_list,
+	.discard = check_file_discard,
+	.check = check_file,
 };
