@@ -187,7 +187,7 @@ int storage_release(struct task *t, const struct VDI_row *from, const char *volu
 
 /* ---- sizes ---- */
 
-static int write_size(struct task *t, const char *ref, const struct volume *v)
+int storage_write_size(struct task *t, const char *ref, const struct volume *v)
 {
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_seek(t, VDI, ref);
@@ -213,25 +213,28 @@ int storage_settle_size(struct task *t, const char *ref)
 	if (!sr)
 		return -1;
 	if (sr->layout->stat(t, sr, vdi->location, &v) == 0)
-		return write_size(t, ref, &v);
+		return storage_write_size(t, ref, &v);
 	if (t->code != VDI_MISSING)
 		return -1;
 	task_forgive(t);
 	return 0;
 }
 
-static int write_sums(struct task *t, const char *sr_ref, uint64_t total)
+int storage_write_sums(struct task *t, const char *sr_ref, uint64_t total)
 {
 	DB_SCOPE(t);
 	struct SR_row *row = db_seek(t, SR, sr_ref);
 	if (!row)
 		return 0;
+	int64_t virtual = db_sum(t, &class_VDI, "virtual_size", "SR", sr_ref, "managed", "true",
+				 NULL);
+	int64_t physical = db_sum(t, &class_VDI, "physical_utilisation", "SR", sr_ref, NULL);
+	if (row->physical_size == (int64_t)total && row->virtual_allocation == virtual &&
+	    row->physical_utilisation == physical)
+		return 0;
 	row->physical_size = (int64_t)total;
-	row->virtual_allocation = row->physical_utilisation = 0;
-	DB_EACH (t, VDI, vdi, "SR", sr_ref) {
-		row->virtual_allocation += vdi->virtual_size;
-		row->physical_utilisation += vdi->physical_utilisation;
-	}
+	row->virtual_allocation = virtual;
+	row->physical_utilisation = physical;
 	if (db_put(t, &row->row) < 0)
 		return -1;
 	return db_commit(t);
@@ -246,9 +249,9 @@ void storage_refresh(struct task *t, const char *sr_ref, const char *const *vdis
 		struct VDI_row *vdi = db_seek(own, VDI, *vdis);
 		struct volume v;
 		if (vdi && sr->layout->stat(own, sr, vdi->location, &v) == 0)
-			write_size(own, *vdis, &v);
+			storage_write_size(own, *vdis, &v);
 	}
 	if (sr && sr->layout->space(own, sr, &total, &free_bytes) == 0)
-		write_sums(own, sr_ref, total);
+		storage_write_sums(own, sr_ref, total);
 	talloc_free(own);
 }

@@ -49,6 +49,11 @@ int storage_hide(struct task *, const struct VDI_row *from, const char *volume, 
 
 /* The disk's row says how large its volume is, as the storage tells; nothing when either is gone. */
 int storage_settle_size(struct task *, const char *vdi);
+/* The two steps of it.  What has not changed is not written.  The row of a disk that has another volume by
+ * now stays as it is. */
+int storage_write_size(struct task *, const char *vdi, const struct volume *);
+/* physical_utilisation: of all volumes; virtual_allocation: of those that are no base copies. */
+int storage_write_sums(struct task *, const char *sr_ref, uint64_t physical_size);
 /* Asks the storage how large the volumes are, and writes the sums to the SR's row; no error is
  * raised when it cannot be asked.  vdis: refs, NULL ended. */
 void storage_refresh(struct task *, const char *sr_ref, const char *const *vdis);

@@ -11,6 +11,7 @@
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/settings.h"
+#include "api/sizes.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
@@ -176,8 +177,11 @@ int VM_pause(struct task *t, struct VM_pause *a)
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
-	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume,
-		      vm_power_state_Running);
+	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
+	    0)
+		return -1;
+	guest_settle(t, a->vm); /* one whose storage is full stops again */
+	return 0;
 }
 
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)
@@ -196,9 +200,10 @@ int vm_force_halt(struct task *t, const char *ref)
 		return -1;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || guest_mark_halted(t, vm) < 0)
+	if (!vm || guest_mark_halted(t, vm) < 0 || db_commit(t) < 0)
 		return -1;
-	return db_commit(t);
+	sizes_look_at(t, ref);
+	return 0;
 }
 
 int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
@@ -220,8 +225,10 @@ static int wait_halted(struct task *t, const char *ref)
 		struct VM_row *vm = db_get(t, VM, ref);
 		if (!vm)
 			return -1;
-		if (vm->power_state == vm_power_state_Halted)
+		if (vm->power_state == vm_power_state_Halted) {
+			sizes_look_at(t, ref);
 			return 0;
+		}
 		if (clock_ms() > end)
 			return fail(t, VM_SHUTDOWN_TIMEOUT, ref, str(t, "%d", SHUTDOWN_S));
 		if (db_wait(t, generation, 1000) < 0)

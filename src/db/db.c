@@ -2,16 +2,22 @@
 #include "db/db.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/crash.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/sql.h"
 
 struct database db;
+
+enum { ROOM_KEPT = 8 << 20 };
 
 /* ---- statements ---- */
 
@@ -184,6 +190,19 @@ static int set_durable(struct task *t)
 	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
 }
 
+/* Disks may fill the file system that the database is on too; then room is made by deleting some, which
+ * has to be written down first.  So blocks are kept behind the ends of the database and of its log, which
+ * SQLite does not see; where that cannot be, a delete may fail for want of room. */
+static void keep_room(struct task *t, const char *path)
+{
+	FD_SCOPE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 ||
+	    fallocate(fd, FALLOC_FL_KEEP_SIZE, st.st_size, ROOM_KEPT) < 0)
+		log_line(t, "no room kept for the database file=%s error=\"%s\"", path,
+			 strerror(errno));
+}
+
 static void read_generation(void)
 {
 	sqlite3_stmt *s = sql_prepare("SELECT value FROM generation", NULL);
@@ -202,6 +221,8 @@ int db_open(struct task *t, const char *path)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&db.committed, &monotonic);
+	/* Not later: to close a file lets go of all locks that SQLite has on it. */
+	keep_room(t, path);
 	if (sqlite3_open_v2(path, &db.sqlite,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
 			    NULL) != SQLITE_OK)
@@ -213,7 +234,10 @@ int db_open(struct task *t, const char *path)
 	if (make_tables(t) < 0)
 		return -1;
 	read_generation();
-	return db_commit(t);
+	if (db_commit(t) < 0)
+		return -1;
+	keep_room(t, str(t, "%s-wal", path)); /* on which SQLite has none */
+	return 0;
 }
 
 void db_close(void)
@@ -365,6 +389,29 @@ int64_t db_count(struct task *t, const struct class *c)
 	sqlite3_finalize(s);
 	pthread_mutex_unlock(&db.lock);
 	return n;
+}
+
+int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+{
+	char *sql =
+		str(t, "SELECT coalesce(sum(\"%s\"), 0) FROM \"%s\" WHERE true", number, c->name);
+	const char *values[4] = { 0 }, *field;
+	size_t n = 0;
+	va_list ap;
+	va_start(ap, number);
+	while ((field = va_arg(ap, const char *))) {
+		assert(n < COUNT(values));
+		values[n++] = va_arg(ap, const char *);
+		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
+	}
+	va_end(ap);
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
+	sql_step(s);
+	int64_t sum = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return sum;
 }
 
 /* ---- writing ---- */

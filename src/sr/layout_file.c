@@ -18,6 +18,7 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "sr/check_file.h"
 #include "sr/image_tool.h"
 #include "sr/layers_file.h"
 #include "sr/volume_file.h"
@@ -230,4 +231,7 @@ const struct layout layout_file = {
 	.merge = layers_file_merge,
 	.clone = layers_file_clone,
 	.extents = layers_file_extents,
+	.list = check_file_list,
+	.discard = check_file_discard,
+	.check = check_file,
 };

@@ -32,6 +32,7 @@ struct sr {
 };
 
 struct sr_merge;
+struct sr_check;
 
 struct volume {
 	const char *id;
@@ -112,6 +113,36 @@ struct layout {
 	 * grows with (10-40 us each); counts no further than limit. */
 	int (*extents)(struct task *, const struct sr *, const char *id, uint64_t limit,
 		       uint64_t *ret);
+
+	/* Optional, all three or none: what sr-check needs.
+	 *
+	 * All ids that names in the place stand for, sound volumes or not, and those that a create or a copy
+	 * has not finished and nobody has written for ten minutes. */
+	int (*list)(struct task *, const struct sr *, struct list *ret_ids,
+		    struct list *ret_unfinished);
+	/* Removes what is unfinished by that id; nobody is at work on it.  Durable. */
+	int (*discard)(struct task *, const struct sr *, const char *id);
+	/* Are the volume's own tables in order, whatever it is a layer over?  Nothing else is opened.  To look
+	 * hinders nobody: no lock is taken, and a volume that is or was written meanwhile is SR_BUSY.
+	 * repair: what nothing refers to is given back, where no process has the volume open (else it
+	 * is SR_BUSY); durable; what a guest sees is not touched.  -1 when it was not to be found out at all. */
+	int (*check)(struct task *, const struct sr *, const char *id, bool repair,
+		     struct sr_check *ret);
+};
+
+enum sr_verdict {
+	SR_SOUND,
+	SR_LEAKS,  /* space that nothing refers to; harmless */
+	SR_FAULTS, /* tables that contradict each other: no proof that data are lost */
+	SR_BUSY,
+	SR_UNREADABLE, /* the check did not come to its end */
+};
+
+struct sr_check {
+	enum sr_verdict verdict; /* after the repair */
+	uint64_t leaks, faults;  /* clusters, places */
+	uint64_t repaired;       /* clusters given back */
+	const char *text;        /* of SR_UNREADABLE: why; on the task */
 };
 
 /* Which layers become one:

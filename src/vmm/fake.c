@@ -13,7 +13,8 @@
  *
  * makes these members fail, or hang until the task is cancelled or 30 s are over.  The power
  * button is heeded at once, and so is a wish to unplug.  Where a test listens on DIR/agent.sock, it is
- * the guest agent. */
+ * the guest agent.  A VM that is paused and has "full": true in its file stands still since the storage of
+ * disk-0 is full; with "stays-full": true it does so again when it is let go on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -163,7 +164,9 @@ static void *teller(void *arg)
 	unsigned char event;
 	while (read(vm->news[0], &event, 1) == 1)
 		vm->listener.event(vm->listener.arg, event & ~BY_THE_GUEST,
-				   event & BY_THE_GUEST ? "shutdown" : "");
+				   event & BY_THE_GUEST   ? "shutdown"
+				   : event == VMM_NOSPACE ? "disk-0"
+							  : "");
 	return NULL;
 }
 
@@ -223,7 +226,9 @@ static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 	json_t *state = enter(t, vm->dir, "status", "") < 0 ? NULL : load(t, vm->dir);
 	if (!state)
 		return -1;
-	*ret = json_is_true(json_object_get(state, "paused")) ? VMM_PAUSED : VMM_RUNNING;
+	*ret = !json_is_true(json_object_get(state, "paused")) ? VMM_RUNNING
+	       : json_object_get(state, "full")                ? VMM_IO_ERROR
+							       : VMM_PAUSED;
 	return 0;
 }
 
@@ -248,8 +253,28 @@ static int do_pause(struct task *t, struct vmm *vm)
 	return set_paused(t, vm, "pause", true);
 }
 
+/* One whose storage is still full writes, and stops again. */
+static int resume_full(struct task *t, struct vmm *vm, bool *ret_stays)
+{
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	*ret_stays = json_is_true(json_object_get(state, "stays-full"));
+	if (state && !*ret_stays)
+		json_object_del(state, "full");
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
 static int resume(struct task *t, struct vmm *vm)
 {
+	bool stays;
+	if (resume_full(t, vm, &stays) < 0)
+		return -1;
+	if (stays) {
+		tell(vm, VMM_NOSPACE);
+		return enter(t, vm->dir, "resume", "");
+	}
 	return set_paused(t, vm, "resume", false);
 }
 

@@ -39,7 +39,7 @@ class Work(threading.Thread):
     def step(self):
         what = self.dice.choice(('snapshot', 'snapshot', 'delete', 'delete', 'copy', 'resize', 'import'))
         d = self.d
-        if what == 'snapshot' and len(self.snaps) < 10:
+        if what == 'snapshot' and len(self.snaps) < 7:
             self.snaps[d.snapshot(self.vm, 's', timeout=60)] = None
         elif what == 'delete' and len(self.snaps) > 2:
             snap = self.dice.choice(sorted(self.snaps))
@@ -93,13 +93,13 @@ def test_kills():
     dice = random.Random(SEED)
     with FileSystem(KIND, 6144) as fs, Daemon() as d:
         sr = fs.sr(d)
-        vm = guest_vm(d, disks=DISKS, size='64MiB', sr=sr, start=False)
+        vm = guest_vm(d, disks=DISKS, size='24MiB', sr=sr, start=False)
         serial = d.boot(vm)
         other = d.vdi('16MiB', 'other', sr)
         sums, marks, counts = {}, [], {}
         for n in range(KILLS):
             for disk in 'ab':
-                serial.ask(f'shell churn start /disk/{disk}/churn 12 30')
+                serial.ask(f'shell churn start /disk/{disk}/churn 8 30')
             work = Work(d, vm, dice.random(), sums, other)
             work.start()
             time.sleep(dice.uniform(0.3, 4))

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Disks by themselves, of a real guest that writes them: a snapshot, a clone, and growing."""
-import json, os, subprocess, sys
+import fcntl, json, os, struct, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -80,6 +80,40 @@ def test_growing_while_it_runs():
             assert bytes_seen(s) == 200 * MIB
             assert s.fields('sum b file')['sum'] == wrote
             assert 'behind the old end' in s.ask('shell dd if=/dev/vdb bs=1M skip=150 count=1 2>/dev/null | head -c 18')
+        d.check()
+
+def has_writer(d, disk):
+    """A lock on byte 101 is how QEMU tells that it may write a file."""
+    path = os.path.join(d.state, 'sr', d.get('vdi', disk, 'location') + '.qcow2')
+    with open(path, 'rb') as f:
+        asked = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 101, 1, 0)
+        f_ofd_getlk = 36
+        return struct.unpack('hhqqi4x', fcntl.fcntl(f, f_ofd_getlk, asked))[0] != fcntl.F_UNLCK
+
+
+def test_checks_beside_a_guest_that_writes():
+    """sr-check finds no fault in what a guest writes or reads, and hinders neither it nor its snapshots."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+        snaps = [d.snapshot(vm, 'first')]
+        with d.boot(vm) as s:
+            s.ask('count start')
+            top, frozen = d.disks(vm)['0'], d.disks(snaps[0])['0']
+            assert has_writer(d, top) and not has_writer(d, frozen)
+            before = s.counters()
+            for i in range(4):
+                check = subprocess.Popen([os.path.join(BUILD, 'xe'), 'sr-check', f'uuid={d.sr()}'],
+                                         env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state},
+                                         stdout=subprocess.PIPE, text=True)
+                snaps.append(d.snapshot(vm, f's{i}'))
+                report = check.communicate()[0]
+                assert check.returncode == 0 and ' 0 problems' in report, report
+            report = d.xe('sr-check', uuid=d.sr())
+            assert report.count('running VM has it open') == 2, report
+            assert len(report.split('\n')) == 3, f'a frozen layer was not checked: {report}'
+            assert s.counters()['a'] > before['a'] and s.fields('status')['a.errors'] == '0'
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.xe('sr-check', uuid=d.sr()).startswith(f'{len(d.volumes())} volumes checked, ')
         d.check()
 
 
