@@ -131,6 +131,7 @@ struct plan {
 	struct pace pace;
 	double at_first;    /* bytes that were to be copied; 0: not yet known */
 	int64_t sprint_end; /* 0: not yet */
+	bool pivots;        /* down from the top */
 	bool asked;         /* to complete */
 	bool pivoted;       /* that was recorded: there is no way back */
 	bool over;
@@ -154,10 +155,20 @@ static int plan_make(struct task *t, const struct vmm_merge *m, struct plan *p)
 				m->lower));
 	p->above = above(m->layers, p->upper);
 	p->top = disks_top_node(t, m->layers);
+	p->pivots = m->down && !p->above;
+	if (p->pivots && !m->pivot)
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "a merge from the top of %s needs a pivot", m->disk));
 	bool to_flush = !m->down && !p->above;
 	p->job = to_flush ? str(t, "%s.%s", m->name, m->upper) : m->name;
 	p->pace = pace_begin(p->job);
 	return 0;
+}
+
+/* On descriptors that are lent: no node has such a name. */
+static const char *note(struct task *t, const struct vmm_merge *m)
+{
+	return str(t, "job %s", m->name);
 }
 
 /* Frozen layers that are written for a while.  One that becomes the top keeps what it is frozen with again
@@ -165,27 +176,27 @@ static int plan_make(struct task *t, const struct vmm_merge *m, struct plan *p)
 static int lend(struct task *t, struct qmp *q, const struct plan *p)
 {
 	const struct vmm_merge *m = p->m;
+	const char *ours = note(t, m);
 	if (!m->down)
-		return p->above ? disks_lend(t, q, p->upper, m->name, m->name) : 0;
-	if (disks_lend(t, q, p->lower, m->name, p->above ? m->name : m->lower) < 0)
+		return p->above ? disks_lend(t, q, p->upper, ours, ours) : 0;
+	if (disks_lend(t, q, p->lower, ours, p->pivots ? m->lower : ours) < 0)
 		return -1;
-	return p->above && above(m->layers, p->above) ? disks_lend(t, q, p->above, m->name, m->name)
-						      : 0;
+	bool is_frozen = p->above && above(m->layers, p->above);
+	return is_frozen ? disks_lend(t, q, p->above, ours, ours) : 0;
 }
 
 static json_t *arguments(struct task *t, const struct plan *p)
 {
 	const struct vmm_merge *m = p->m;
-	bool pivots = m->down && !p->above;
 	json_t *a = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "job-id", p->job, "device",
 			      m->down ? p->top : m->upper, "filter-node-name",
 			      disks_filter(t, m->upper), "speed", (json_int_t)p->pace.speed,
-			      "auto-finalize", !pivots, "auto-dismiss", false);
+			      "auto-finalize", !p->pivots, "auto-dismiss", false);
 	if (m->down)
 		json_object_set_new(a, "top-node", json_string(m->upper));
 	if (p->lower)
 		json_object_set_new(a, "base-node", json_string(m->lower));
-	if (p->lower && !pivots)
+	if (p->lower && !p->pivots)
 		json_object_set_new(a, "backing-file", json_string(m->link));
 	return a;
 }
@@ -204,7 +215,7 @@ static bool is_near(struct plan *p, const struct job *j)
 
 static int sprint(struct task *t, struct plan *p, const struct job *j)
 {
-	if (p->sprint_end == 0 && p->m->pivot && is_near(p, j))
+	if (p->sprint_end == 0 && p->pivots && is_near(p, j))
 		p->sprint_end = clock_ms() + SPRINT_MS;
 	if (p->sprint_end == 0 || clock_ms() < p->sprint_end)
 		return 0;
@@ -217,9 +228,7 @@ static int on_run(struct task *t, struct qmp *q, struct plan *p, const struct jo
 {
 	if (j->total > 0)
 		task_progress(p->task, j->done / j->total);
-	if (sprint(t, p, j) < 0)
-		return -1;
-	return pace_step(t, q, &p->pace, p->sprint_end != 0);
+	return sprint(t, p, j) < 0 ? -1 : pace_step(t, q, &p->pace, p->sprint_end != 0);
 }
 
 static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
@@ -290,19 +299,18 @@ static int take_back(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	struct task *try = aside(t);
 	struct list notes = { 0 };
 	const char *top = "";
-	list_add(t, &notes, m->name);
+	list_add(t, &notes, note(t, m));
 	if (m->down && (disks_top(try, q, m->disk, &top) < 0 || !streq(top, m->lower)))
 		list_add(t, &notes, m->lower);
 	return disks_take_back(t, q, &notes);
 }
 
 /* It did not happen: nothing is left of it. */
-static int undone(struct task *t, struct qmp *q, const struct plan *p)
+static void undone(struct task *t, struct qmp *q, const struct plan *p)
 {
 	struct task *own = aside(t);
 	job_do(own, q, "job-dismiss", p->job);
 	take_back(own, q, p->m);
-	return -1;
 }
 
 /* The layers are in their new order.  The file is synced from here first, so that QEMU's flush is short. */
@@ -339,11 +347,12 @@ int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	task_forgive(own);
 	if (job_end(own, q, m->name, &j) < 0)
 		return t->code ? -1 : task_fail_params(t, own->code, own->params);
-	if (!succeeded(&j))
-		return undone(t, q, &p), t->code ? -1 : job_failed(t, &j);
-
-	task_forgive(t); /* the cancel came too late */
-	return done(t, q, &p);
+	if (succeeded(&j)) {
+		task_forgive(t); /* a cancel came too late */
+		return done(t, q, &p);
+	}
+	undone(t, q, &p);
+	return t->code ? -1 : job_failed(t, &j);
 }
 
 /* ---- behind it ---- */

@@ -42,13 +42,13 @@ static int guest_io(struct task *t, struct qmp *q, uint64_t *ret_ops, uint64_t *
 	return 0;
 }
 
-static int set_speed(struct task *t, struct qmp *q, struct pace *p, uint64_t speed)
+/* A job that has come to its end meanwhile has no speed. */
+static void set_speed(struct task *t, struct qmp *q, struct pace *p, uint64_t speed)
 {
-	if (speed == p->speed)
-		return 0;
+	if (speed != p->speed)
+		qmp_do(task_new(t, t->name), q, "block-job-set-speed",
+		       json_pack("{s:s, s:I}", "device", p->job, "speed", (json_int_t)speed));
 	p->speed = speed;
-	return qmp_do(t, q, "block-job-set-speed",
-		      json_pack("{s:s, s:I}", "device", p->job, "speed", (json_int_t)speed));
 }
 
 /* What the guest did since the last look tells what the job gets until the next one. */
@@ -67,15 +67,15 @@ static int look(struct task *t, struct qmp *q, struct pace *p)
 	if (first)
 		return 0;
 	p->idle = did * 1000 < IDLE_OPS * (uint64_t)ms ? p->idle + 1 : 0;
-	return set_speed(t, q, p,
-			 p->idle > IDLE_LOOKS
-				 ? 0
-				 : PACE_FLOOR + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE);
+	uint64_t part = PACE_FLOOR + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE;
+	set_speed(t, q, p, p->idle > IDLE_LOOKS ? 0 : part);
+	return 0;
 }
 
 int pace_step(struct task *t, struct qmp *q, struct pace *p, bool sprint)
 {
-	if (sprint)
-		return set_speed(t, q, p, 0);
-	return clock_ms() < p->next ? 0 : look(t, q, p);
+	if (!sprint)
+		return clock_ms() < p->next ? 0 : look(t, q, p);
+	set_speed(t, q, p, 0);
+	return 0;
 }

@@ -706,7 +706,7 @@ static double rate(struct task *t, int serial, const char *when, double usual, i
 static void merge_with_guest(struct task *t, struct place *p, int serial, struct vmm_merge m,
 			     const char *nodes, const char *when)
 {
-	double usual = rate(t, serial, "alone", 0, 4000, NULL);
+	double usual = rate(t, serial, "alone", 0, 15000, NULL);
 	struct worker w = worker(t, p, m);
 	pthread_t thread;
 	CHECK(pthread_create(&thread, NULL, work, &w) == 0);
@@ -741,7 +741,7 @@ static void figures(struct task *t, const char *guest)
 	CHECK(d->serial(t, p->vm, &serial) == 0 && d->resume(t, p->vm) == 0);
 	ask(t, serial, "");
 	for (int i = 0; i < 3; i++) {
-		ask(t, serial, str(t, "write a f%d 192 %d", i, i + 1));
+		ask(t, serial, str(t, "write a f%d 64 %d", i, i + 1));
 		const char *top = str(t, "l%d", i + 1), *old = str(t, "l%d", i);
 		DOES(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", old,
 		     file_of(t, p, top), "4G");
