@@ -155,6 +155,17 @@ static int share_blocks(struct task *t, int from, int to, const char *name)
 	return ioctl(to, FICLONE, from) < 0 ? task_fail_errno(t, errno, name) : 0;
 }
 
+/* What is written to a file that loses its name is lost.  Each QEMU that may write to it has this byte locked;
+ * where the volume is merged as it is, qemu-img finds that out. */
+static int check_no_writer(struct task *t, int fd, const char *id)
+{
+	enum { QEMU_WRITES = 100 + 1 };
+	struct flock l = { .l_type = F_WRLCK, .l_start = QEMU_WRITES, .l_len = 1 };
+	if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+		return task_fail_errno(t, errno, id);
+	return l.l_type == F_UNLCK ? 0 : volume_file_refuse(t, id, "a program has a lock on it");
+}
+
 static int merge_up_aside(struct task *t, const struct sr *sr, const struct volumes *run,
 			  const char *lower)
 {
@@ -162,7 +173,9 @@ static int merge_up_aside(struct task *t, const struct sr *sr, const struct volu
 	FD_SCOPE int dir = volume_file_dir(t, sr);
 	bool raw;
 	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
-	FD_SCOPE int fd = from < 0 ? -1 : volume_file_begin(t, dir, name);
+	if (from < 0 || check_no_writer(t, from, id) < 0)
+		return -1;
+	FD_SCOPE int fd = volume_file_begin(t, dir, name);
 	if (fd < 0)
 		return -1;
 	int written = share_blocks(t, from, fd, name);

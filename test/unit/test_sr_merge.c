@@ -299,9 +299,8 @@ static void test_in_use(struct task *t, const struct sr *sr)
 	usleep(700000);
 	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ true, D, B }) < 0 &&
 	      failed(t, SR_BACKEND_FAILURE_46, "lock"));
-	if (!sr->reflink) /* where it is written as it is, and not another file in its place */
-		CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, D, B }) < 0 &&
-		      failed(t, SR_BACKEND_FAILURE_46, "lock"));
+	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, D, B }) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_46, "lock"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	CHECK(shows(t, sr, D, D) && shows(t, sr, B, B));
