@@ -34,6 +34,8 @@ static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm,
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+	if (vdi->raw && op != vdi_operations_copy)
+		return sr_refuse_layer(t);
 	/* A transfer out of a snapshot harms nothing, and nothing made here harms it. */
 	if (!vdi->is_a_snapshot && !vdi_is_free(vdi, op))
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,

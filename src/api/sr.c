@@ -6,6 +6,7 @@
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
+#include "api/vdi.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -176,7 +177,7 @@ static int adopt_volume(struct task *t, const char *sr, const struct volumes *al
 	vdi->physical_utilisation = (int64_t)v->physical_size;
 	vdi->managed = !below;
 	vdi->read_only = below;
-	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	vdi_set_format(vdi, v->raw);
 	if (db_insert(t, &vdi->row) < 0)
 		return -1;
 	return db_commit(t);

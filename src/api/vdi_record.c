@@ -66,6 +66,7 @@ int vdi_record_copy(struct task *t, const char *from, const struct VDI_row *made
 	copy->virtual_size = made->virtual_size;
 	copy->physical_utilisation = made->physical_utilisation;
 	copy->sm_config = made->sm_config;
+	copy->raw = made->raw;
 	*ret = copy->row.ref;
 	return db_insert(t, &copy->row);
 }

@@ -63,6 +63,8 @@ int layers_file_relink(struct task *t, const struct sr *sr, const char *id, cons
 	if (volume_file_stat(t, sr, id, &v) < 0 ||
 	    (*parent && volume_file_stat(t, sr, parent, &below) < 0))
 		return -1;
+	if (v.raw || (*parent && below.raw))
+		return sr_refuse_layer(t);
 	if (streq(parent, id))
 		return volume_file_refuse(t, id, "it cannot be a layer over itself");
 	if (!streq(v.parent, parent) && write_link(t, sr, &v, parent) < 0)
@@ -153,13 +155,27 @@ static int share_blocks(struct task *t, int from, int to, const char *name)
 	return ioctl(to, FICLONE, from) < 0 ? task_fail_errno(t, errno, name) : 0;
 }
 
+/* What is written to a file that loses its name is lost.  Each QEMU that may write to it has this byte locked;
+ * where the volume is merged as it is, qemu-img finds that out. */
+static int check_no_writer(struct task *t, int fd, const char *id)
+{
+	enum { QEMU_WRITES = 100 + 1 };
+	struct flock l = { .l_type = F_WRLCK, .l_start = QEMU_WRITES, .l_len = 1 };
+	if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+		return task_fail_errno(t, errno, id);
+	return l.l_type == F_UNLCK ? 0 : volume_file_refuse(t, id, "a program has a lock on it");
+}
+
 static int merge_up_aside(struct task *t, const struct sr *sr, const struct volumes *run,
 			  const char *lower)
 {
 	const char *id = run->v[0].id, *name = volume_file_name(t, id);
 	FD_SCOPE int dir = volume_file_dir(t, sr);
-	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id);
-	FD_SCOPE int fd = from < 0 ? -1 : volume_file_begin(t, dir, name);
+	bool raw;
+	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
+	if (from < 0 || check_no_writer(t, from, id) < 0)
+		return -1;
+	FD_SCOPE int fd = volume_file_begin(t, dir, name);
 	if (fd < 0)
 		return -1;
 	int written = share_blocks(t, from, fd, name);
@@ -184,6 +200,8 @@ int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge
 	struct volumes run;
 	if (volume_file_chain(t, sr, m->upper, &run) < 0 || find_run(t, m, &run) < 0)
 		return -1;
+	if (run.v[0].raw)
+		return sr_refuse_layer(t);
 	return m->down ? merge_down(t, sr, &run) : merge_up(t, sr, &run, m->lower);
 }
 
@@ -192,11 +210,13 @@ int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge
 int layers_file_clone(struct task *t, const struct sr *sr, const char *id, const char *new_id)
 {
 	FD_SCOPE int dir = volume_file_dir(t, sr);
-	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id);
 	struct volume v;
+	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id, &v.raw);
 	if (from < 0 || volume_file_stat(t, sr, id, &v) < 0 ||
 	    volume_file_check_new(t, dir, new_id) < 0)
 		return -1;
+	if (v.raw)
+		return sr_refuse_layer(t);
 	const char *name = volume_file_name(t, new_id);
 	FD_SCOPE int fd = volume_file_begin(t, dir, name);
 	if (fd < 0)
@@ -209,7 +229,8 @@ int layers_file_extents(struct task *t, const struct sr *sr, const char *id, uin
 			uint64_t *ret)
 {
 	enum { PIECE = 256 };
-	FD_SCOPE int fd = volume_file_open(t, sr, id);
+	bool raw;
+	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
 	struct fiemap *map = talloc_zero_size(t, sizeof *map + PIECE * sizeof *map->fm_extents);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* layout_file.c -- volumes as qcow2 files in a directory: <id>.qcow2 each, a layer naming the file
- * below it, without a folder, so that the directory can be moved.
+/* layout_file.c -- volumes as files in a directory: <id>.qcow2 each, a layer naming the file below it,
+ * without a folder, so that the directory can be moved; or <id>.raw, without layers.
  *
  * What a file must be is told in volume_file.h; what becomes of layers that are there, in layers_file.c. */
 #include "sr/layout_file.h"
@@ -34,16 +34,21 @@ static char *name_to_id(const void *ctx, const char *name, const char *suffix)
 
 /* ---- what there is ---- */
 
-static void scan_one(struct task *t, int dir, char *id, struct volumes *all)
+/* A name <id><suffix> in the directory. */
+typedef void each_fn(struct task *, int dir, char *id, const char *suffix, struct volumes *);
+
+static void scan_one(struct task *t, int dir, char *id, const char *suffix, struct volumes *all)
 {
 	struct volume v = { .id = id };
-	FD_SCOPE int fd = volume_file_openat(t, dir, id);
+	FD_SCOPE int fd = volume_file_openat(t, dir, id, &v.raw);
 	if (fd < 0 && errno == ENOENT)
 		return; /* removed since its name was read */
 	const char *wrong = fd < 0 ? strerror(errno) : volume_file_inspect(t, fd, &v);
+	if (!wrong && v.raw != streq(suffix, RAW_SUFFIX))
+		wrong = "there is another one by that id";
 	if (wrong) {
-		log_line(t, "left out a file that is no volume file=%s" VOLUME_SUFFIX " because=%s",
-			 id, wrong);
+		log_line(t, "left out a file that is no volume file=%s%s because=%s", id, suffix,
+			 wrong);
 		return;
 	}
 	all->v = talloc_realloc(t, all->v, struct volume, all->n + 1);
@@ -51,8 +56,7 @@ static void scan_one(struct task *t, int dir, char *id, struct volumes *all)
 }
 
 /* Calls each() for the volume ids in the directory's names <id><suffix>. */
-static int each_name(struct task *t, const struct sr *sr, const char *suffix,
-		     void (*each)(struct task *, int dir, char *id, struct volumes *),
+static int each_name(struct task *t, const struct sr *sr, const char *suffix, each_fn *each,
 		     struct volumes *all)
 {
 	int fd = volume_file_dir(t, sr);
@@ -63,7 +67,7 @@ static int each_name(struct task *t, const struct sr *sr, const char *suffix,
 	for (struct dirent *e; task_check(t) == 0 && (e = readdir(d)); errno = 0) {
 		char *id = name_to_id(t, e->d_name, suffix);
 		if (id)
-			each(t, fd, id, all);
+			each(t, fd, id, suffix, all);
 	}
 	int failed = errno;
 	closedir(d);
@@ -77,7 +81,8 @@ static int each_name(struct task *t, const struct sr *sr, const char *suffix,
 static int scan(struct task *t, const struct sr *sr, struct volumes *ret)
 {
 	struct volumes all = { 0 };
-	if (each_name(t, sr, VOLUME_SUFFIX, scan_one, &all) < 0)
+	if (each_name(t, sr, VOLUME_SUFFIX, scan_one, &all) < 0 ||
+	    each_name(t, sr, RAW_SUFFIX, scan_one, &all) < 0)
 		return -1;
 	*ret = all;
 	return 0;
@@ -123,6 +128,8 @@ static int create(struct task *t, const struct sr *sr, const char *id, const cha
 	if (dir < 0 || sr_round_size(t, &size) < 0 || volume_file_check_new(t, dir, id) < 0 ||
 	    (*parent && volume_file_stat(t, sr, parent, &below) < 0))
 		return -1;
+	if (*parent && below.raw)
+		return sr_refuse_layer(t);
 	const char *name = volume_file_name(t, id);
 	FD_SCOPE int fd = volume_file_begin(t, dir, name);
 	if (fd < 0)
@@ -131,13 +138,33 @@ static int create(struct task *t, const struct sr *sr, const char *id, const cha
 	return volume_file_finish_new(t, sr, dir, name, fd, written);
 }
 
+static int create_raw(struct task *t, const struct sr *sr, const char *id, uint64_t size)
+{
+	FD_SCOPE int dir = volume_file_dir(t, sr);
+	if (dir < 0 || sr_round_size(t, &size) < 0 || volume_file_check_new(t, dir, id) < 0)
+		return -1;
+	const char *name = volume_file_raw_name(t, id);
+	FD_SCOPE int fd = volume_file_begin(t, dir, name);
+	if (fd < 0)
+		return -1;
+	int written = 0;
+	if (ftruncate(fd, (off_t)size) < 0)
+		written = fail(t, SR_BACKEND_FAILURE_78, "",
+			       str(t, "VDI Creation failed [opterr=%s]", strerror(errno)), "");
+	return volume_file_finish_new(t, sr, dir, name, fd, written);
+}
+
 /* Also what a create of this id left unfinished when it was killed. */
 static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 {
 	if (!volume_id_ok(id))
 		return 0;
-	const char *names[] = { volume_file_name(t, id),
-				str(t, "%s" VOLUME_SUFFIX UNFINISHED, id) };
+	const char *names[] = {
+		volume_file_name(t, id),
+		volume_file_raw_name(t, id),
+		str(t, "%s" VOLUME_SUFFIX UNFINISHED, id),
+		str(t, "%s" RAW_SUFFIX UNFINISHED, id),
+	};
 	FD_SCOPE int dir = volume_file_dir(t, sr);
 	if (dir < 0)
 		return -1;
@@ -150,10 +177,10 @@ static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 	return fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
 }
 
-static void tidy_one(struct task *t, int dir, char *id, struct volumes *unused)
+static void tidy_one(struct task *t, int dir, char *id, const char *suffix, struct volumes *unused)
 {
 	(void)unused;
-	const char *name = str(t, "%s" VOLUME_SUFFIX UNFINISHED, id);
+	const char *name = str(t, "%s%s", id, suffix);
 	bool gone = unlinkat(dir, name, 0) == 0;
 	log_line(t, "%s an unfinished volume file=%s", gone ? "removed" : "could not remove", name);
 }
@@ -161,15 +188,18 @@ static void tidy_one(struct task *t, int dir, char *id, struct volumes *unused)
 /* Not in scan: the file might be that of a create at work. */
 static int tidy(struct task *t, const struct sr *sr)
 {
-	return each_name(t, sr, VOLUME_SUFFIX UNFINISHED, tidy_one, NULL);
+	if (each_name(t, sr, VOLUME_SUFFIX UNFINISHED, tidy_one, NULL) < 0)
+		return -1;
+	return each_name(t, sr, RAW_SUFFIX UNFINISHED, tidy_one, NULL);
 }
 
 static int sync_volume(struct task *t, const struct sr *sr, const char *id)
 {
-	FD_SCOPE int fd = volume_file_open(t, sr, id);
+	bool raw;
+	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
-	return fdatasync(fd) < 0 ? task_fail_errno(t, errno, volume_file_name(t, id)) : 0;
+	return fdatasync(fd) < 0 ? task_fail_errno(t, errno, id) : 0;
 }
 
 /* ---- how QEMU opens it ---- */
@@ -183,9 +213,8 @@ static int blockdev(struct task *t, const struct sr *sr, const char *id, bool wr
 	json_t *layers = json_own(t, json_array());
 	for (size_t i = chain.n; i-- > 0;) {
 		const struct volume *v = &chain.v[i];
-		json_array_append_new(layers,
-				      volume_file_layer(t, sr, v, volume_file_name(t, v->id),
-							i == 0 && writable));
+		json_array_append_new(layers, volume_file_layer(t, sr, v, volume_file_name_of(t, v),
+								i == 0 && writable));
 	}
 	*ret = layers;
 	return 0;
@@ -196,8 +225,9 @@ static int blockdev(struct task *t, const struct sr *sr, const char *id, bool wr
 /* The layers below are left out: they end where the volume did, and have nothing to show behind that. */
 static int grow_image(struct task *t, const struct sr *sr, const struct volume *v, uint64_t size)
 {
-	json_t *alone = json_own(t, volume_file_layer(t, sr, v, volume_file_name(t, v->id), true));
-	json_object_set_new(alone, "backing", json_null());
+	json_t *alone = json_own(t, volume_file_layer(t, sr, v, volume_file_name_of(t, v), true));
+	if (!v->raw)
+		json_object_set_new(alone, "backing", json_null());
 	return image_tool(t, &(struct image_tool){
 				     RUN_ARGV("qemu-img", "resize", "-q",
 					      str(t, "json:%s", json_text(t, alone)),
@@ -221,6 +251,7 @@ const struct layout layout_file = {
 	.stat = volume_file_stat,
 	.space = space,
 	.create = create,
+	.create_raw = create_raw,
 	.remove = remove_volume,
 	.blockdev = blockdev,
 	.sync = sync_volume,

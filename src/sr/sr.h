@@ -39,6 +39,7 @@ struct volume {
 	const char *parent;     /* id of the volume below, "" for none */
 	uint64_t virtual_size;  /* bytes the guest sees, a multiple of 512 */
 	uint64_t physical_size; /* bytes it takes on the storage */
+	bool raw; /* the guest's bytes as they are, in no format: no layer can be over it */
 };
 
 struct volumes {
@@ -67,11 +68,14 @@ struct layout {
 	/* Required.  Bytes in all and bytes free for us. */
 	int (*space)(struct task *, const struct sr *, uint64_t *ret_total, uint64_t *ret_free);
 	/* A new volume of size bytes: empty (parent "") or a layer over parent, which must not be
-	 * written from the moment the layer is.  Durable.  On failure nothing is left.  An id that
+	 * written from the moment the layer is (SR_BACKEND_FAILURE_38 for a raw one).  Durable.  On failure nothing is left.  An id that
 	 * exists already is refused.  NULL, as remove then is: what is in the place is somebody
 	 * else's and only read. */
 	int (*create)(struct task *, const struct sr *, const char *id, const char *parent,
 		      uint64_t size);
+	/* Optional.  A new raw volume, empty and sparse; else the same.  What it is, is known by the storage,
+	 * and never by what a guest wrote into it. */
+	int (*create_raw)(struct task *, const struct sr *, const char *id, uint64_t size);
 	/* Durable.  A volume that is not there is no error. */
 	int (*remove)(struct task *, const struct sr *, const char *id);
 	/* Required.  How QEMU opens the volume: an array of blockdev-add descriptions, the lowest
@@ -186,6 +190,9 @@ int sr_destroy(struct task *, const char *type, struct sr *);
 /* What a volume for so many bytes has: rounded up to the sector, as no disk could show what is between
  * two.  SR_BACKEND_FAILURE_79: none can have so many. */
 int sr_round_size(struct task *, uint64_t *size);
+
+/* SR_BACKEND_FAILURE_38: no layer can be over a raw volume, so no snapshot nor clone made of it. */
+int sr_refuse_layer(struct task *);
 
 /* 24 hex digits. */
 char *volume_id_new(const void *ctx);

@@ -16,6 +16,16 @@ char *volume_file_name(const void *ctx, const char *id)
 	return str(ctx, "%s" VOLUME_SUFFIX, id);
 }
 
+char *volume_file_raw_name(const void *ctx, const char *id)
+{
+	return str(ctx, "%s" RAW_SUFFIX, id);
+}
+
+const char *volume_file_name_of(const void *ctx, const struct volume *v)
+{
+	return v->raw ? volume_file_raw_name(ctx, v->id) : volume_file_name(ctx, v->id);
+}
+
 char *volume_file_path(const void *ctx, const struct sr *sr, const char *id)
 {
 	return str(ctx, "%s/%s" VOLUME_SUFFIX, sr->path, id);
@@ -69,6 +79,19 @@ static const char *inspect_once(const void *ctx, int fd, struct volume *ret)
 	return NULL;
 }
 
+/* Nothing of it is read. */
+static const char *inspect_raw(const void *ctx, const struct stat *st, struct volume *ret)
+{
+	if (st->st_size == 0 || st->st_size % 512)
+		return "its size is no multiple of 512";
+	if ((uint64_t)st->st_size > HEADER_SIZE_MAX)
+		return "its disk size is out of range";
+	ret->parent = talloc_strdup(ctx, "");
+	ret->virtual_size = (uint64_t)st->st_size;
+	ret->physical_size = (uint64_t)st->st_blocks * 512;
+	return NULL;
+}
+
 /* The same twice before it is called unsound: QEMU rewrites a header when it merges layers, and a
  * read may see half of it. */
 const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret)
@@ -76,6 +99,8 @@ const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret)
 	struct stat st;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return "not a regular file";
+	if (ret->raw)
+		return inspect_raw(ctx, &st, ret);
 	if (!inspect_once(ctx, fd, ret))
 		return NULL;
 	usleep(1000);
@@ -83,19 +108,22 @@ const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret)
 }
 
 /* O_NONBLOCK: a FIFO by that name must not hold us up. */
-int volume_file_openat(struct task *t, int dir, const char *id)
+int volume_file_openat(struct task *t, int dir, const char *id, bool *ret_raw)
 {
-	return openat(dir, volume_file_name(t, id), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	enum { HOW = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC };
+	int fd = openat(dir, volume_file_name(t, id), HOW);
+	*ret_raw = fd < 0 && errno == ENOENT;
+	return *ret_raw ? openat(dir, volume_file_raw_name(t, id), HOW) : fd;
 }
 
-int volume_file_open(struct task *t, const struct sr *sr, const char *id)
+int volume_file_open(struct task *t, const struct sr *sr, const char *id, bool *ret_raw)
 {
 	if (!volume_id_ok(id))
 		return fail(t, VDI_MISSING, sr->uuid, id);
 	FD_SCOPE int dir = volume_file_dir(t, sr);
 	if (dir < 0)
 		return -1;
-	int fd = volume_file_openat(t, dir, id);
+	int fd = volume_file_openat(t, dir, id, ret_raw);
 	if (fd < 0 && errno == ENOENT)
 		return fail(t, VDI_MISSING, sr->uuid, id);
 	if (fd < 0)
@@ -106,10 +134,10 @@ int volume_file_open(struct task *t, const struct sr *sr, const char *id)
 
 int volume_file_stat(struct task *t, const struct sr *sr, const char *id, struct volume *ret)
 {
-	FD_SCOPE int fd = volume_file_open(t, sr, id);
+	struct volume v = { .id = talloc_strdup(t, id) };
+	FD_SCOPE int fd = volume_file_open(t, sr, id, &v.raw);
 	if (fd < 0)
 		return -1;
-	struct volume v = { .id = talloc_strdup(t, id) };
 	const char *wrong = volume_file_inspect(t, fd, &v);
 	if (wrong)
 		return volume_file_refuse(t, id, wrong);
@@ -127,6 +155,8 @@ int volume_file_chain(struct task *t, const struct sr *sr, const char *id, struc
 						  "too many layers, or they run in a circle");
 		if (task_check(t) < 0 || volume_file_stat(t, sr, v.parent, &v) < 0)
 			return -1;
+		if (v.raw && chain.n)
+			return fail(t, VDI_MISSING, sr->uuid, v.id);
 		chain.v = talloc_realloc(t, chain.v, struct volume, chain.n + 1);
 		chain.v[chain.n++] = v;
 	} while (*v.parent);
@@ -140,12 +170,15 @@ int volume_file_chain(struct task *t, const struct sr *sr, const char *id, struc
 json_t *volume_file_layer(struct task *t, const struct sr *sr, const struct volume *v,
 			  const char *name, bool writable)
 {
+	json_t *backing = v->raw       ? NULL
+			  : *v->parent ? json_string(volume_node(t, v->parent))
+				       : json_null();
 	/* clang-format off */
-	return json_pack("{s:s, s:s, s:b, s:o, s:s, s:s, s:{s:b, s:b}, s:{s:s, s:s, s:s, s:{s:b, s:b}}}",
-			 "driver", "qcow2",
+	return json_pack("{s:s, s:s, s:b, s:o*, s:s, s:s, s:{s:b, s:b}, s:{s:s, s:s, s:s, s:{s:b, s:b}}}",
+			 "driver", v->raw ? "raw" : "qcow2",
 			 "node-name", volume_node(t, v->id),
 			 "read-only", !writable,
-			 "backing", *v->parent ? json_string(volume_node(t, v->parent)) : json_null(),
+			 "backing", backing,
 			 "discard", "unmap",
 			 "detect-zeroes", "off",
 			 "cache", "direct", sr->direct, "no-flush", false,
@@ -193,7 +226,8 @@ int volume_file_check_new(struct task *t, int dir, const char *id)
 {
 	if (!volume_id_ok(id))
 		return fail(t, INTERNAL_ERROR, str(t, "%.100s is no volume's id", id));
-	if (faccessat(dir, volume_file_name(t, id), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+	if (faccessat(dir, volume_file_name(t, id), F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	    faccessat(dir, volume_file_raw_name(t, id), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return fail(t, SR_BACKEND_FAILURE_78, "",
 			    str(t, "VDI Creation failed [opterr=%s is there already]", id), "");
 	return 0;
@@ -202,7 +236,8 @@ int volume_file_check_new(struct task *t, int dir, const char *id)
 int volume_file_durable(struct task *t, const struct sr *sr, const char *id)
 {
 	FD_SCOPE int dir = volume_file_dir(t, sr);
-	FD_SCOPE int fd = dir < 0 ? -1 : volume_file_open(t, sr, id);
+	bool raw;
+	FD_SCOPE int fd = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
 	return fsync(fd) < 0 || fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* volume_file.h -- a volume as a qcow2 file in a directory, <id>.qcow2: found by name and header only.
- * QEMU's tools are never asked what a file is.  Files are opened relative to the directory and never
- * through a symbolic link. */
+/* volume_file.h -- a volume as a file in a directory: <id>.qcow2 in that format, or <id>.raw with the
+ * guest's bytes as they are.
+ *
+ * The name says which, and never the content: a guest may write the header of any format onto its raw disk.
+ * QEMU's tools are not asked what a file is.  Files are opened relative to the directory and never through
+ * a symbolic link. */
 #pragma once
 
 #include "sr/sr.h"
@@ -11,21 +14,26 @@ enum {
 	CHAIN_MAX = 1000, /* far above what anyone builds: a loop, or an attempt to keep us busy */
 };
 #define VOLUME_SUFFIX ".qcow2"
+#define RAW_SUFFIX ".raw"
 #define UNFINISHED ".new" /* behind the name, until the file is durable */
 
+/* In the format of layers. */
 char *volume_file_name(const void *ctx, const char *id);
+char *volume_file_raw_name(const void *ctx, const char *id);
+const char *volume_file_name_of(const void *ctx, const struct volume *);
 char *volume_file_path(const void *ctx, const struct sr *, const char *id);
 /* SR_BACKEND_FAILURE_46; -1. */
 int volume_file_refuse(struct task *, const char *id, const char *why);
 
 /* The directory, for reading. */
 int volume_file_dir(struct task *, const struct sr *);
-/* For reading; dir is the directory.  -1 with errno. */
-int volume_file_openat(struct task *, int dir, const char *id);
+/* For reading; dir is the directory.  -1 with errno.  An id that has files of both kinds is the one in the
+ * format of layers. */
+int volume_file_openat(struct task *, int dir, const char *id, bool *ret_raw);
 /* The same by itself, with the error recorded: VDI_MISSING, or what is wrong with the file. */
-int volume_file_open(struct task *, const struct sr *, const char *id);
-/* What the open file says about the volume; the parent's id goes to ret on ctx.  Returns NULL, or
- * why it is no sound volume. */
+int volume_file_open(struct task *, const struct sr *, const char *id, bool *ret_raw);
+/* What the open file says about the volume; ret->raw says which kind it is, and the parent's id goes to
+ * ret on ctx.  Returns NULL, or why it is no sound volume. */
 const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret);
 /* As a layout's stat. */
 int volume_file_stat(struct task *, const struct sr *, const char *id, struct volume *ret);

@@ -391,7 +391,8 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 		return -1;
 	if (!in_use(state, node))
 		return fail(t, INTERNAL_ERROR, str(t, "fake resize: %s is not open", node));
-	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", "qcow2", file, bytes),
+	const char *format = json_string_value(json_object_get(layer, "driver"));
+	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", format, file, bytes),
 			 .in = -1,
 			 .out = -1,
 			 .timeout_ms = HANG_MS };

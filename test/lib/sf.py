@@ -210,7 +210,7 @@ class Daemon:
         while self.sql("SELECT 1 FROM journal WHERE op = 'reclaim+'"):
             time.sleep(0.01)
         folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
-        return sorted(f for f in os.listdir(folder) if f.endswith('.qcow2') or f.endswith('.new'))
+        return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')))
 
     def wait_quiet(self, seconds=60):
         """Until nothing is left to be deleted or merged in the background."""
@@ -228,19 +228,22 @@ class Daemon:
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
         self.wait_quiet()
-        locations = self.sql("SELECT location FROM VDI WHERE SR NOT IN "
-                             "(SELECT ref FROM SR WHERE type = 'iso')")
-        located = {l + '.qcow2' for l in locations}
+        located = {}
+        for raw in ('false', 'true'):
+            for location in self.sql(f"SELECT location FROM VDI WHERE raw = '{raw}' AND SR NOT IN "
+                                     "(SELECT ref FROM SR WHERE type = 'iso')"):
+                name = location + ('.raw' if raw == 'true' else '.qcow2')
+                assert name not in located, 'a volume has two records'
+                located[name] = location
         found = set()
         for pbd in self.list('pbd'):
             if self.get('sr', self.get('pbd', pbd, 'sr-uuid'), 'type') != 'iso':
                 config = self.get('pbd', pbd, 'device-config', 'location')
                 found |= set(self.volumes(config))
-        assert found <= located, f'volumes without a record: {found - located}'
-        assert located <= found, f'records without a volume: {located - found}'
-        assert len(set(locations)) == len(locations), 'a volume has two records'
+        assert found <= set(located), f'volumes without a record: {found - set(located)}'
+        assert set(located) <= found, f'records without a volume: {set(located) - found}'
         for parent in self.sql("SELECT parent_location FROM VDI WHERE parent_location != ''"):
-            assert parent in locations, f'a layer stands on {parent}, which is gone'
+            assert parent + '.qcow2' in located, f'a layer stands on {parent}, which is gone'
         for table in ('VM', 'VDI', 'VBD'):
             stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
             assert not stuck, f'stuck operations: {stuck}'
