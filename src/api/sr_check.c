@@ -16,7 +16,7 @@
 #include "db/db.h"
 #include "db/journal.h"
 
-enum { LINES_MOST = 10000, CHAIN_MOST = 1000, NAME_SHOWN = 60 };
+enum { LINES_MOST = 2000, CHAIN_MOST = 1000, NAME_SHOWN = 60 };
 
 enum what {
 	BUSY,

@@ -28,6 +28,7 @@ enum { NAME_MAX_BYTES = 60, COLUMNS = 5 };
 
 struct node {
 	const struct VM_row *snapshot; /* NULL: the VM as it was made */
+	struct node *parent;
 	bool drawn;
 	bool straight; /* on the way to where the VM stands */
 };
@@ -39,9 +40,9 @@ struct line {
 struct tree {
 	struct cli *c;
 	const struct VM_row *vm; /* NULL: it is gone */
+	struct node *stands;     /* the VM's parent; NULL when it is gone */
 	size_t n;
-	struct node
-		*nodes; /* the first is the VM as it was made; the others in the order of birth */
+	struct node *nodes; /* first the VM as it was made, the others in the order of birth */
 	size_t nlines;
 	struct line *lines;
 };
@@ -54,8 +55,8 @@ struct figures {
 	bool certain;  /* it gives back just that */
 };
 
-/* A volume with one layer over it can be merged with that, which gives back what both hold; one with several
- * stays, as what they have in common. */
+/* A volume with one layer over it can be merged with that, which gives back what that has overwritten; one with
+ * several stays, as what they have in common. */
 static void add_disk(struct task *t, struct figures *f, const struct VDI_row *vdi)
 {
 	struct row **layers = db_find(t, &class_VDI, "parent_location", vdi->location);
@@ -142,9 +143,9 @@ static struct node *parent_of(struct tree *tree, const struct VM_row *vm)
 	return &tree->nodes[0];
 }
 
-static bool is_child(struct tree *tree, const struct node *child, const struct node *parent)
+static bool is_child(const struct node *child, const struct node *parent)
 {
-	return !child->drawn && child->snapshot && parent_of(tree, child->snapshot) == parent;
+	return !child->drawn && child->parent == parent;
 }
 
 /* The child that the straight line goes on with, NULL: none. */
@@ -152,7 +153,7 @@ static struct node *heir_of(struct tree *tree, const struct node *node)
 {
 	struct node *heir = NULL;
 	for (size_t i = 1; i < tree->n; i++)
-		if (is_child(tree, &tree->nodes[i], node) && !(heir && heir->straight))
+		if (is_child(&tree->nodes[i], node) && !(heir && heir->straight))
 			heir = &tree->nodes[i];
 	return heir;
 }
@@ -167,10 +168,10 @@ static void draw(struct tree *tree, struct node *node, const char *mark, const c
 		else
 			draw_beginning(tree);
 		node->drawn = true;
-		bool here = tree->vm && parent_of(tree, tree->vm) == node;
+		bool here = tree->stands == node;
 		struct node *heir = here ? NULL : heir_of(tree, node);
 		for (size_t i = 1; i < tree->n; i++)
-			if (&tree->nodes[i] != heir && is_child(tree, &tree->nodes[i], node))
+			if (&tree->nodes[i] != heir && is_child(&tree->nodes[i], node))
 				draw(tree, &tree->nodes[i], str(t, "%s|-", below),
 				     str(t, "%s| ", below));
 		if (here)
@@ -188,12 +189,11 @@ static void collect(struct tree *tree, const char *vm_ref)
 	tree->nodes = talloc_zero_array(t, struct node, ++tree->n);
 	for (size_t i = 1; i < tree->n; i++)
 		tree->nodes[i].snapshot = (const struct VM_row *)rows[i - 1];
-	struct node *node = tree->vm ? parent_of(tree, tree->vm) : NULL;
-	for (; node && !node->straight; node = parent_of(tree, node->snapshot)) {
-		node->straight = true;
-		if (!node->snapshot)
-			break;
-	}
+	for (size_t i = 1; i < tree->n; i++)
+		tree->nodes[i].parent = parent_of(tree, tree->nodes[i].snapshot);
+	tree->stands = tree->vm ? parent_of(tree, tree->vm) : NULL;
+	for (struct node *n = tree->stands; n && !n->straight; n = n->parent)
+		n->straight = true;
 }
 
 /* ---- printing ---- */

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/crash.h"
@@ -17,7 +16,7 @@
 
 struct database db;
 
-enum { ROOM_KEPT = 8 << 20 };
+enum { LOG_KEPT = 15 << 20 }; /* one block of the log's index counts as much */
 
 /* ---- statements ---- */
 
@@ -191,15 +190,16 @@ static int set_durable(struct task *t)
 }
 
 /* Disks may fill the file system that the database is on too; then room is made by deleting some, which
- * has to be written down first.  So blocks are kept behind the ends of the database and of its log, which
- * SQLite does not see; where that cannot be, a delete may fail for want of room. */
-static void keep_room(struct task *t, const char *path)
+ * has to be written down first.  So blocks are kept behind the end of the log, which SQLite does not see; it
+ * cuts the log never short, and goes on in it when the database itself cannot grow.  Where that cannot
+ * be, a delete may fail for want of room.  (The database gets none: SQLite cuts that.  Nor may we open
+ * it: to close a file lets go of all locks that SQLite has on it.  It has none on the log.) */
+static void keep_room(void)
 {
-	FD_SCOPE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0 ||
-	    fallocate(fd, FALLOC_FL_KEEP_SIZE, st.st_size, ROOM_KEPT) < 0)
-		log_line(t, "no room kept for the database file=%s error=\"%s\"", path,
+	const char *log = sqlite3_filename_wal(sqlite3_db_filename(db.sqlite, "main"));
+	FD_SCOPE int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, LOG_KEPT) < 0)
+		log_line(NULL, "no room kept for the database file=%s error=\"%s\"", log,
 			 strerror(errno));
 }
 
@@ -221,8 +221,6 @@ int db_open(struct task *t, const char *path)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&db.committed, &monotonic);
-	/* Not later: to close a file lets go of all locks that SQLite has on it. */
-	keep_room(t, path);
 	if (sqlite3_open_v2(path, &db.sqlite,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
 			    NULL) != SQLITE_OK)
@@ -236,12 +234,17 @@ int db_open(struct task *t, const char *path)
 	read_generation();
 	if (db_commit(t) < 0)
 		return -1;
-	keep_room(t, str(t, "%s-wal", path)); /* on which SQLite has none */
+	keep_room();
 	return 0;
 }
 
+/* The log stays, empty, for the room that it has: a daemon could not start on a full file system
+ * otherwise. */
 void db_close(void)
 {
+	sqlite3_db_config(db.sqlite, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	sqlite3_wal_checkpoint_v2(db.sqlite, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	keep_room();
 	sqlite3_close(db.sqlite);
 	db.sqlite = NULL;
 }

@@ -217,7 +217,8 @@ def test_cancel():
         with Daemon('fake', env={'PATH': bin + ':' + os.environ['PATH']}) as d:
             d.vdi('1MiB')
             p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'sr-check', f'uuid={d.sr()}'],
-                                 env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+                                 env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state},
+                                 stderr=subprocess.DEVNULL)
             time.sleep(1)
             task, = d.list('task', status='pending')
             d.xe('task-cancel', uuid=task)

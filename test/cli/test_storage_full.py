@@ -99,12 +99,17 @@ def test_a_delete_needs_no_room():
         try:
             vm = d.vm('vm', disks=2)
             snaps = [d.snapshot(vm, f's{i}') for i in range(5)]
-            disk = d.vdi('1MiB')
+            many = [d.vdi('1MiB') for _ in range(60)]
             d.restart()                                 # its write-ahead log is empty
             full.fill()
             d.fails('vdi-create', sr_uuid=d.sr(), name_label='bad', virtual_size='1GiB', says='space')
-            d.xe('vdi-destroy', uuid=disk)
+            for disk in many:
+                d.xe('vdi-destroy', uuid=disk)
+                full.fill()                             # what became free is gone again
             d.xe('snapshot-uninstall', '--force', uuid=snaps[0])
+            d.stop()
+            full.fill()
+            d.start()                                   # that works, too
             disks = d.disks(vm).values()
             d.xe('vm-uninstall', '--force', uuid=vm)
             for disk in disks:
