@@ -3,6 +3,8 @@
 
 #include "api/call.h"
 #include "api/guests.h"
+#include "api/operation.h"
+#include "api/plan.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/tree.h"
@@ -264,6 +266,32 @@ int step_settle(struct task *t, const char *const *a)
 	return result;
 }
 
+/* ---- a top that is frozen, for no snapshot's sake ---- */
+
+static int record_frozen(struct task *t, const struct plan *p)
+{
+	DB_SCOPE(t);
+	const struct VDI_row *vdi = p->v[0].vdi;
+	if (plan_check(t, p) < 0 || plan_record_overlays(t, p) < 0 ||
+	    storage_hide(t, vdi, vdi->location, vdi->parent_location) < 0 || operation_end(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int freeze(struct task *t, const struct sr *sr, const struct step *s)
+{
+	const struct VDI_row *vdi = storage_owner(t, s->upper);
+	const struct VM_row *vm = operation_begin(t, s->vm, vm_operations_snapshot);
+	(void)sr;
+	if (!vdi || !vm)
+		return -1;
+	struct plan *p = plan_one(t, vm, vdi->row.ref, vdi_operations_snapshot);
+	if (!p || plan_overlays(t, p) < 0 || plan_switch(t, p) < 0 || record_frozen(t, p) < 0)
+		return -1;
+	plan_refresh(t, p);
+	return 0;
+}
+
 /* ---- clones instead of layers ---- */
 
 static const char *make_clone(struct task *t, const struct sr *sr, const char *sr_ref,
@@ -327,6 +355,7 @@ static const struct kind_row {
 	int (*run)(struct task *, const struct sr *, const struct step *);
 } kind_rows[] = {
 	[STEP_MERGE] = { "merged", merge },
+	[STEP_FREEZE] = { "frozen", freeze },
 	[STEP_SPLIT] = { "split", split },
 	[STEP_DETACH] = { "detached", detach },
 };

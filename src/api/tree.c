@@ -9,9 +9,10 @@
 #include "vmm/vmm.h"
 
 enum {
-	CHAIN_MAX = 30,      /* unless SR.other_config:chain-max says other */
-	EXTENTS_MAX = 20000, /* a clone of more pieces would take more than half a second */
-	SPARE = 64 << 20,    /* bytes that no merge may take: guests write too */
+	CHAIN_MAX = 30,          /* unless SR.other_config:chain-max says other */
+	EXTENTS_MAX = 20000,     /* a clone of more pieces would take more than half a second */
+	SPARE = 64 << 20,        /* bytes that no merge may take: guests write too */
+	FREEZE_FROM = 256 << 20, /* that a merge down from the top must cost more */
 };
 
 /* ---- reading ---- */
@@ -236,14 +237,62 @@ static struct step merge_down(struct task *t, const struct tree *tree,
 	return s;
 }
 
-/* Up disturbs nobody, unless it goes into the top; down keeps the disk from being switched: worth it where
- * it is much less to do. */
-static bool goes_down(const struct tree_node *upper, const struct step *up, const struct step *down)
+/* Which ways are open:
+ *
+ * Down is safe everywhere: what is half copied is hidden by the layer above.  But it keeps a running disk
+ * from being switched.  Up writes into a layer that shows what it gets: when the power goes the tables must
+ * not be on the disk without the data.  A job of QEMU waits for us between the two, but a guest's flushes do
+ * not: so never up into the top, which is frozen first where down would be far more.  Offline it is done to a
+ * clone of the file, where there are clones. */
+static bool may_go_up(const struct tree *tree, const struct tree_node *upper)
 {
-	if (upper->children > 1)
-		return false;
-	uint64_t weight = upper->top || !*upper->vm ? 1 : 4;
-	return down->cost * weight + (weight > 1 ? SPARE : 0) < up->cost + (weight == 1);
+	return !upper->top && (*upper->vm || tree->sr->reflink);
+}
+
+static bool may_go_down(const struct tree_node *upper)
+{
+	return upper->children <= 1 || !*upper->vm;
+}
+
+static bool is_better_down(const struct tree_node *upper, const struct step *up,
+			   const struct step *down)
+{
+	uint64_t trouble = *upper->vm ? 4 : 1;
+	return down->cost * trouble + (trouble - 1) * SPARE < up->cost;
+}
+
+/* The overlay is merged down again at the end, for little. */
+static struct step freeze(const struct tree *tree, const struct tree_node *top,
+			  const struct step *up)
+{
+	struct step s = step_new(tree, STEP_FREEZE, top);
+	s.cost = up->cost;
+	return s;
+}
+
+static struct step choose(const struct tree *tree, const struct tree_node *upper,
+			  const struct step *up, const struct step *down, uint64_t left)
+{
+	bool can_up = may_go_up(tree, upper), can_down = may_go_down(upper);
+	bool fits = down->cost + SPARE <= left;
+	if (upper->top && (!fits || down->cost > 4 * up->cost + FREEZE_FROM))
+		return freeze(tree, upper, up);
+	if (can_up && can_down)
+		return is_better_down(upper, up, down) && fits ? *down : *up;
+	return can_down ? *down : *up;
+}
+
+/* Where one of a run is much larger than what is below it, that goes up into it before the rest goes down. */
+static const struct tree_node *heavy_one(struct task *t, const struct tree *tree,
+					 const struct tree_node *highest,
+					 const struct tree_node *lowest)
+{
+	for (const struct tree_node *n = highest; n != lowest; n = n->parent) {
+		uint64_t below = merge_up(t, tree, n, lowest->parent).cost;
+		if (may_go_up(tree, n) && bytes_of(t, tree, n) > 4 * below + FREEZE_FROM / 2)
+			return n;
+	}
+	return NULL;
 }
 
 /* The run of spare layers below a node that is none, as one merge. */
@@ -259,11 +308,10 @@ static void offer_merge(struct task *t, const struct tree *tree, const struct tr
 		c->why = "more than one running VM has a layer open";
 		return;
 	}
-	struct step up = merge_up(t, tree, upper, lowest->parent);
+	const struct tree_node *heavy = heavy_one(t, tree, upper->parent, lowest);
+	struct step up = merge_up(t, tree, heavy ? heavy : upper, lowest->parent);
 	struct step down = merge_down(t, tree, upper, lowest);
-	struct step s = goes_down(upper, &up, &down) ? down : up;
-	if (s.cost + SPARE > left)
-		s = upper->children <= 1 && down.cost < up.cost ? down : up;
+	struct step s = heavy ? up : choose(tree, upper, &up, &down, left);
 	if (s.cost + SPARE > left)
 		c->why = "there is no room to merge in";
 	else
@@ -293,7 +341,8 @@ static const struct tree_node *keep_below(const struct tree *tree, const struct 
 static struct step shorten(struct task *t, const struct tree *tree, const struct tree_node *top)
 {
 	const struct tree_node *upper = top->parent->shared ? top : top->parent;
-	return merge_up(t, tree, upper, keep_below(tree, upper));
+	struct step up = merge_up(t, tree, upper, keep_below(tree, upper));
+	return upper == top ? freeze(tree, top, &up) : up;
 }
 
 static void offer_shorter(struct task *t, const struct tree *tree, const struct tree_node *top,
@@ -394,6 +443,8 @@ struct step tree_next(struct task *t, const struct tree *tree, const char **ret_
 struct list tree_claims(struct task *t, const struct step *s)
 {
 	struct list claims = { 0 };
+	if (s->kind == STEP_FREEZE)
+		return claims; /* it takes a hold, as a snapshot does */
 	list_put(t, &claims, s->upper);
 	if (s->kind != STEP_MERGE || !s->down)
 		return claims;

@@ -38,7 +38,8 @@ struct tree {
 
 enum step_kind {
 	STEP_NONE,
-	STEP_MERGE, /* layers become one, see sr_merge */
+	STEP_MERGE,  /* layers become one, see sr_merge */
+	STEP_FREEZE, /* what a guest writes gets an overlay, so that it can be merged up into */
 	STEP_SPLIT, /* a snapshot's volume is cloned, the snapshot gets the clone, and the volume is hidden */
 	STEP_DETACH, /* one of several layers over a volume gets a clone of that for itself */
 };

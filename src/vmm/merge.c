@@ -133,7 +133,7 @@ struct plan {
 	int64_t sprint_end; /* 0: not yet */
 	bool pivots;        /* down from the top */
 	bool asked;         /* to complete */
-	bool pivoted;       /* that was recorded: there is no way back */
+	bool finalized;     /* there is no way back */
 	bool over;
 };
 
@@ -191,7 +191,7 @@ static json_t *arguments(struct task *t, const struct plan *p)
 	json_t *a = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "job-id", p->job, "device",
 			      m->down ? p->top : m->upper, "filter-node-name",
 			      disks_filter(t, m->upper), "speed", (json_int_t)p->pace.speed,
-			      "auto-finalize", !p->pivots, "auto-dismiss", false);
+			      "auto-finalize", m->down && !p->pivots, "auto-dismiss", false);
 	if (m->down)
 		json_object_set_new(a, "top-node", json_string(m->upper));
 	if (p->lower)
@@ -241,12 +241,15 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
 	return job_do(t, q, "job-complete", j->id);
 }
 
-/* The guest waits. */
+/* All is copied.  Down from the top: the guest waits.  Up: what was copied is in the file, the tables that show
+ * it are in QEMU's memory yet.  A loss of power must not leave these on the disk without it, for then the
+ * layer would show what was never in it: so the data is made durable first. */
 static int on_pending(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
 {
-	if (p->m->pivot(p->task, p->m->arg) < 0)
+	int ready = p->pivots ? p->m->pivot(p->task, p->m->arg) : disks_sync(t, p->upper);
+	if (ready < 0)
 		return -1;
-	p->pivoted = true;
+	p->finalized = true;
 	return job_do(t, q, "job-finalize", j->id);
 }
 
@@ -279,7 +282,7 @@ static int step(struct task *t, struct qmp *q, struct plan *p)
  * that the answers of hours do not pile up. */
 static int follow(struct task *t, struct qmp *q, struct plan *p)
 {
-	while (!p->over && !p->pivoted) {
+	while (!p->over && !p->finalized) {
 		struct task *own = aside(t);
 		int result = step(own, q, p);
 		if (result < 0 && own->code)
@@ -288,7 +291,7 @@ static int follow(struct task *t, struct qmp *q, struct plan *p)
 		if (result < 0)
 			return -1;
 		if (!p->over && task_wait(t, -1, 0, p->asked ? LOOK_CLOSELY_MS : LOOK_MS) < 0)
-			return p->pivoted ? 0 : -1;
+			return p->finalized ? 0 : -1;
 	}
 	return 0;
 }
@@ -342,7 +345,7 @@ int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
 
 	struct task *own = aside(t);
 	struct job j;
-	if (follow(t, q, &p) < 0 && !p.pivoted)
+	if (follow(t, q, &p) < 0 && !p.finalized)
 		job_do(own, q, "job-cancel", p.job);
 	task_forgive(own);
 	if (job_end(own, q, m->name, &j) < 0)
