@@ -136,6 +136,18 @@ struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
 	return db_commit(t) < 0 ? NULL : p;
 }
 
+struct plan *plan_unmarked(struct task *t, const struct VM_row *vm, const struct VDI_row *vdi,
+			   const char *drive)
+{
+	struct plan *p = plan_new(t, vm);
+	const struct sr *sr = p ? storage_writable_sr(t, vdi->SR) : NULL;
+	if (!sr)
+		return NULL;
+	p->v = talloc(p, struct plan_disk);
+	p->v[p->n++] = (struct plan_disk){ .vdi = vdi, .sr = sr, .id = drive, .written = true };
+	return p;
+}
+
 int plan_check(struct task *t, const struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++) {

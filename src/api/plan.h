@@ -38,6 +38,10 @@ struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct lis
  * another have begun to since it was asked: VDI_IN_USE. */
 struct plan *plan_one(struct task *, const struct VM_row *vm, const char *vdi,
 		      enum vdi_operations op);
+/* The same without a mark: the caller has seen to it that nobody else switches the disk (drive: its id in
+ * the VMM). */
+struct plan *plan_unmarked(struct task *, const struct VM_row *vm, const struct VDI_row *,
+			   const char *drive);
 /* In the transaction that records: the disks still have the volumes that the plan was made for. */
 int plan_check(struct task *, const struct plan *);
 

@@ -3,7 +3,6 @@
 
 #include "api/call.h"
 #include "api/guests.h"
-#include "api/operation.h"
 #include "api/plan.h"
 #include "api/settings.h"
 #include "api/storage.h"
@@ -273,7 +272,7 @@ static int record_frozen(struct task *t, const struct plan *p)
 	DB_SCOPE(t);
 	const struct VDI_row *vdi = p->v[0].vdi;
 	if (plan_check(t, p) < 0 || plan_record_overlays(t, p) < 0 ||
-	    storage_hide(t, vdi, vdi->location, vdi->parent_location) < 0 || operation_end(t) < 0)
+	    storage_hide(t, vdi, vdi->location, vdi->parent_location) < 0 || journal_drop(t) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -281,11 +280,11 @@ static int record_frozen(struct task *t, const struct plan *p)
 static int freeze(struct task *t, const struct sr *sr, const struct step *s)
 {
 	const struct VDI_row *vdi = storage_owner(t, s->upper);
-	const struct VM_row *vm = operation_begin(t, s->vm, vm_operations_snapshot);
+	const struct VM_row *vm = db_get(t, VM, s->vm);
 	(void)sr;
-	if (!vdi || !vm)
+	if (!vm)
 		return -1;
-	struct plan *p = plan_one(t, vm, vdi->row.ref, vdi_operations_snapshot);
+	struct plan *p = vdi ? plan_unmarked(t, vm, vdi, s->disk) : NULL;
 	if (!p || plan_overlays(t, p) < 0 || plan_switch(t, p) < 0 || record_frozen(t, p) < 0)
 		return -1;
 	plan_refresh(t, p);

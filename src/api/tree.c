@@ -443,8 +443,6 @@ struct step tree_next(struct task *t, const struct tree *tree, const char **ret_
 struct list tree_claims(struct task *t, const struct step *s)
 {
 	struct list claims = { 0 };
-	if (s->kind == STEP_FREEZE)
-		return claims; /* it takes a hold, as a snapshot does */
 	list_put(t, &claims, s->upper);
 	if (s->kind != STEP_MERGE || !s->down)
 		return claims;

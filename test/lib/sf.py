@@ -213,15 +213,17 @@ class Daemon:
         return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')))
 
     def wait_quiet(self, seconds=60):
-        """Until nothing is left to be deleted or merged in the background."""
-        end = time.time() + seconds * SLOW
+        """Until nothing is left to be deleted or merged in the background, at two looks: between two steps
+        nothing may be to be seen for a moment."""
+        end, quiet = time.time() + seconds * SLOW, 0
         while True:
             busy = self.sql("SELECT verb || ' ' || args FROM journal") + \
                 self.sql("SELECT name_label FROM task WHERE status = 'pending'") + \
                 [c for c in self.sql('SELECT sm_config FROM SR') if json.loads(c or '{}').get('backlog', '0') != '0']
-            if not busy:
+            quiet = 0 if busy else quiet + 1
+            if quiet == 3:
                 return
-            assert time.time() < end, f'not quiet: {busy}\n{self.log()[-3000:]}'
+            assert not busy or time.time() < end, f'not quiet: {busy}\n{self.log()[-3000:]}'
             time.sleep(0.05)
 
     def check(self):
