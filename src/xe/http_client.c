@@ -12,6 +12,7 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "base/relay.h"
+#include "base/stream.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "xe/connect.h"
@@ -181,11 +182,6 @@ struct sink {
 	bool sparse;
 	off_t at;
 };
-
-static bool is_zero(const char *s, size_t n)
-{
-	return n == 0 || (s[0] == 0 && memcmp(s, s + 1, n - 1) == 0);
-}
 
 /* Writes the blocks that hold anything; the length is set at the end. */
 static int put_sparse(struct carrier *c, struct sink *to, const char *from, size_t n)
