@@ -39,11 +39,11 @@ struct disk {
 
 /* ---- requests ---- */
 
-static int nbd_failed(struct task *t)
+static int nbd_failed(struct task *t, const struct disk *d)
 {
 	int err = nbd_get_errno();
-	const char *text = talloc_strdup(t, nbd_get_error());
-	return task_fail_errno(t, err ? err : EIO, text);
+	const char *text = nbd_get_error();
+	return task_fail_errno(t, err ? err : EIO, err || !text ? d->server.id : text);
 }
 
 /* Waits until the connection can go on, and lets it. */
@@ -59,20 +59,20 @@ static int turn(struct task *t, struct disk *d)
 		return fail(t, INTERNAL_ERROR, "the storage did not answer in time");
 	bool reads = wants & LIBNBD_AIO_DIRECTION_READ && ready & (POLLIN | POLLHUP | POLLERR);
 	int result = reads ? nbd_aio_notify_read(d->nbd) : nbd_aio_notify_write(d->nbd);
-	return result < 0 ? nbd_failed(t) : 0;
+	return result < 0 ? nbd_failed(t, d) : 0;
 }
 
 static int finish(struct task *t, struct disk *d, int64_t cookie)
 {
 	int done = 0;
 	if (cookie < 0)
-		return nbd_failed(t);
+		return nbd_failed(t, d);
 	while (done == 0) {
 		if (nbd_aio_in_flight(d->nbd) > 0 && turn(t, d) < 0)
 			return -1;
 		done = nbd_aio_command_completed(d->nbd, (uint64_t)cookie);
 	}
-	return done < 0 ? nbd_failed(t) : 0;
+	return done < 0 ? nbd_failed(t, d) : 0;
 }
 
 /* ---- opening and closing ---- */
@@ -83,13 +83,13 @@ static int connect_to(struct task *t, struct disk *d)
 	if (!d->nbd || nbd_set_export_name(d->nbd, d->served.node) < 0 ||
 	    nbd_add_meta_context(d->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
 	    nbd_aio_connect_unix(d->nbd, d->server.socket) < 0)
-		return nbd_failed(t);
+		return nbd_failed(t, d);
 	while (nbd_aio_is_connecting(d->nbd))
 		if (turn(t, d) < 0)
 			return -1;
 	int64_t size = nbd_aio_is_ready(d->nbd) ? nbd_get_size(d->nbd) : -1;
 	if (size < 0)
-		return nbd_failed(t);
+		return nbd_failed(t, d);
 	d->size = (uint64_t)size;
 	return 0;
 }
@@ -121,7 +121,7 @@ static int flush(struct task *t, struct disk *d)
 {
 	if (finish(t, d, nbd_aio_flush(d->nbd, NBD_NULL_COMPLETION, 0)) < 0)
 		return -1;
-	return nbd_aio_disconnect(d->nbd, 0) < 0 ? nbd_failed(t) : 0;
+	return nbd_aio_disconnect(d->nbd, 0) < 0 ? nbd_failed(t, d) : 0;
 }
 
 int disk_close(struct task *t, struct disk *d, int result)

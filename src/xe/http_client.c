@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -17,6 +18,7 @@
 #include "base/text.h"
 #include "xe/connect.h"
 #include "xe/options.h"
+#include "xe/progress.h"
 #include "xe/say.h"
 
 enum {
@@ -175,6 +177,9 @@ static int request(struct carrier *c, const char *method, const char *url, long 
 	return fail(c->task, INTERNAL_ERROR, "the server redirects for ever");
 }
 
+/* A bar ends with its scope, so that an error has a line of its own. */
+#define SHOWN __attribute__((cleanup(progress_end)))
+
 /* ---- GET ---- */
 
 struct sink {
@@ -203,6 +208,8 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 {
 	char *piece = talloc_array(c->task, char, PIECE);
 	long long total = 0;
+	struct progress p SHOWN;
+	progress_begin(&p, c->options, expected);
 	for (;;) {
 		size_t want = expected < 0 || expected - total > PIECE ? PIECE
 								       : (size_t)(expected - total);
@@ -212,6 +219,7 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 		if (got == 0)
 			break;
 		total += got;
+		progress_add(&p, got);
 		if ((to->sparse ? put_sparse(c, to, piece, (size_t)got)
 				: write_piece(c, to->fd, piece, (size_t)got)) < 0)
 			return -1;
@@ -256,6 +264,8 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 {
 	char *piece = talloc_array(c->task, char, PIECE);
 	long long total = 0;
+	struct progress p SHOWN;
+	progress_begin(&p, c->options, length);
 	while (length < 0 || total < length) {
 		size_t want =
 			length < 0 || length - total > PIECE ? PIECE : (size_t)(length - total);
@@ -267,6 +277,7 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 		total += got;
 		if (write_piece(c, fd, piece, (size_t)got) < 0)
 			return -1;
+		progress_add(&p, got);
 	}
 	talloc_free(piece);
 	if (length >= 0 && total != length)
@@ -274,6 +285,12 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 	if (length < 0 && shutdown(fd, SHUT_WR) < 0)
 		return task_fail_errno(c->task, errno, "shutdown");
 	return 0;
+}
+
+static int interrupted(void)
+{
+	fprintf(stderr, "Interrupted: the content of the disk is undefined.\n");
+	return -1;
 }
 
 /* After the body, the server ends the connection; or first says what went wrong, perhaps before
@@ -287,10 +304,12 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 		return -1;
 	const char *trouble = send_body(c, in, length, fd) < 0 ? what_failed(t) : NULL;
 	if (t->code == TASK_CANCELLED)
-		return -1;
+		return interrupted();
 	if (trouble)
 		task_forgive(t);
 	const char *verdict = read_text(c, fd);
+	if (t->code == TASK_CANCELLED)
+		return interrupted();
 	if (starts_with(verdict, "Error: "))
 		return fail(t, INTERNAL_ERROR, verdict + strlen("Error: "));
 	return trouble ? fail(t, INTERNAL_ERROR, trouble) : 0;

@@ -274,4 +274,156 @@ def test_chunks():
         d.check()
 
 
+def test_progress():
+    """A bar on standard error: for a terminal, or when asked for."""
+    with Daemon('fake') as d:
+        disk, out = d.vdi(64 * MIB), os.path.join(d.state, 'out')
+
+        def said(*words, terminal=False):
+            if os.path.exists(out):
+                os.unlink(out)
+            ours, theirs = os.openpty() if terminal else os.pipe()[::1]
+            p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-export', f'uuid={disk}', f'filename={out}', *words],
+                                 stderr=theirs, stdout=subprocess.DEVNULL,
+                                 env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+            os.close(theirs)
+            text = b''
+            try:
+                while got := os.read(ours, 4096):
+                    text += got
+            except OSError:
+                pass                    # how a terminal ends
+            os.close(ours)
+            assert p.wait(60) == 0
+            return text.decode()
+        assert said() == '' and said('progress=false', terminal=True) == ''
+        for text in (said('progress=true'), said('--progress'), said(terminal=True)):
+            last = text.rstrip().split('\r')[-1]
+            assert text.endswith('\n') and '100 %' in last and '64.0 MiB' in last and '/s' in last, text
+        status, _, err = d.run('vdi-import', 'progress=true', uuid=disk, filename=out)
+        assert status == 0 and '100 %' in err, err
+
+
+def start_xe(d, *words):
+    return subprocess.Popen([os.path.join(BUILD, 'xe'), *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                            env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+
+
+def settled(d, seconds=20):
+    """A quiet moment comes, and what must hold at one does."""
+    end = time.time() + seconds * SLOW
+    while time.time() < end and d.sql("SELECT uuid FROM task WHERE status = 'pending'"):
+        time.sleep(0.05)
+    d.check()
+
+
+def test_interrupted():
+    """Ctrl-C: no file is left behind that is not whole; of a disk that was written over it is said."""
+    with Daemon('fake') as d:
+        size = 16 * GIB
+        disk, out = d.vdi(size), os.path.join(d.state, 'out')
+        p = start_xe(d, 'vdi-export', f'uuid={disk}', f'filename={out}')
+        while not os.path.exists(out):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        p.send_signal(signal.SIGINT)
+        assert p.wait(20) == -signal.SIGINT and not os.path.exists(out)
+        settled(d)
+        p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={write_raw(out, size, ())}')
+        while not d.sql("SELECT uuid FROM task WHERE status = 'pending'"):
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        assert b'content of the disk is undefined' in p.communicate(timeout=20)[1]
+        assert p.returncode == -signal.SIGINT
+        settled(d)
+        # The task can be cancelled too, and the client is told.
+        p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={out}')
+        while not d.list('task', status='pending', name_label='VDI.import_raw'):
+            time.sleep(0.01)
+        d.xe('task-cancel', uuid=d.list('task', status='pending', name_label='VDI.import_raw')[0])
+        err = p.communicate(timeout=20)[1].decode()
+        assert p.returncode == 1 and 'cancel' in err.lower() and 'content is undefined' in err, err
+        settled(d)
+
+
+def mounted(d, size):
+    """A file system of that size, as an SR; skips when it cannot be mounted."""
+    need_root()
+    image, folder = os.path.join(d.state, 'fs'), os.path.join(d.state, 'small')
+    os.mkdir(folder)
+    with open(image, 'wb') as f:
+        f.truncate(size)
+    tool('/sbin/mkfs.ext4', '-q', image)
+    if subprocess.run(['mount', '-o', 'loop', image, folder], capture_output=True).returncode:
+        raise Skip('no loop devices here')
+    return folder
+
+
+def test_no_room():
+    """In the middle of an import: said as such, and what was written for the time being is gone."""
+    with Daemon('fake') as d:
+        folder = mounted(d, 32 * MIB)
+        try:
+            sr = d.xe('sr-create', 'type=file', f'device-config:location={folder}', name_label='small')
+            size = 64 * MIB
+            random = os.path.join(d.state, 'random')
+            with open(random, 'wb') as f:
+                f.write(os.urandom(48 * MIB))
+                f.truncate(size)
+            disk, files = d.vdi(size, sr=sr), sorted(os.listdir(folder))
+            free = os.statvfs(folder).f_bavail
+            for form in DRIVER:
+                image = made(d, random, DRIVER[form], *(('force_size=on',) if form == 'vhd' else ()))
+                d.fails('vdi-import', uuid=disk, filename=image, format=form, says='SR_BACKEND_FAILURE_44')
+                assert sorted(os.listdir(folder)) == files
+                d.xe('vdi-destroy', uuid=disk)
+                assert os.statvfs(folder).f_bavail >= free, 'something is left'
+                with open(image, 'rb') as f:
+                    answer = ask(d, 'PUT', f'/import_raw_vdi?sr_uuid={sr}&format={form}', f.read())[2]
+                assert b'SR_BACKEND_FAILURE_44' in answer, answer
+                assert [f for f in os.listdir(folder) if f.endswith('.qcow2')] == []
+                d.check()
+                disk = d.vdi(size, sr=sr)
+                files = sorted(os.listdir(folder))
+            # An export takes no room there.
+            good = write_raw(os.path.join(d.state, 'good'), size, ((MIB, 4 * MIB),))
+            put(d, disk, good)
+            with open(os.path.join(folder, 'filler'), 'wb') as f:
+                try:
+                    while f.write(bytes(MIB)):
+                        f.flush()
+                except OSError:
+                    pass
+            for form in DRIVER:
+                same(good, 'raw', export(d, disk, form), form)
+        finally:
+            d.stop()
+            tool('umount', folder)
+
+
+def test_killed_in_the_middle():
+    """The daemon dies while it takes an image: nothing is left of a new disk, nor of what lay in between."""
+    with Daemon('fake') as d:
+        folder, size = os.path.join(d.state, 'sr'), 8 * MIB
+        raw = write_raw(os.path.join(d.state, 'ref'), size, ((0, 4 * MIB),))
+        disk = d.vdi(size)
+        put(d, disk, raw)
+        before, free = sorted(os.listdir(folder)), None
+        for form in DRIVER:
+            with open(export(d, disk, form), 'rb') as f:
+                image = f.read()
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(os.path.join(d.state, 'xapi.sock'))
+            s.sendall(f'PUT /import_raw_vdi?sr_id={d.sr()}&format={form} HTTP/1.0\r\n'
+                      f'Content-Length: {len(image)}\r\n\r\n'.encode() + image[:len(image) // 2])
+            s.recv(1)
+            time.sleep(0.5)
+            d.kill()
+            s.close()
+            d.start()
+            settled(d)
+            assert sorted(os.listdir(folder)) == before, form
+            same(raw, 'raw', export(d, disk, 'raw'), 'raw')
+
+
 main(globals())
