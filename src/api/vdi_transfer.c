@@ -6,6 +6,7 @@
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/vdi.h"
+#include "base/crash.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/journal.h"
@@ -94,8 +95,10 @@ static struct VDI_row *make(struct task *t, struct vdi_import *a, const struct s
 	struct VDI_row *vdi = NULL;
 	if (intake_judge(t, &i, a->in, a->length) == 0)
 		vdi = vdi_make(t, a->sr, (int64_t)i.size);
+	crash_point();
 	if (vdi && intake_pour(t, &i, sr, vdi->location) < 0)
 		vdi = NULL;
+	crash_point();
 	intake_end(&i);
 	return vdi;
 }
