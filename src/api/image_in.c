@@ -70,6 +70,7 @@ static int spool(struct task *t, struct intake *i, uint64_t size)
 	char *piece = talloc_array(t, char, PIECE);
 	uint64_t limit = 2 * size + TABLES;
 	ssize_t got = PIECE;
+	task_span(t, 0, 0.5);
 	i->spool = open_spool(t, i->sr);
 	if (i->spool < 0 || put_spool(t, i, i->head, i->head_n) < 0)
 		return -1;
@@ -314,6 +315,8 @@ int intake_pour(struct task *t, struct intake *i, const struct sr *sr, const cha
 	struct disk *d = disk_open(t, sr, volume, true);
 	if (!d)
 		return -1;
+	if (i->spool >= 0)
+		task_span(t, 0.5, 1);
 	return disk_close(t, d, i->format->pour(t, i, d));
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -260,16 +261,42 @@ int carry_get(struct carrier *c, const char *file, const char *path)
 
 /* ---- PUT ---- */
 
+/* Is there nothing in a file at `at` for n bytes?  *data is where the next data were seen. */
+static bool is_hole(int file, long long at, size_t n, long long *data)
+{
+	if (at >= *data) {
+		off_t next = lseek(file, at, SEEK_DATA);
+		*data = next >= 0 ? next : errno == ENXIO ? LLONG_MAX : at;
+	}
+	return *data - at >= (long long)n;
+}
+
+/* The same as read_piece() for what is to be sent; a hole is not read, which would take as long as data.  A
+ * stream (length -1) has none. */
+static ssize_t next_piece(struct carrier *c, int in, long long length, long long at, char *to,
+			  size_t n, long long *data)
+{
+	if (length < 0)
+		return read_piece(c, in, to, n);
+	if (is_hole(in, at, n, data)) {
+		memset(to, 0, n);
+		return (ssize_t)n;
+	}
+	if (lseek(in, at, SEEK_SET) < 0)
+		return task_fail_errno(c->task, errno, "lseek");
+	return read_piece(c, in, to, n);
+}
+
 static int send_body(struct carrier *c, int in, long long length, int fd)
 {
 	char *piece = talloc_array(c->task, char, PIECE);
-	long long total = 0;
+	long long total = 0, data = 0;
 	struct progress p SHOWN;
 	progress_begin(&p, c->options, length);
 	while (length < 0 || total < length) {
 		size_t want =
 			length < 0 || length - total > PIECE ? PIECE : (size_t)(length - total);
-		ssize_t got = read_piece(c, in, piece, want);
+		ssize_t got = next_piece(c, in, length, total, piece, want, &data);
 		if (got < 0)
 			return -1;
 		if (got == 0)
