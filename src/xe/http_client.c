@@ -100,16 +100,20 @@ static int read_head(struct carrier *c, int fd, struct answer *ret)
 	return c->task->code ? -1 : fail(c->task, INTERNAL_ERROR, "the server gave no answer");
 }
 
-/* Text to the end of the connection, for an error message; "" when there is none. */
+/* Text to the end of the connection, for an error message; "" when there is none.  Byte by byte: one that
+ * was reset behind the text is no reason to lose it. */
 static char *read_text(struct carrier *c, int fd)
 {
 	char *text = talloc_array(c->task, char, TEXT_LIMIT + 1);
-	ssize_t n = read_piece(c, fd, text, TEXT_LIMIT);
-	if (n < 0 && c->task->code != TASK_CANCELLED)
+	size_t n = 0;
+	ssize_t got = 1;
+	while (n < TEXT_LIMIT && (got = read_piece(c, fd, text + n, 1)) > 0)
+		n++;
+	if (got < 0 && c->task->code != TASK_CANCELLED)
 		task_forgive(c->task); /* what matters has gone wrong before */
-	text[n > 0 ? n : 0] = 0;
 	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
-		text[--n] = 0;
+		n--;
+	text[n] = 0;
 	return text;
 }
 
@@ -266,7 +270,8 @@ static bool is_hole(int file, long long at, size_t n, long long *data)
 {
 	if (at >= *data) {
 		off_t next = lseek(file, at, SEEK_DATA);
-		*data = next >= 0 ? next : errno == ENXIO ? LLONG_MAX : at;
+		bool last = next < 0 && errno == ENXIO && lseek(file, 0, SEEK_END) > at;
+		*data = next >= 0 ? next : last ? LLONG_MAX : at;
 	}
 	return *data - at >= (long long)n;
 }

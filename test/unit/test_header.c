@@ -81,19 +81,18 @@ static void test_sound(void)
 /* A refusal shows what stands there, in one line whatever that is. */
 static void test_values(void)
 {
+	void *ctx = talloc_new(NULL);
 	struct image m = sound();
 	backing(&m, "../x\n\x1b[2Jy");
-	char *text = header_values(NULL, m.b, m.n);
+	char *text = header_values(ctx, m.b, m.n);
 	CHECK(starts_with(text, "version 3, disk of 1073741824 bytes, cluster_bits 16, "));
 	CHECK(strstr(text, "backing file \"../x") && !strchr(text, '\n') && !strchr(text, 27));
-	talloc_free(text);
 	put(&m, 8, 8, UINT64_MAX);
-	text = header_values(NULL, m.b, m.n);
+	text = header_values(ctx, m.b, m.n);
 	CHECK(ends_with(text, "backing file's name at 18446744073709551615"));
-	talloc_free(text);
-	text = header_values(NULL, "QFI\xfb", 4);
+	text = header_values(ctx, "QFI\xfb", 4);
 	CHECK(streq(text, "4 bytes"));
-	talloc_free(text);
+	talloc_free(ctx);
 }
 
 /* What is unusual, but no harm. */
