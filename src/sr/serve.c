@@ -21,6 +21,7 @@
 enum {
 	FLUSH_MS = 600000, /* what is in the page cache has to reach the disk at the end */
 	COMPLAINT = 4096,
+	NOBODY = 65534,
 };
 
 /* ---- its words ---- */
@@ -35,6 +36,20 @@ static void add(struct task *t, struct words *w, const char *word)
 	w->v = talloc_realloc(t, w->v, const char *, w->n + 2);
 	w->v[w->n++] = word;
 	w->v[w->n] = NULL;
+}
+
+/* Who reads an image that nobody vouches for is nobody, too, and can become nobody else. */
+static int add_nobody(struct task *t, struct words *w, int image)
+{
+	const char *const words[] = { "setpriv",        "--reuid=65534",  "--regid=65534",
+				      "--clear-groups", "--no-new-privs", "--pdeathsig=KILL" };
+	if (geteuid() != 0)
+		return 0;
+	if (fchown(image, NOBODY, NOBODY) < 0)
+		return task_fail_errno(t, errno, "fchown");
+	for (size_t i = 0; i < COUNT(words); i++)
+		add(t, w, words[i]);
+	return 0;
 }
 
 /* The image is standard input: it may have no name any more. */
@@ -74,9 +89,11 @@ static void add_export(struct task *t, struct words *w, const struct served *s)
 		s->writable ? "on" : "off"));
 }
 
-static int all_words(struct task *t, struct served *v, size_t n, struct words *ret)
+static int all_words(struct task *t, struct served *v, size_t n, int image, struct words *ret)
 {
 	struct words w = { 0 };
+	if (image >= 0 && add_nobody(t, &w, image) < 0)
+		return -1;
 	add(t, &w, "qemu-storage-daemon");
 	for (size_t i = 0; i < n; i++)
 		if (!v[i].sr)
@@ -118,7 +135,7 @@ int serve_start(struct task *t, struct server *x, struct served *v, size_t n)
 		return task_fail_errno(t, errno, "memfd_create");
 	for (size_t i = 0; i < n; i++)
 		image = v[i].sr ? image : v[i].image;
-	if (all_words(t, v, n, &w) < 0)
+	if (all_words(t, v, n, image, &w) < 0)
 		return -1;
 	FD_SCOPE int listening = make_socket(t, x);
 	if (listening < 0)

@@ -3,7 +3,8 @@
  *
  * It opens a volume by the layout's own description, layer by layer, and an image from outside as the
  * format that the caller has made sure of, without a backing file: so that no program guesses a format or
- * follows a name in an image.  It dies with this thread. */
+ * follows a name in an image.  It dies with this thread.  Of root's daemon, the one that opens an image is a
+ * process of nobody, without privileges: then it may serve nothing else. */
 #pragma once
 
 #include <stdbool.h>

@@ -257,6 +257,19 @@ def test_lies_that_are_found_later():
         d.check()
 
 
+def users_of_readers(d):
+    """Of the daemon's children that have an image from outside open."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/cmdline', 'rb') as f, open(f'/proc/{pid}/status') as g:
+                if f.read().startswith(b'qemu-storage-daemon') and os.readlink(f'/proc/{pid}/fd/0').startswith(d.state):
+                    found.add(int(re.search(r'Uid:\t(\d+)', g.read())[1]))
+        except OSError:
+            pass
+    return found
+
+
 def test_one_cluster_for_all():
     """A compressed cluster of a few hundred bytes, in each place of the disk."""
     with Daemon('fake') as d:
@@ -269,8 +282,18 @@ def test_one_cluster_for_all():
         q = patched(q, (l2, q[l2:l2 + 8] * (size >> 16)))
         disk = d.vdi(size)
         begin = time.time()
-        assert send(d, f'vdi={disk}&format=qcow2', q) == ''
+        image = os.path.join(d.state, 'bomb')
+        with open(image, 'wb') as f:
+            f.write(q)
+        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-import', f'uuid={disk}', f'filename={image}', 'format=qcow2'],
+                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        readers = set()
+        while p.poll() is None:
+            readers |= users_of_readers(d)
+            time.sleep(0.02)
+        assert p.returncode == 0
         took = time.time() - begin
+        assert readers == {65534 if os.getuid() == 0 else os.getuid()}, f'the image is read by {readers}'
         path = os.path.join(d.state, 'sr', d.get('vdi', disk, 'location') + '.qcow2')
         room = os.stat(path).st_blocks * 512
         assert size <= room < size + 2 * MIB, room
