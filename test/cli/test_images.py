@@ -244,6 +244,14 @@ def test_http():
             status, _, body = ask(d, 'PUT', f'/import_raw_vdi?vdi={disk}&{words}', b'x')
             assert status == 400 and says in body, body
         d.fails('vdi-export', uuid=disk, filename='x', format='vmdk', says='vmdk')
+        large = d.vdi(2041 * GIB)
+        status, _, body = ask(d, 'GET', f'/export_raw_vdi?vdi={large}&format=vhd')
+        assert status == 400 and b'VDI_TOO_LARGE' in body and b'2190433320960' in body, body
+        huge = d.vdi(64 << 40)
+        path = export(d, huge, 'qcow2')
+        assert image_size(path, 'qcow2') == 64 << 40 and os.path.getsize(path) < 2 * MIB
+        tool('qemu-img', 'check', '-q', '-f', 'qcow2', path)
+        put(d, huge, path, 'qcow2')
         d.check()
 
 
