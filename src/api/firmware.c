@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/efivars.h"
 #include "api/jobs.h"
 #include "api/operation.h"
@@ -189,9 +190,11 @@ static int read_store(struct task *t, const struct VDI_row *vdi, struct image *r
 		return task_fail_errno(t, errno, "memfd");
 	if (vdi->virtual_size > IMAGE_LIMIT)
 		return fail(t, INTERNAL_ERROR, "the store of UEFI variables is too large");
-	if (sr_export(t, sr, vdi->location, fd) < 0)
-		return -1;
-	return load(t, fd, vdi->location, ret);
+	void *hold = talloc_new(t);
+	bool held = coalesce_hold(t, hold, vdi->row.ref, true) == 0;
+	int result = held ? sr_export(t, sr, vdi->location, fd) : -1;
+	talloc_free(hold);
+	return result < 0 ? -1 : load(t, fd, vdi->location, ret);
 }
 
 /* A store that was switched while it was read is no longer the VM's. */

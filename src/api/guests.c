@@ -10,12 +10,14 @@
 #include "api/agents.h"
 #include "api/console.h"
 #include "api/firmware.h"
+#include "api/full.h"
 #include "api/guest_metrics.h"
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/plug.h"
 #include "api/power_on.h"
 #include "api/settings.h"
+#include "api/sizes.h"
 #include "api/vtpm.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -171,14 +173,18 @@ static int write_state(struct task *t, const char *ref, enum vm_power_state stat
 	return written < 0 ? -1 : db_commit(t);
 }
 
-static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+static enum vmm_status status_of(struct task *t, struct vmm *vmm)
 {
 	enum vmm_status status;
-	if (settings.vmm->status(t, vmm, &status) < 0) {
-		task_forgive(t);
-		return vm_power_state_Running;
-	}
-	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
+	if (settings.vmm->status(t, vmm, &status) == 0)
+		return status;
+	task_forgive(t);
+	return VMM_RUNNING;
+}
+
+static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+{
+	return status_of(t, vmm) == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
 }
 
 static void tell_operator(struct task *t, const struct VM_row *vm, const char *name,
@@ -193,15 +199,8 @@ static void tell_operator(struct task *t, const struct VM_row *vm, const char *n
 /* The guest has stopped by itself: the row says Paused, a message why. */
 static void storage_full(struct task *t, const char *ref, const char *disk)
 {
-	struct VM_row *vm = db_seek(t, VM, ref);
-	if (!vm)
-		return;
 	write_state(t, ref, vm_power_state_Paused);
-	tell_operator(t, vm, "VM_PAUSED_STORAGE_FULL",
-		      "its storage is full, and the VM is paused. Make room, then let it go on "
-		      "with "
-		      "vm-unpause.",
-		      disk);
+	full_stopped(t, ref, disk, false);
 }
 
 /* The guest was told, and runs on as well as it can. */
@@ -236,6 +235,7 @@ static void exited(struct task *t, struct guest *g, const char *how)
 	log_line(t, "guest ended vm=%s how=%s", ref, *how ? how : "unknown");
 	write_state(t, ref, vm_power_state_Halted);
 	retire(g);
+	sizes_look_at(t, ref);
 	if (awaited)
 		return;
 	firmware_note_soon(t, ref);
@@ -399,12 +399,34 @@ bool guest_alive(const char *ref)
 	return alive;
 }
 
+struct list guests_running(struct task *t)
+{
+	struct list refs = { 0 };
+	pthread_mutex_lock(&all.lock);
+	for (struct guest *g = all.guests; g; g = g->next)
+		if (!g->gone && g->vmm)
+			list_add(t, &refs, g->ref);
+	pthread_mutex_unlock(&all.lock);
+	return refs;
+}
+
 bool guest_ends(struct task *t, const char *ref)
 {
 	int64_t end = clock_ms() + 5000;
 	while (guest_alive(ref) && clock_ms() < end)
 		task_wait(t, -1, 0, 50);
 	return !guest_alive(ref);
+}
+
+bool guest_settle(struct task *t, const char *ref)
+{
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_get(hold, ref);
+	bool full = vmm && status_of(t, vmm) == VMM_IO_ERROR;
+	talloc_free(hold);
+	if (full && write_state(t, ref, vm_power_state_Paused) < 0)
+		task_forgive(t);
+	return full;
 }
 
 struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm)
@@ -516,6 +538,9 @@ static void adopt(struct task *t, const struct VM_row *vm)
 		log_line(t, "guest adopted vm=%s", vm->uuid);
 		if (!halted) {
 			write_state(t, vm->row.ref, state_of(t, vmm));
+			if (status_of(t, vmm) == VMM_IO_ERROR)
+				full_stopped(t, vm->row.ref, "",
+					     vm->power_state == vm_power_state_Paused);
 			plug_settle_all(t, vm->row.ref);
 			agents_watch(vm->row.ref);
 		}
@@ -579,4 +604,5 @@ void guests_close(void)
 	all.running = false;
 	while (all.guests)
 		retire(all.guests);
+	full_close();
 }

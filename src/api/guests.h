@@ -24,6 +24,11 @@ typedef int guest_door(struct task *, struct vmm *, int *fd);
 int guest_connect(struct task *, const char *vm_ref, guest_door *, int *fd);
 /* Has it one? */
 bool guest_alive(const char *vm_ref);
+/* The VMs that have one, refs. */
+struct list guests_running(struct task *);
+/* Does it stand still since its storage is full?  Then its row says Paused: what was to be written to
+ * that may have been overtaken by the event. */
+bool guest_settle(struct task *, const char *vm_ref);
 /* Behind a failure of its: is it gone, or going within 5 s? */
 bool guest_ends(struct task *, const char *vm_ref);
 

@@ -239,14 +239,14 @@ enum beside { NOBODY, READERS, ONE_WRITER, WRITERS };
 static const struct vdi_op_row {
 	enum vdi_operations op;
 	enum beside beside;
-	bool frozen, sharable; /* may it be done with one? */
+	bool frozen, sharable, raw; /* may it be done with one? */
 } vdi_op_rows[] = {
-	{ vdi_operations_snapshot, WRITERS, true, false },
-	{ vdi_operations_clone, WRITERS, true, false },
-	{ vdi_operations_copy, READERS, true, true },
-	{ vdi_operations_resize, NOBODY, false, true },
-	{ vdi_operations_resize_online, ONE_WRITER, false, true },
-	{ vdi_operations_destroy, NOBODY, true, true },
+	{ vdi_operations_snapshot, WRITERS, true, false, false },
+	{ vdi_operations_clone, WRITERS, true, false, false },
+	{ vdi_operations_copy, READERS, true, true, true },
+	{ vdi_operations_resize, NOBODY, false, true, true },
+	{ vdi_operations_resize_online, ONE_WRITER, false, true, true },
+	{ vdi_operations_destroy, NOBODY, true, true, true },
 };
 
 static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
@@ -298,7 +298,7 @@ int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_oper
 		return fail(t, VDI_READONLY, vdi->row.ref);
 	if (!row->sharable && vdi->sharable)
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
-	return 0;
+	return !row->raw && vdi->raw ? sr_refuse_layer(t) : 0;
 }
 
 struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op)

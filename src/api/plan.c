@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/plan.h"
 
+#include "api/coalesce.h"
 #include "api/guests.h"
 #include "api/operation.h"
 #include "api/settings.h"
+#include "api/tree.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "base/crash.h"
@@ -32,6 +34,8 @@ static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm,
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
+	if (vdi->raw && op != vdi_operations_copy)
+		return sr_refuse_layer(t);
 	/* A transfer out of a snapshot harms nothing, and nothing made here harms it. */
 	if (!vdi->is_a_snapshot && !vdi_is_free(vdi, op))
 		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
@@ -89,7 +93,7 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 			enum vdi_operations op)
 {
 	struct plan *p = plan_new(t, vm);
-	if (!p)
+	if (!p || coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0)
 		return NULL;
 	DB_SCOPE(t);
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
@@ -119,7 +123,7 @@ struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
 		      enum vdi_operations op)
 {
 	struct plan *p = plan_new(t, vm);
-	if (!p)
+	if (!p || coalesce_hold(t, p->hold, ref, false) < 0)
 		return NULL;
 	DB_SCOPE(t);
 	const struct VDI_row *vdi = db_get(t, VDI, ref);
@@ -165,9 +169,23 @@ static const char *make_layer(struct task *t, const struct plan *p, const struct
 	return id;
 }
 
+/* What has to be copied later is known, and refused, before anything is made. */
+static int check_price(struct task *t, struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t bytes = 0;
+		if (!p->v[i].vdi->is_a_snapshot && tree_price(t, p->v[i].vdi, &bytes) < 0)
+			return -1;
+		p->copy_bytes += bytes;
+	}
+	return 0;
+}
+
 /* A snapshot's disk is frozen already: the VM needs no overlay to go on with. */
 int plan_overlays(struct task *t, struct plan *p)
 {
+	if (check_price(t, p) < 0)
+		return -1;
 	for (size_t i = 0; i < p->n; i++) {
 		struct plan_disk *d = &p->v[i];
 		if (!d->vdi->is_a_snapshot && !(d->overlay = make_layer(t, p, d)))
@@ -282,7 +300,10 @@ int plan_record_overlays(struct task *t, const struct plan *p)
 
 void plan_refresh(struct task *t, const struct plan *p)
 {
-	for (size_t i = 0; i < p->n; i++)
-		storage_refresh(t, p->v[i].vdi->SR,
-				(const char *[]){ p->v[i].vdi->row.ref, p->v[i].new_vdi, NULL });
+	for (size_t i = 0; i < p->n; i++) {
+		const struct VDI_row *vdi = p->v[i].vdi;
+		storage_refresh(t, vdi->SR,
+				(const char *[]){ vdi->row.ref, p->v[i].new_vdi, NULL });
+		coalesce_kick(vdi->SR, vdi->location);
+	}
 }

@@ -21,11 +21,12 @@ struct plan_disk {
 
 struct plan {
 	const char *vm;  /* ref */
-	void *hold;      /* of vmm; freed with the plan */
+	void *hold;      /* of vmm, and of the disks' layers against merges; freed with the plan */
 	struct vmm *vmm; /* NULL: no process */
 	size_t n;
 	struct plan_disk *v;
 	double pause_ms;
+	uint64_t copy_bytes; /* that the new layers will cause to be copied, later */
 };
 
 /* The disks of the VM's drives and its UEFI store, each once, those of the refs in ignore left out; they are marked as busy
@@ -40,7 +41,8 @@ struct plan *plan_one(struct task *, const struct VM_row *vm, const char *vdi,
 /* In the transaction that records: the disks still have the volumes that the plan was made for. */
 int plan_check(struct task *, const struct plan *);
 
-/* Makes the overlays, or the copies, on top of the disks' present volumes; undone by the journal. */
+/* Makes the overlays, or the copies, on top of the disks' present volumes; undone by the journal.  Overlays fail
+ * with SR_BACKEND_FAILURE_44 where a chain gets too long and there is no room to shorten it. */
 int plan_overlays(struct task *, struct plan *);
 int plan_copies(struct task *, struct plan *);
 

@@ -8,6 +8,7 @@
 #include "api/plug.h"
 
 #include "api/boot.h"
+#include "api/coalesce.h"
 #include "api/call.h"
 #include "api/guests.h"
 #include "api/operation.h"
@@ -197,7 +198,8 @@ static int begin(struct task *t, const struct class *c, const char *ref, const c
 		return attached ? fail(t, DEVICE_ALREADY_DETACHED, ref)
 				: fail(t, DEVICE_ALREADY_ATTACHED, ref);
 	const char *vdi = c == &class_VBD ? text_of(t, r, "VDI") : NULL_REF;
-	if (!ref_is_null(vdi) && !operation_begin_vdi(t, vdi, vdi_operations_blocked))
+	if (!ref_is_null(vdi) && (!operation_begin_vdi(t, vdi, vdi_operations_blocked) ||
+				  coalesce_hold(t, t, vdi, true) < 0))
 		return -1;
 	return undo_device_settle(t, c->name, ref);
 }

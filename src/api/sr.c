@@ -2,9 +2,11 @@
 /* sr.c -- storage repositories and how hosts reach them. */
 #include "api/call.h"
 #include "api/cd.h"
+#include "api/coalesce.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
+#include "api/vdi.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -175,7 +177,7 @@ static int adopt_volume(struct task *t, const char *sr, const struct volumes *al
 	vdi->physical_utilisation = (int64_t)v->physical_size;
 	vdi->managed = !below;
 	vdi->read_only = below;
-	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	vdi_set_format(vdi, v->raw);
 	if (db_insert(t, &vdi->row) < 0)
 		return -1;
 	return db_commit(t);
@@ -271,6 +273,8 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 		return fail(t, SR_HAS_NO_PBDS, a->sr);
 	if (*db_find(t, &class_VDI, "SR", a->sr))
 		return fail(t, SR_NOT_EMPTY);
+	if (coalesce_hold_sr(t, t, a->sr) < 0)
+		return -1;
 	struct sr *place = sr_open(t, sr->type, sr->uuid, &pbd->device_config, false);
 	if (!place || sr_destroy(t, sr->type, place) < 0)
 		return -1;
@@ -312,7 +316,10 @@ int PBD_plug(struct task *t, struct PBD_plug *a)
 	if (storage_attach(t, sr, &pbd->device_config, false) < 0 ||
 	    record_plugged(t, sr->row.ref) < 0)
 		return -1;
-	return SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref });
+	if (SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref }) < 0)
+		return -1;
+	coalesce_kick_sr(t, sr->row.ref);
+	return 0;
 }
 
 static int check_idle(struct task *t, const struct SR_row *sr)
@@ -329,6 +336,9 @@ static int check_idle(struct task *t, const struct SR_row *sr)
 
 int PBD_unplug(struct task *t, struct PBD_unplug *a)
 {
+	const struct PBD_row *held = db_get(t, PBD, a->self);
+	if (!held || coalesce_hold_sr(t, t, held->SR) < 0)
+		return -1;
 	DB_SCOPE(t);
 	struct PBD_row *pbd = db_get(t, PBD, a->self);
 	struct SR_row *sr = pbd ? db_seek(t, SR, pbd->SR) : NULL;

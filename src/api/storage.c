@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "api/coalesce.h"
 #include "api/settings.h"
 #include "api/undo.h"
 #include "base/log.h"
@@ -146,7 +147,32 @@ int storage_hide(struct task *t, const struct VDI_row *from, const char *volume,
 	base->managed = false;
 	base->read_only = true;
 	map_set(base, &base->sm_config, "vdi_type", "qcow2");
+	coalesce_kick(from->SR, volume);
 	return db_insert(t, &base->row);
+}
+
+int storage_delete_later(struct task *t, const char *sr, const char *volume)
+{
+	const char *op = t->op;
+	t->op = STORAGE_RECLAIM;
+	int written = undo_vol_delete(t, sr, volume, "");
+	t->op = op;
+	coalesce_reclaim_soon();
+	return written;
+}
+
+int storage_prune(struct task *t, const char *sr, const char *volume)
+{
+	while (*volume) {
+		struct VDI_row *vdi = storage_owner(t, volume);
+		if (!vdi || vdi->managed || storage_has_layers(t, volume))
+			break;
+		if (db_delete(t, &vdi->row) < 0 || storage_delete_later(t, sr, volume) < 0)
+			return -1;
+		volume = vdi->parent_location;
+	}
+	coalesce_kick(sr, volume);
+	return 0;
 }
 
 int storage_release(struct task *t, const struct VDI_row *from, const char *volume,
@@ -154,22 +180,14 @@ int storage_release(struct task *t, const struct VDI_row *from, const char *volu
 {
 	if (storage_has_layers(t, volume))
 		return storage_hide(t, from, volume, parent);
-	const char *op = undo_later(t);
-	int written = undo_vol_delete(t, from->SR, volume, "");
-	undo_now(t, op);
-	if (written < 0)
+	if (storage_delete_later(t, from->SR, volume) < 0)
 		return -1;
-	struct VDI_row *below = *parent ? storage_owner(t, parent) : NULL;
-	if (!below || below->managed || storage_has_layers(t, parent))
-		return 0;
-	if (db_delete(t, &below->row) < 0)
-		return -1;
-	return storage_release(t, below, below->location, below->parent_location);
+	return storage_prune(t, from->SR, parent);
 }
 
 /* ---- sizes ---- */
 
-static int write_size(struct task *t, const char *ref, const struct volume *v)
+int storage_write_size(struct task *t, const char *ref, const struct volume *v)
 {
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_seek(t, VDI, ref);
@@ -195,25 +213,28 @@ int storage_settle_size(struct task *t, const char *ref)
 	if (!sr)
 		return -1;
 	if (sr->layout->stat(t, sr, vdi->location, &v) == 0)
-		return write_size(t, ref, &v);
+		return storage_write_size(t, ref, &v);
 	if (t->code != VDI_MISSING)
 		return -1;
 	task_forgive(t);
 	return 0;
 }
 
-static int write_sums(struct task *t, const char *sr_ref, uint64_t total)
+int storage_write_sums(struct task *t, const char *sr_ref, uint64_t total)
 {
 	DB_SCOPE(t);
 	struct SR_row *row = db_seek(t, SR, sr_ref);
 	if (!row)
 		return 0;
+	int64_t virtual = db_sum(t, &class_VDI, "virtual_size", "SR", sr_ref, "managed", "true",
+				 NULL);
+	int64_t physical = db_sum(t, &class_VDI, "physical_utilisation", "SR", sr_ref, NULL);
+	if (row->physical_size == (int64_t)total && row->virtual_allocation == virtual &&
+	    row->physical_utilisation == physical)
+		return 0;
 	row->physical_size = (int64_t)total;
-	row->virtual_allocation = row->physical_utilisation = 0;
-	DB_EACH (t, VDI, vdi, "SR", sr_ref) {
-		row->virtual_allocation += vdi->virtual_size;
-		row->physical_utilisation += vdi->physical_utilisation;
-	}
+	row->virtual_allocation = virtual;
+	row->physical_utilisation = physical;
 	if (db_put(t, &row->row) < 0)
 		return -1;
 	return db_commit(t);
@@ -228,9 +249,9 @@ void storage_refresh(struct task *t, const char *sr_ref, const char *const *vdis
 		struct VDI_row *vdi = db_seek(own, VDI, *vdis);
 		struct volume v;
 		if (vdi && sr->layout->stat(own, sr, vdi->location, &v) == 0)
-			write_size(own, *vdis, &v);
+			storage_write_size(own, *vdis, &v);
 	}
 	if (sr && sr->layout->space(own, sr, &total, &free_bytes) == 0)
-		write_sums(own, sr_ref, total);
+		storage_write_sums(own, sr_ref, total);
 	talloc_free(own);
 }

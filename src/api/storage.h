@@ -31,8 +31,15 @@ struct VDI_row *storage_owner(struct task *, const char *volume);
 /* Is any volume a layer over this one? */
 bool storage_has_layers(struct task *, const char *volume);
 
-/* In a transaction: the volume has lost its record.  Deletes it later (undo_after), with all
- * hidden layers below that nothing needs any more; or, when others are layers over it, hides it.
+/* In a transaction: the volume is of no record any more, and is deleted soon, in the background.  The
+ * journal keeps these deeds to come under a name of their own. */
+#define STORAGE_RECLAIM "reclaim+"
+int storage_delete_later(struct task *, const char *sr, const char *volume);
+/* In a transaction: the volume has lost a layer.  When it is hidden and that was the last one it is deleted
+ * later, and so on with what is below it; "" is none. */
+int storage_prune(struct task *, const char *sr, const char *volume);
+/* In a transaction: the volume has lost its record.  Deletes it later, with all hidden layers below that
+ * nothing needs any more; or, when others are layers over it, hides it, and it is merged in the background.
  * from: the row it belonged to, for size and SR. */
 int storage_release(struct task *, const struct VDI_row *from, const char *volume,
 		    const char *parent);
@@ -42,6 +49,11 @@ int storage_hide(struct task *, const struct VDI_row *from, const char *volume, 
 
 /* The disk's row says how large its volume is, as the storage tells; nothing when either is gone. */
 int storage_settle_size(struct task *, const char *vdi);
+/* The two steps of it.  What has not changed is not written.  The row of a disk that has another volume by
+ * now stays as it is. */
+int storage_write_size(struct task *, const char *vdi, const struct volume *);
+/* physical_utilisation: of all volumes; virtual_allocation: of those that are no base copies. */
+int storage_write_sums(struct task *, const char *sr_ref, uint64_t physical_size);
 /* Asks the storage how large the volumes are, and writes the sums to the SR's row; no error is
  * raised when it cannot be asked.  vdis: refs, NULL ended. */
 void storage_refresh(struct task *, const char *sr_ref, const char *const *vdis);

@@ -3,11 +3,13 @@
 
 #include "api/cd.h"
 #include "api/guests.h"
+#include "api/step.h"
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/plug.h"
 #include "api/settings.h"
 #include "api/storage.h"
+#include "api/tree.h"
 #include "base/crash.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -60,6 +62,17 @@ int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
 int undo_size_settle(struct task *t, const char *vm, const char *vdi)
 {
 	return journal_add(t, "SIZE_SETTLE", vm, vdi, NULL);
+}
+
+int undo_merge_settle(struct task *t, const struct step *s)
+{
+	return journal_add(t, "MERGE_SETTLE", s->sr, s->vm, s->disk, s->down ? "down" : "up",
+			   s->upper, s->lower, s->above, list_join(t, &s->dropped, ","), NULL);
+}
+
+int undo_link_settle(struct task *t, const char *sr, const char *volume)
+{
+	return journal_add(t, "LINK_SETTLE", sr, volume, NULL);
 }
 
 int undo_bridge_remove(struct task *t, const char *bridge, const char *network)
@@ -229,6 +242,20 @@ static int size_settle(struct task *t, args a, const char *op)
 	return storage_settle_size(t, a[1]);
 }
 
+static int merge_settle_now(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return step_settle(t, a);
+}
+
+static int link_settle(struct task *t, args a, const char *op)
+{
+	(void)op;
+	const struct sr *sr = storage_sr(t, a[0]);
+	const struct VDI_row *vdi = storage_owner(t, a[1]);
+	return !sr ? -1 : !vdi ? 0 : sr->layout->relink(t, sr, a[1], vdi->parent_location);
+}
+
 static const struct verb {
 	const char *name;
 	int (*replay)(struct task *, args, const char *op);
@@ -236,9 +263,11 @@ static const struct verb {
 	bool needed;
 } verbs[] = {
 #define operation_end operation_end_now
+#define merge_settle merge_settle_now
 #define VERB(name, function, args, needed) { #name, function, args, needed },
 #include "api/undo.def"
 #undef operation_end
+#undef merge_settle
 };
 
 /* ---- deeds to come ---- */

@@ -41,6 +41,13 @@ int undo_medium_settle(struct task *, const char *vbd, const char *vdi);
 /* The disk is about to grow, in the VM (ref) that has it, or "": when that is through with it, the row says
  * what the volume has. */
 int undo_size_settle(struct task *, const char *vm, const char *vdi);
+/* Layers are about to become one: a VM that does it is asked how it came out, and the rows say the same; else
+ * headers say again what the rows do. */
+struct step;
+int undo_merge_settle(struct task *, const struct step *);
+/* The volume's header is about to name another parent that shows the same: it shall name what its row
+ * does. */
+int undo_link_settle(struct task *, const char *sr, const char *volume);
 /* A deed to come: removes the bridge of a network (its uuid) that is deleted. */
 int undo_bridge_remove(struct task *, const char *bridge, const char *network);
 

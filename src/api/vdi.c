@@ -2,6 +2,7 @@
 #include "api/vdi.h"
 
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -11,7 +12,25 @@
 
 /* ---- create ---- */
 
-struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
+static int create_volume(struct task *t, const struct sr *sr, const char *sr_ref, const char *id,
+			 uint64_t size, bool raw)
+{
+	if (!raw)
+		return sr->layout->create(t, sr, id, "", size);
+	if (!sr->layout->create_raw)
+		return fail(t, SR_OPERATION_NOT_SUPPORTED, sr_ref);
+	return sr->layout->create_raw(t, sr, id, size);
+}
+
+void vdi_set_format(struct VDI_row *vdi, bool raw)
+{
+	vdi->raw = raw;
+	if (raw)
+		map_set(vdi, &vdi->sm_config, "type", "raw");
+	map_set(vdi, &vdi->sm_config, "vdi_type", raw ? "raw" : "qcow2");
+}
+
+static struct VDI_row *make(struct task *t, const char *sr_ref, int64_t size, bool raw)
 {
 	const struct sr *sr = storage_writable_sr(t, sr_ref);
 	const char *id = volume_id_new(t);
@@ -23,7 +42,7 @@ struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
 				str(t, "VDI Invalid size [opterr=%lld bytes]", (long long)size),
 				"");
 	if (undo_vol_delete(t, sr_ref, id, "") < 0 ||
-	    sr->layout->create(t, sr, id, "", (uint64_t)size) < 0 ||
+	    create_volume(t, sr, sr_ref, id, (uint64_t)size, raw) < 0 ||
 	    sr->layout->stat(t, sr, id, &v) < 0)
 		return NULL;
 
@@ -33,8 +52,13 @@ struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
 	vdi->virtual_size = (int64_t)v.virtual_size;
 	vdi->physical_utilisation = (int64_t)v.physical_size;
 	vdi->managed = true;
-	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	vdi_set_format(vdi, raw);
 	return vdi;
+}
+
+struct VDI_row *vdi_make(struct task *t, const char *sr_ref, int64_t size)
+{
+	return make(t, sr_ref, size, false);
 }
 
 int VDI_create(struct task *t, struct VDI_create *a)
@@ -42,7 +66,9 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	int type = enum_value("vdi_type", a->type);
 	if (type < 0)
 		return fail(t, INVALID_VALUE, "type", a->type);
-	struct VDI_row *vdi = vdi_make(t, a->SR, a->virtual_size);
+	const char *kind = map_get(&a->sm_config, "type");
+	bool raw = kind && streq(kind, "raw");
+	struct VDI_row *vdi = make(t, a->SR, a->virtual_size, raw);
 	if (!vdi)
 		return -1;
 	vdi->name_label = a->name_label;
@@ -51,7 +77,7 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	vdi->sharable = a->sharable;
 	vdi->other_config = a->other_config;
 	vdi->sm_config = a->sm_config;
-	map_set(vdi, &vdi->sm_config, "vdi_type", "qcow2");
+	vdi_set_format(vdi, raw);
 	a->result = vdi->row.ref;
 	{
 		DB_SCOPE(t);
@@ -88,7 +114,10 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 
 struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char *what)
 {
-	struct VDI_row *vdi = operation_begin_vdi(t, ref, vdi_operations_blocked);
+	if (!operation_begin_vdi(t, ref, vdi_operations_blocked) ||
+	    coalesce_hold(t, t, ref, true) < 0)
+		return NULL;
+	struct VDI_row *vdi = db_get(t, VDI, ref);
 	if (!vdi || !storage_writable_sr(t, vdi->SR))
 		return NULL;
 	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))

@@ -2,6 +2,7 @@
 /* vdi_copy.c -- VDI.copy: a disk of its own, in any SR, with what another one shows; or the same onto a
  * disk that there is, whose content is undefined when that fails. */
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/vdi.h"
@@ -30,6 +31,8 @@ static int check_whole(struct task *t, const struct VDI_copy *a)
 
 static struct VDI_row *begin(struct task *t, const char *ref)
 {
+	if (coalesce_hold(t, t, ref, true) < 0)
+		return NULL;
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	if (!vdi || operation_check_vdi(t, vdi, vdi_operations_copy) < 0)

@@ -18,6 +18,7 @@ static void set_own(struct VDI_row *vdi)
 	vdi->is_a_snapshot = false;
 	vdi->snapshot_of = NULL_REF;
 	vdi->snapshot_time = TIME_NEVER;
+	map_remove(&vdi->sm_config, "method");
 }
 
 int vdi_record_snapshot(struct task *t, struct plan_disk *d)
@@ -29,6 +30,7 @@ int vdi_record_snapshot(struct task *t, struct plan_disk *d)
 	snap->is_a_snapshot = true;
 	snap->snapshot_of = vdi->row.ref;
 	snap->snapshot_time = time_now(snap);
+	map_set(snap, &snap->sm_config, "method", "overlay");
 	snap->location = d->copy ? d->copy : d->vdi->location;
 	snap->parent_location = d->copy ? d->vdi->location : d->vdi->parent_location;
 	d->new_vdi = snap->row.ref;
@@ -64,6 +66,7 @@ int vdi_record_copy(struct task *t, const char *from, const struct VDI_row *made
 	copy->virtual_size = made->virtual_size;
 	copy->physical_utilisation = made->physical_utilisation;
 	copy->sm_config = made->sm_config;
+	copy->raw = made->raw;
 	*ret = copy->row.ref;
 	return db_insert(t, &copy->row);
 }

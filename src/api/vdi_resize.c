@@ -10,6 +10,7 @@
  * overlay too short for what the guest has written.  Disks never shrink: nobody knows what would
  * be cut off. */
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/guests.h"
 #include "api/operation.h"
 #include "api/settings.h"
@@ -43,6 +44,8 @@ static int check_size(struct task *t, const struct VDI_row *vdi, int64_t size)
 /* The mark keeps drives from being plugged and VMs from being started with the disk. */
 static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, struct VM_row **ret_vm)
 {
+	if (coalesce_hold(t, t, ref, false) < 0)
+		return NULL;
 	DB_SCOPE(t);
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	struct VM_row *vm = vdi ? user_of(t, ref) : NULL;

@@ -2,6 +2,7 @@
 #include "api/vdi_transfer.h"
 
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/image.h"
 #include "api/operation.h"
 #include "api/storage.h"
@@ -33,7 +34,10 @@ static int check_fits(struct task *t, const struct VDI_row *vdi, const struct im
 static int run_export(struct task *t, void *args)
 {
 	struct vdi_export *a = args;
-	struct VDI_row *vdi = operation_begin_vdi(t, a->vdi, vdi_operations_copy);
+	if (!operation_begin_vdi(t, a->vdi, vdi_operations_copy) ||
+	    coalesce_hold(t, t, a->vdi, true) < 0)
+		return -1;
+	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
 	if (!sr || check_readable(t, vdi) < 0 || check_fits(t, vdi, a->format) < 0 ||
 	    image_export(t, sr, vdi->location, a->format, a->out, a->begin, a->arg) < 0)

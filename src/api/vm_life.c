@@ -4,12 +4,14 @@
 #include "api/boot.h"
 #include "api/call.h"
 #include "api/cd.h"
+#include "api/coalesce.h"
 #include "api/console.h"
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/settings.h"
+#include "api/sizes.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
@@ -99,8 +101,9 @@ static int record_start(struct task *t, const char *ref, bool paused)
 	return db_commit(t);
 }
 
-/* The VM is busy with an operation, and has no process. */
-static int start_guest(struct task *t, const char *ref, bool paused)
+/* The VM is busy with an operation, and has no process.  Its layers are held from before they are looked
+ * at until the rows say who has them open. */
+static int start_held(struct task *t, const char *ref, bool paused)
 {
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
@@ -116,9 +119,17 @@ static int start_guest(struct task *t, const char *ref, bool paused)
 	boot_done(c);
 	if (started < 0)
 		return -1;
-	if (record_start(t, ref, paused) < 0)
-		return -1;
-	return 0;
+	return record_start(t, ref, paused);
+}
+
+static int start_guest(struct task *t, const char *ref, bool paused)
+{
+	void *hold = talloc_new(t);
+	int result = coalesce_hold_vm(t, hold, ref, true) < 0 ? -1 : start_held(t, ref, paused);
+	talloc_free(hold);
+	if (result == 0)
+		coalesce_kick_vm(t, ref);
+	return result;
 }
 
 int VM_start(struct task *t, struct VM_start *a)
@@ -166,8 +177,11 @@ int VM_pause(struct task *t, struct VM_pause *a)
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
-	return change(t, a->vm, vm_operations_unpause, settings.vmm->resume,
-		      vm_power_state_Running);
+	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
+	    0)
+		return -1;
+	guest_settle(t, a->vm); /* one whose storage is full stops again */
+	return 0;
 }
 
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)
@@ -186,9 +200,10 @@ int vm_force_halt(struct task *t, const char *ref)
 		return -1;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || guest_mark_halted(t, vm) < 0)
+	if (!vm || guest_mark_halted(t, vm) < 0 || db_commit(t) < 0)
 		return -1;
-	return db_commit(t);
+	sizes_look_at(t, ref);
+	return 0;
 }
 
 int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
@@ -210,8 +225,10 @@ static int wait_halted(struct task *t, const char *ref)
 		struct VM_row *vm = db_get(t, VM, ref);
 		if (!vm)
 			return -1;
-		if (vm->power_state == vm_power_state_Halted)
+		if (vm->power_state == vm_power_state_Halted) {
+			sizes_look_at(t, ref);
 			return 0;
+		}
 		if (clock_ms() > end)
 			return fail(t, VM_SHUTDOWN_TIMEOUT, ref, str(t, "%d", SHUTDOWN_S));
 		if (db_wait(t, generation, 1000) < 0)

@@ -9,6 +9,7 @@
  *
  * The volumes are made while the VM still runs: when there is no space, nothing has happened. */
 #include "api/call.h"
+#include "api/coalesce.h"
 #include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/message.h"
@@ -97,6 +98,7 @@ static int revive_disk(struct task *t, struct plan_disk *d)
 	vdi->is_a_snapshot = false;
 	vdi->snapshot_of = NULL_REF;
 	vdi->snapshot_time = TIME_NEVER;
+	map_remove(&vdi->sm_config, "method");
 	vdi->current_operations = (struct map){ 0 };
 	vdi->location = d->copy;
 	vdi->parent_location = d->vdi->location;
@@ -229,7 +231,8 @@ int VM_revert(struct task *t, struct VM_revert *a)
 		return -1;
 	t->cancellable = true;
 	if (!operation_begin(t, a->snapshot, vm_operations_revert) ||
-	    !operation_begin(t, vm, vm_operations_reverting))
+	    !operation_begin(t, vm, vm_operations_reverting) ||
+	    coalesce_hold_vm(t, t, vm, true) < 0)
 		return -1;
 
 	struct plan *p = plan_disks(t, snap, &none, vdi_operations_revert_from);

@@ -42,6 +42,9 @@ static void set_figures(struct VM_row *snap, const struct plan *p, int64_t begin
 	map_set(snap, m, "consistency", "crash");
 	map_set(snap, m, "attempts", "1");
 	map_set(snap, m, "guest-pause-ms", str(snap, "%.1f", p->pause_ms));
+	if (p->copy_bytes)
+		map_set(snap, m, "copy-bytes",
+			str(snap, "%llu", (unsigned long long)p->copy_bytes));
 	map_set(snap, m, "duration-ms", str(snap, "%lld", (long long)(clock_ms() - begin)));
 }
 

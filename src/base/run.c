@@ -21,6 +21,7 @@ struct capture {
 	int fd; /* -1: at its end */
 	char *text;
 	size_t n;
+	void (*heard)(struct task *, const char *piece); /* instead of keeping it */
 };
 
 static void child(const char *const *argv, const int fds[4], int null, pid_t parent)
@@ -60,11 +61,16 @@ int run_start(struct task *t, const char *const *argv, const int fds[4], pid_t *
 static void capture_read(struct task *t, struct capture *c)
 {
 	char buf[16384];
-	ssize_t got = read(c->fd, buf, sizeof buf);
+	ssize_t got = read(c->fd, buf, sizeof buf - 1);
 	if (got < 0 && errno == EINTR)
 		return;
 	if (got <= 0) {
 		fd_close(&c->fd);
+		return;
+	}
+	if (c->heard) {
+		buf[got] = 0;
+		c->heard(t, buf);
 		return;
 	}
 	size_t take = (size_t)got < OUTPUT_LIMIT - c->n ? (size_t)got : OUTPUT_LIMIT - c->n;
@@ -135,7 +141,7 @@ int run(struct task *t, struct run *r)
 	fd_close(&out[1]);
 	fd_close(&err[1]);
 	struct capture c[2] = {
-		{ .fd = out[0], .text = talloc_strdup(t, "") },
+		{ .fd = out[0], .text = talloc_strdup(t, ""), .heard = r->heard },
 		{ .fd = err[0], .text = talloc_strdup(t, "") },
 	};
 	if (result == 0)

@@ -14,6 +14,8 @@ struct run {
 	const char *ret_out;     /* what it printed, at most 1 MiB, on t */
 	const char *ret_err;     /* what it complained, at most 1 MiB, on t */
 	int ret_status;          /* exit status; 128 + signal when it was killed */
+	/* NULL, or gets what it prints in the moment it does, in pieces cut anywhere; ret_out is "" then. */
+	void (*heard)(struct task *, const char *piece);
 };
 
 /* Runs to the end.  Fails (and has killed the program) when it cannot be started, its time is

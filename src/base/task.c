@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,6 +38,23 @@ struct task *task_new(const void *parent, const char *name)
 	t->hi = 1;
 	t->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	talloc_set_destructor(t, task_free);
+	return t;
+}
+
+struct task *task_part(struct task *whole)
+{
+	struct task *t = task_new(whole, whole->name);
+	t->ref = whole->ref;
+	t->session = whole->session;
+	t->op = whole->op;
+	t->whole = whole;
+	t->cancellable = whole->cancellable;
+	t->deadline_ms = whole->deadline_ms;
+	int fd = fcntl(whole->cancel_fd, F_DUPFD_CLOEXEC, 0); /* readable when the other one is */
+	if (fd >= 0) {
+		close(t->cancel_fd);
+		t->cancel_fd = fd;
+	}
 	return t;
 }
 
@@ -114,9 +132,14 @@ static bool past_deadline(const struct task *t)
 	return t->deadline_ms && !t->undoing && clock_ms() >= t->deadline_ms;
 }
 
+static bool is_cancelled(struct task *t)
+{
+	return atomic_load(&t->cancelled) || (t->whole && is_cancelled(t->whole));
+}
+
 int task_check(struct task *t)
 {
-	if (heeds_cancel(t) && atomic_load(&t->cancelled))
+	if (heeds_cancel(t) && is_cancelled(t))
 		return fail(t, TASK_CANCELLED, t->ref);
 	if (past_deadline(t))
 		return fail(t, INTERNAL_ERROR, "the operation's time is over");

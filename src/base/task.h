@@ -52,6 +52,8 @@ struct task {
 	const char **params; /* of the error; NULL ended */
 	const char *place;   /* file:line where it was said */
 
+	struct task *whole; /* of which this is a part; NULL: of none */
+
 	bool cancellable; /* task_wait() heeds cancel only while true */
 	_Atomic bool cancelled;
 	int cancel_fd;       /* eventfd: readable once cancelled */
@@ -65,6 +67,10 @@ struct task {
 };
 
 struct task *task_new(const void *parent, const char *name);
+
+/* For one of many pieces of t's work, whose memory is to go before t does: memory and error are its own, and it
+ * heeds t's cancel and deadline, under t's names.  Of the same thread. */
+struct task *task_part(struct task *t);
 
 /* fail(t, CODE, "param", ...): records the error and returns -1.  A second error
  * while one is recorded is logged and dropped: the first one is the cause. */

@@ -69,6 +69,7 @@ static void tell_figures(struct cli *c, const char *ref)
 		{ "guest-pause-ms", "the guest was paused for %s ms" },
 		{ "duration-ms", "it took %s ms in all" },
 		{ "consistency", "the disks are %s consistent" },
+		{ "copy-bytes", "the chain gets long: %s bytes are copied in the background" },
 	};
 	struct VM_row *snapshot = db_seek(c->t, VM, ref);
 	struct list told = { 0 };

@@ -2,8 +2,10 @@
 /* sr.c -- storage repositories, and how hosts reach them. */
 #include "cli/cli.h"
 
-static command_fn sr_create, sr_introduce, sr_scan, sr_forget, sr_destroy, pbd_create, pbd_plug,
-	pbd_unplug, pbd_destroy;
+#include <stdio.h>
+
+static command_fn sr_create, sr_introduce, sr_scan, sr_check, sr_forget, sr_destroy, pbd_create,
+	pbd_plug, pbd_unplug, pbd_destroy;
 
 const struct command commands_sr[] = {
 	{ "sr-create", sr_create, 0, "name-label,type",
@@ -14,6 +16,10 @@ const struct command commands_sr[] = {
 	  "Makes a storage repository known that exists already; prints its uuid." },
 	{ "sr-scan", sr_scan, 0, "uuid", "",
 	  "Brings the records of disks and the storage into agreement." },
+	{ "sr-check", sr_check, EXACT, "uuid", "dry-run",
+	  "Checks the volumes of a storage repository, and compares them with their records; "
+	  "repairs what "
+	  "can be repaired safely, except with dry-run=true.  Fails when problems remain." },
 	{ "sr-forget", sr_forget, 0, "uuid", "", "Drops the records; the storage stays as it is." },
 	{ "sr-destroy", sr_destroy, 0, "uuid", "",
 	  "Deletes a storage repository that holds no disks." },
@@ -62,6 +68,23 @@ static int sr_scan(struct cli *c)
 {
 	struct SR_row *sr = cli_object(c, SR, "uuid");
 	return sr ? cli_call(c, SR_scan, (&(struct SR_scan){ .sr = sr->row.ref })) : -1;
+}
+
+/* The last line of the report has the figures. */
+static int sr_check(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "uuid");
+	if (!sr)
+		return -1;
+	struct SR_check a = { .sr = sr->row.ref };
+	size_t volumes = 0, problems = 0, repaired = 0;
+	if (cli_bool(c, "dry-run", &a.dry_run) < 0 || cli_call(c, SR_check, &a) < 0)
+		return -1;
+	cli_print(c, a.result);
+	const char *last = strrchr(a.result, '\n');
+	sscanf(last ? last + 1 : a.result, "%zu volumes checked, %zu problems, %zu repaired",
+	       &volumes, &problems, &repaired);
+	return problems > repaired ? cli_fail(c, "%zu problems remain", problems - repaired) : 0;
 }
 
 static int sr_forget(struct cli *c)

@@ -11,8 +11,8 @@ static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vd
 const struct command commands_vdi[] = {
 	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
 	  "name-description,type,sharable,sm-config:,other-config:,tags:",
-	  "Makes an empty disk; virtual-size is in bytes, or with KiB, MiB, GiB, TiB; prints its "
-	  "uuid." },
+	  "Makes an empty disk; virtual-size is in bytes, or with KiB, MiB, GiB, TiB; with "
+	  "sm-config:type=raw in no format, without snapshots and clones; prints its uuid." },
 	{ "vdi-destroy", vdi_destroy, 0, "uuid", "", "Deletes a disk." },
 	{ "vdi-snapshot", vdi_snapshot, 0, "uuid", "",
 	  "Freezes what a disk holds now as a disk of its own, also while a guest writes it; "

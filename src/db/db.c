@@ -2,16 +2,21 @@
 #include "db/db.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/crash.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/sql.h"
 
 struct database db;
+
+enum { LOG_KEPT = 15 << 20 }; /* one block of the log's index counts as much */
 
 /* ---- statements ---- */
 
@@ -82,11 +87,13 @@ static const char *column_type(const struct field *f)
 	return f->kind == INT ? "INTEGER" : f->kind == FLOAT ? "REAL" : "TEXT";
 }
 
-/* Found by often: identity, names, and whatever a link goes by. */
+/* Found by often: identity, names, places, and whatever a link goes by. */
 static bool is_indexed(const struct class *c, const struct field *f)
 {
-	if (streq(f->name, "uuid") || streq(f->name, "name_label"))
-		return true;
+	static const char *const names[] = { "uuid", "name_label", "location" };
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (streq(f->name, names[i]))
+			return true;
 	for (size_t i = 0; classes[i]; i++)
 		for (const struct field *l = classes[i]->fields; l->name; l++)
 			if (l->access == LINKED && streq(l->of, c->name) && streq(l->via, f->name))
@@ -182,6 +189,20 @@ static int set_durable(struct task *t)
 	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
 }
 
+/* Disks may fill the file system that the database is on too; then room is made by deleting some, which
+ * has to be written down first.  So blocks are kept behind the end of the log, which SQLite does not see; it
+ * cuts the log never short, and goes on in it when the database itself cannot grow.  Where that cannot
+ * be, a delete may fail for want of room.  (The database gets none: SQLite cuts that.  Nor may we open
+ * it: to close a file lets go of all locks that SQLite has on it.  It has none on the log.) */
+static void keep_room(void)
+{
+	const char *log = sqlite3_filename_wal(sqlite3_db_filename(db.sqlite, "main"));
+	FD_SCOPE int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, LOG_KEPT) < 0)
+		log_line(NULL, "no room kept for the database file=%s error=\"%s\"", log,
+			 strerror(errno));
+}
+
 static void read_generation(void)
 {
 	sqlite3_stmt *s = sql_prepare("SELECT value FROM generation", NULL);
@@ -211,11 +232,19 @@ int db_open(struct task *t, const char *path)
 	if (make_tables(t) < 0)
 		return -1;
 	read_generation();
-	return db_commit(t);
+	if (db_commit(t) < 0)
+		return -1;
+	keep_room();
+	return 0;
 }
 
+/* The log stays, empty, for the room that it has: a daemon could not start on a full file system
+ * otherwise. */
 void db_close(void)
 {
+	sqlite3_db_config(db.sqlite, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	sqlite3_wal_checkpoint_v2(db.sqlite, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	keep_room();
 	sqlite3_close(db.sqlite);
 	db.sqlite = NULL;
 }
@@ -363,6 +392,29 @@ int64_t db_count(struct task *t, const struct class *c)
 	sqlite3_finalize(s);
 	pthread_mutex_unlock(&db.lock);
 	return n;
+}
+
+int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+{
+	char *sql =
+		str(t, "SELECT coalesce(sum(\"%s\"), 0) FROM \"%s\" WHERE true", number, c->name);
+	const char *values[4] = { 0 }, *field;
+	size_t n = 0;
+	va_list ap;
+	va_start(ap, number);
+	while ((field = va_arg(ap, const char *))) {
+		assert(n < COUNT(values));
+		values[n++] = va_arg(ap, const char *);
+		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
+	}
+	va_end(ap);
+	pthread_mutex_lock(&db.lock);
+	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
+	sql_step(s);
+	int64_t sum = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	pthread_mutex_unlock(&db.lock);
+	return sum;
 }
 
 /* ---- writing ---- */

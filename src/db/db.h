@@ -61,6 +61,9 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 /* The rows written since that generation, in the order of writing. */
 struct row **db_changed(struct task *, const struct class *, int64_t since);
 int64_t db_count(struct task *, const struct class *);
+/* The sum of a number over the rows whose stored fields have these values: field, value, ..., NULL. */
+int64_t db_sum(struct task *, const struct class *, const char *number, ...)
+	__attribute__((sentinel));
 
 /* Write the row; inside a transaction only. */
 int db_insert(struct task *, struct row *);

@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -21,6 +23,7 @@
 
 #define MARK "sr-uuid"
 #define PROBE ".direct-io.new"
+#define SHARED_PROBE ".reflink.new"
 enum { PROBE_BYTES = 4096 };
 
 static int unavailable(struct task *t, const char *place, const char *why)
@@ -98,6 +101,21 @@ static const char *why_not_direct(const char *path)
 	return direct_works(fd);
 }
 
+/* NULL when files can share blocks, else why not: tried with the mark.  No room says nothing about it. */
+static const char *why_no_reflink(const char *path)
+{
+	FD_SCOPE int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	FD_SCOPE int mark = openat(dir, MARK, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	FD_SCOPE int fd = openat(dir, SHARED_PROBE,
+				 O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (mark < 0 || fd < 0)
+		return "the probe failed";
+	unlinkat(dir, SHARED_PROBE, 0);
+	if (ioctl(fd, FICLONE, mark) == 0 || errno == ENOSPC || errno == EDQUOT)
+		return NULL;
+	return errno == EOPNOTSUPP ? "the file system cannot" : strerror(errno);
+}
+
 static int attach(struct task *t, struct sr *sr, const struct map *config, bool create)
 {
 	if (find_directory(t, sr, map_get(config, "location")) < 0 || check_mark(t, sr, create) < 0)
@@ -107,6 +125,11 @@ static int attach(struct task *t, struct sr *sr, const struct map *config, bool 
 	if (why)
 		log_line(t, "disks go through the page cache sr=%s path=%s because=%s", sr->uuid,
 			 sr->path, why);
+	why = why_no_reflink(sr->path);
+	sr->reflink = !why;
+	if (why)
+		log_line(t, "volumes share no blocks sr=%s path=%s because=%s", sr->uuid, sr->path,
+			 why);
 	return 0;
 }
 

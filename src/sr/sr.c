@@ -75,6 +75,15 @@ int sr_destroy(struct task *t, const char *type, struct sr *sr)
 	return found->attach->destroy(t, sr);
 }
 
+int sr_refuse_layer(struct task *t)
+{
+	return fail(t, SR_BACKEND_FAILURE_38, "",
+		    "The requested method is not supported/implemented [opterr=Raw VDI, snapshot "
+		    "or "
+		    "clone not permitted]",
+		    "");
+}
+
 char *volume_id_new(const void *ctx)
 {
 	return random_hex(ctx, 12);

@@ -32,12 +32,14 @@ struct sr {
 };
 
 struct sr_merge;
+struct sr_check;
 
 struct volume {
 	const char *id;
 	const char *parent;     /* id of the volume below, "" for none */
 	uint64_t virtual_size;  /* bytes the guest sees, a multiple of 512 */
 	uint64_t physical_size; /* bytes it takes on the storage */
+	bool raw; /* the guest's bytes as they are, in no format: no layer can be over it */
 };
 
 struct volumes {
@@ -66,11 +68,14 @@ struct layout {
 	/* Required.  Bytes in all and bytes free for us. */
 	int (*space)(struct task *, const struct sr *, uint64_t *ret_total, uint64_t *ret_free);
 	/* A new volume of size bytes: empty (parent "") or a layer over parent, which must not be
-	 * written from the moment the layer is.  Durable.  On failure nothing is left.  An id that
+	 * written from the moment the layer is (SR_BACKEND_FAILURE_38 for a raw one).  Durable.  On failure nothing is left.  An id that
 	 * exists already is refused.  NULL, as remove then is: what is in the place is somebody
 	 * else's and only read. */
 	int (*create)(struct task *, const struct sr *, const char *id, const char *parent,
 		      uint64_t size);
+	/* Optional.  A new raw volume, empty and sparse; else the same.  What it is, is known by the storage,
+	 * and never by what a guest wrote into it. */
+	int (*create_raw)(struct task *, const struct sr *, const char *id, uint64_t size);
 	/* Durable.  A volume that is not there is no error. */
 	int (*remove)(struct task *, const struct sr *, const char *id);
 	/* Required.  How QEMU opens the volume: an array of blockdev-add descriptions, the lowest
@@ -100,8 +105,9 @@ struct layout {
 	int (*relink)(struct task *, const struct sr *, const char *id, const char *parent);
 	/* Merges layers that no process has open for writing, nor those that are written for reading.  Durable.
 	 * Fails with SR_BACKEND_FAILURE_44 when there is no room.  Cancelled, failed or killed at any moment:
-	 * all volumes show what they did before, after the volume that is written was relinked to what was
-	 * its parent before.  Progress goes to the task. */
+	 * all volumes but those that go (struct sr_merge) show what they did before, after the volume that is
+	 * written was relinked to what was its parent before.  Until then its header may name the new one, and
+	 * no other program may open it.  Progress goes to the task. */
 	int (*merge)(struct task *, const struct sr *, const struct sr_merge *);
 	/* Optional.  A new volume with the content and the parent of one that is frozen or open nowhere,
 	 * whose blocks it shares until either is written (FICLONE).  Durable; on failure nothing is left.
@@ -111,6 +117,36 @@ struct layout {
 	 * grows with (10-40 us each); counts no further than limit. */
 	int (*extents)(struct task *, const struct sr *, const char *id, uint64_t limit,
 		       uint64_t *ret);
+
+	/* Optional, all three or none: what sr-check needs.
+	 *
+	 * All ids that names in the place stand for, sound volumes or not, and those that a create or a copy
+	 * has not finished and nobody has written for ten minutes. */
+	int (*list)(struct task *, const struct sr *, struct list *ret_ids,
+		    struct list *ret_unfinished);
+	/* Removes what is unfinished by that id; nobody is at work on it.  Durable. */
+	int (*discard)(struct task *, const struct sr *, const char *id);
+	/* Are the volume's own tables in order, whatever it is a layer over?  Nothing else is opened.  To look
+	 * hinders nobody: no lock is taken, and a volume that is or was written meanwhile is SR_BUSY.
+	 * repair: what nothing refers to is given back, where no process has the volume open (else it
+	 * is SR_BUSY); durable; what a guest sees is not touched.  -1 when it was not to be found out at all. */
+	int (*check)(struct task *, const struct sr *, const char *id, bool repair,
+		     struct sr_check *ret);
+};
+
+enum sr_verdict {
+	SR_SOUND,
+	SR_LEAKS,  /* space that nothing refers to; harmless */
+	SR_FAULTS, /* tables that contradict each other: no proof that data are lost */
+	SR_BUSY,
+	SR_UNREADABLE, /* the check did not come to its end */
+};
+
+struct sr_check {
+	enum sr_verdict verdict; /* after the repair */
+	uint64_t leaks, faults;  /* clusters, places */
+	uint64_t repaired;       /* clusters given back */
+	const char *text;        /* of SR_UNREADABLE: why; on the task */
 };
 
 /* Which layers become one:
@@ -124,9 +160,11 @@ struct layout {
  *
  *     below <-- upper    (a, b)            below <-- lower             (b, upper) <-- x
  *
- * The volumes in brackets are left as they were: they show what they did, and the caller deletes those that
- * nothing needs.  Only `upper` is written (up), or only `lower` (down): lower must have no other layer over
- * it than this one, and no layer between may have one. */
+ * The volumes in brackets are left as they were, and the caller deletes those that nothing needs.
+ * Only `upper` is written (up): a and b show what they did.  Only `lower` is written (down): upper goes on
+ * showing what it did, but lower and b show no state that ever was, from the first moment on.  So lower must
+ * have no other layer over it than this one, and no layer between may have one; that is refused.  lower
+ * becomes as large as upper. */
 struct sr_merge {
 	bool down;
 	const char *upper, *lower; /* ids */
@@ -152,6 +190,9 @@ int sr_destroy(struct task *, const char *type, struct sr *);
 /* What a volume for so many bytes has: rounded up to the sector, as no disk could show what is between
  * two.  SR_BACKEND_FAILURE_79: none can have so many. */
 int sr_round_size(struct task *, uint64_t *size);
+
+/* SR_BACKEND_FAILURE_38: no layer can be over a raw volume, so no snapshot nor clone made of it. */
+int sr_refuse_layer(struct task *);
 
 /* 24 hex digits. */
 char *volume_id_new(const void *ctx);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/agents.h"
+#include "api/coalesce.h"
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/host.h"
@@ -161,6 +162,8 @@ int startup(struct task *t, const struct config *c)
 		return -1;
 	undo_all(t);
 	firmware_note_all();
+	if (coalesce_open(t) < 0)
+		return -1;
 	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
 	log_line(t, "started version=%s state=%s accel=%s", VERSION, settings.state,
@@ -173,6 +176,7 @@ void shutdown_daemon(struct task *t)
 	enum { PATIENCE_MS = 10000 };
 	log_line(t, "stopping");
 	timers_stop();
+	coalesce_close();
 	tasks_close(PATIENCE_MS);
 	jobs_close();
 	http_stop();

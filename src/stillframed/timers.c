@@ -7,7 +7,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "api/full.h"
 #include "api/logs.h"
+#include "api/sizes.h"
 #include "api/tasks.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -30,9 +32,8 @@ static const struct timer {
 	void (*run)(struct task *);
 	int every_s;
 } timers[] = {
-	{ logs_trim, 10 },
-	{ retry_undo, 5 },
-	{ forget_deleted, 600 },
+	{ full_look, 2 },  { logs_trim, 10 },       { sizes_look, 10 },
+	{ retry_undo, 5 }, { forget_deleted, 600 },
 };
 
 static pthread_t thread;

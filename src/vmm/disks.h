@@ -7,9 +7,9 @@
  * forgotten in a set would keep other VMs from using the layer below theirs.
  *
  *     set of the top   { read-only descriptor, opaque "<node name>" }
- *     all other sets   { }
+ *     all other sets   { }                            but for the time of a merge
  *
- * The one that stays is what QEMU reopens the file with when the top becomes a frozen layer.
+ * The number of a node's set is a hash of its name.  The one that stays is what QEMU reopens the file with when the top becomes a frozen layer.
  * QEMU keeps the book: after a restart of ours it is asked, nothing is remembered here. */
 #pragma once
 
@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 struct args;
+struct list;
 struct qmp;
 struct task;
 struct vmm_config;
@@ -29,6 +30,9 @@ struct vmm_switch;
 const char *disks_node(struct task *, const struct vmm_disk *);
 /* The same of an array of layers that has some. */
 const char *disks_top_node(struct task *, const json_t *layers);
+
+/* The one of these with the name; NULL: none. */
+const json_t *disks_layer(const json_t *layers, const char *node);
 
 /* Opens all layers of all disks, each once, and adds them to the line. */
 int disks_args(struct task *, struct args *, const struct vmm_config *);
@@ -45,4 +49,18 @@ int disks_forget(struct task *, struct qmp *, const char *node);
 int disks_open(struct task *, struct qmp *, const json_t *layers, bool read_only);
 /* Closes layers that no disk uses any more, from the top; it ends at one that another disk uses. */
 int disks_close(struct task *, struct qmp *, const json_t *layers);
+/* The same of nodes, the topmost first. */
+int disks_close_nodes(struct task *, struct qmp *, const struct list *nodes);
+
+/* Puts into the set of a frozen layer what QEMU needs to write it for a while: a descriptor to write it
+ * with, and one to read it with afterwards, each with its note.  After a failure, too, disks_take_back()
+ * is due: takes out of all sets the descriptors that have one of the notes.  To be done as soon as they are
+ * used, for with them the locks stay. */
+int disks_lend(struct task *, struct qmp *, const json_t *layer, const char *writing,
+	       const char *reading);
+int disks_take_back(struct task *, struct qmp *, const struct list *notes);
+/* Pushes out what QEMU has written to the layer's file. */
+int disks_sync(struct task *, const json_t *layer);
+/* What a block job's filter above the node is to be called, which disks_top() sees through. */
+const char *disks_filter(struct task *, const char *node);
 int disks_top(struct task *, struct qmp *, const char *disk, const char **ret_node);

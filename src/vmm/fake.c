@@ -4,7 +4,7 @@
  * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
  *
  *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]},
- *      "nics": ["nic-0"]}
+ *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "chain": ["base"], "done": false}}}
  *
  * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
  * compare what was done.  In the environment
@@ -13,7 +13,8 @@
  *
  * makes these members fail, or hang until the task is cancelled or 30 s are over.  The power
  * button is heeded at once, and so is a wish to unplug.  Where a test listens on DIR/agent.sock, it is
- * the guest agent. */
+ * the guest agent.  A VM that is paused and has "full": true in its file stands still since the storage of
+ * disk-0 is full; with "stays-full": true it does so again when it is let go on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -151,8 +152,8 @@ static json_t *first_state(const struct vmm_config *c)
 		json_object_set_new(chains, VMM_NVRAM, names_of(c->firmware.vars));
 	for (size_t i = 0; i < c->nnics; i++)
 		json_array_append_new(nics, json_string(c->nics[i].id));
-	return json_pack("{s:s, s:b, s:[], s:o, s:o}", "uuid", c->uuid, "paused", c->paused,
-			 "prepared", "chains", chains, "nics", nics);
+	return json_pack("{s:s, s:b, s:[], s:o, s:o, s:{}}", "uuid", c->uuid, "paused", c->paused,
+			 "prepared", "chains", chains, "nics", nics, "merges");
 }
 
 /* ---- the listener ---- */
@@ -163,7 +164,9 @@ static void *teller(void *arg)
 	unsigned char event;
 	while (read(vm->news[0], &event, 1) == 1)
 		vm->listener.event(vm->listener.arg, event & ~BY_THE_GUEST,
-				   event & BY_THE_GUEST ? "shutdown" : "");
+				   event & BY_THE_GUEST   ? "shutdown"
+				   : event == VMM_NOSPACE ? "disk-0"
+							  : "");
 	return NULL;
 }
 
@@ -223,7 +226,9 @@ static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 	json_t *state = enter(t, vm->dir, "status", "") < 0 ? NULL : load(t, vm->dir);
 	if (!state)
 		return -1;
-	*ret = json_is_true(json_object_get(state, "paused")) ? VMM_PAUSED : VMM_RUNNING;
+	*ret = !json_is_true(json_object_get(state, "paused")) ? VMM_RUNNING
+	       : json_object_get(state, "full")                ? VMM_IO_ERROR
+							       : VMM_PAUSED;
 	return 0;
 }
 
@@ -248,8 +253,28 @@ static int do_pause(struct task *t, struct vmm *vm)
 	return set_paused(t, vm, "pause", true);
 }
 
+/* One whose storage is still full writes, and stops again. */
+static int resume_full(struct task *t, struct vmm *vm, bool *ret_stays)
+{
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	*ret_stays = json_is_true(json_object_get(state, "stays-full"));
+	if (state && !*ret_stays)
+		json_object_del(state, "full");
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
 static int resume(struct task *t, struct vmm *vm)
 {
+	bool stays;
+	if (resume_full(t, vm, &stays) < 0)
+		return -1;
+	if (stays) {
+		tell(vm, VMM_NOSPACE);
+		return enter(t, vm->dir, "resume", "");
+	}
 	return set_paused(t, vm, "resume", false);
 }
 
@@ -366,7 +391,8 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 		return -1;
 	if (!in_use(state, node))
 		return fail(t, INTERNAL_ERROR, str(t, "fake resize: %s is not open", node));
-	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", "qcow2", file, bytes),
+	const char *format = json_string_value(json_object_get(layer, "driver"));
+	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", format, file, bytes),
 			 .in = -1,
 			 .out = -1,
 			 .timeout_ms = HANG_MS };
@@ -401,6 +427,127 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 		return fail(t, INTERNAL_ERROR, str(t, "fake top: no disk %s", disk));
 	*ret_node = talloc_strdup(t, node ? node : "");
 	return 0;
+}
+
+/* ---- merges ---- */
+
+/* The disk's layers after the merge. */
+static json_t *merged(const json_t *chain, const struct vmm_merge *m)
+{
+	json_t *left = json_array(), *node;
+	size_t i, high = position(chain, m->upper);
+	size_t low = *m->lower ? position(chain, m->lower) + 1 : 0; /* so many stay below */
+	json_array_foreach (chain, i, node)
+		if (i < low || i > high || (i == high && !m->down))
+			json_array_append(left, node);
+	return left;
+}
+
+static const char *file_of(const struct vmm_merge *m, const char *node)
+{
+	const json_t *layer;
+	size_t i;
+	json_array_foreach (m->layers, i, layer)
+		if (streq(json_string_value(json_object_get(layer, "node-name")), node))
+			return json_string_value(
+				json_object_get(json_object_get(layer, "file"), "filename"));
+	return NULL;
+}
+
+static int image_tool(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = HANG_MS };
+	return run_ok(t, &r);
+}
+
+/* To the files what QEMU would do to them; above: the node that stands on upper, NULL: none. */
+static int merge_files(struct task *t, const struct vmm_merge *m, const char *above)
+{
+	const char *upper = file_of(m, m->upper), *link = m->link;
+	if (!upper)
+		return 0;
+	if (!m->down)
+		return image_tool(t, *link ? RUN_ARGV("qemu-img", "rebase", "-f", "qcow2", "-F",
+						      "qcow2", "-b", link, upper)
+					   : RUN_ARGV("qemu-img", "rebase", "-f", "qcow2", "-b", "",
+						      upper));
+	if (image_tool(t, RUN_ARGV("qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b",
+				   file_of(m, m->lower), upper)) < 0)
+		return -1;
+	return above ? image_tool(t, RUN_ARGV("qemu-img", "rebase", "-u", "-f", "qcow2", "-F",
+					      "qcow2", "-b", link, file_of(m, above)))
+		     : 0;
+}
+
+/* Notes how the merge stands, and with it, when it is done, the disk's new layers. */
+static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *merge, bool is_done)
+{
+	pthread_mutex_lock(&lock);
+	json_t *state = load(t, vm->dir);
+	json_object_set(merge, "done", json_boolean(is_done));
+	json_object_set(json_object_get(state, "merges"), name, merge);
+	if (is_done)
+		json_object_set(json_object_get(state, "chains"),
+				json_string_value(json_object_get(merge, "disk")),
+				json_object_get(merge, "chain"));
+	int result = state ? store(t, vm->dir, state) : -1;
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	const char *about =
+		str(t, "name=%s %s: %s %s %s", m->name, m->disk, m->upper,
+		    m->down ? "down into" : "up from", *m->lower ? m->lower : "nothing");
+	json_t *state = enter(t, vm->dir, "merge", about) < 0 ? NULL : load(t, vm->dir);
+	if (!state)
+		return -1;
+	const json_t *chain = json_object_get(json_object_get(state, "chains"), m->disk);
+	size_t high = position(chain, m->upper);
+	if (!has(chain, m->upper) || (*m->lower && position(chain, m->lower) >= high))
+		return fail(t, INTERNAL_ERROR, str(t, "fake merge: no such layers, %s", about));
+	const char *above = json_string_value(json_array_get(chain, high + 1));
+	json_t *entry =
+		json_own(t, json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m)));
+	if (note_merge(t, vm, m->name, entry, false) < 0 || merge_files(t, m, above) < 0 ||
+	    (m->pivot && m->pivot(t, m->arg) < 0))
+		return -1;
+	return note_merge(t, vm, m->name, entry, true);
+}
+
+/* One that is not done was cut short by a daemon's end. */
+static int merge_state(struct task *t, struct vmm *vm, const char *name, bool recorded,
+		       enum vmm_merge_state *ret)
+{
+	json_t *state = enter(t, vm->dir, "merge_state", str(t, "name=%s", name)) < 0
+				? NULL
+				: load(t, vm->dir);
+	if (!state)
+		return -1;
+	json_t *entry = json_object_get(json_object_get(state, "merges"), name);
+	bool is_done = json_is_true(json_object_get(entry, "done"));
+	if (entry && recorded && !is_done) {
+		if (note_merge(t, vm, name, entry, true) < 0)
+			return -1;
+		is_done = true;
+	}
+	*ret = is_done ? VMM_MERGE_DONE : VMM_MERGE_NONE;
+	return 0;
+}
+
+static int forget_merge(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
+{
+	(void)t, (void)n;
+	json_object_del(json_object_get(state, "merges"), s->disk);
+	return 0;
+}
+
+static int merge_close(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	if (enter(t, vm->dir, "merge_close", str(t, "name=%s", m->name)) < 0)
+		return -1;
+	return change(t, vm, 1, &(struct vmm_switch){ .disk = m->name }, forget_merge);
 }
 
 /* ---- devices that come and go ---- */
@@ -543,6 +690,9 @@ const struct vmm_driver vmm_fake = {
 	.resize = resize,
 	.forget = forget,
 	.top = top,
+	.merge = merge,
+	.merge_state = merge_state,
+	.merge_close = merge_close,
 	.plug_disk = plug_disk,
 	.plug_nic = plug_nic,
 	.unplug_disk = unplug_disk,

@@ -6,6 +6,7 @@
  *     qmp      talks to it
  *     devices  what the guest finds where
  *     disks    layers, and the instant in which all disks switch
+ *     merge    layers that become one, while the guest runs (pace: as slowly as it needs)
  *     plug     devices that come and go
  *     tpm      the process beside it
  *
@@ -28,6 +29,7 @@
 #include "vmm/args.h"
 #include "vmm/cgroup.h"
 #include "vmm/disks.h"
+#include "vmm/merge.h"
 #include "vmm/plug.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
@@ -398,6 +400,22 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 	return disks_top(t, vm->qmp, disk, ret_node);
 }
 
+static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	return merge_run(t, vm->qmp, m);
+}
+
+static int do_merge_state(struct task *t, struct vmm *vm, const char *name, bool recorded,
+			  enum vmm_merge_state *ret)
+{
+	return merge_state(t, vm->qmp, name, recorded, ret);
+}
+
+static int do_merge_close(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	return merge_close(t, vm->qmp, m);
+}
+
 static int do_plug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
 {
 	return plug_disk(t, vm->qmp, d);
@@ -508,6 +526,9 @@ const struct vmm_driver vmm_qemu = {
 	.resize = resize,
 	.forget = forget,
 	.top = top,
+	.merge = merge,
+	.merge_state = do_merge_state,
+	.merge_close = do_merge_close,
 	.plug_disk = do_plug_disk,
 	.plug_nic = do_plug_nic,
 	.unplug_disk = do_unplug_disk,

@@ -115,7 +115,8 @@ struct vmm_switch {
  *           or on nothing ("").  Unless upper is the top, the disk can be switched meanwhile.
  *     down  what upper and the nodes between hold goes down into lower, which takes upper's place: below the
  *           layer that stands on upper, or as the top.  The disk cannot be switched meanwhile.
- */
+ *
+ * "Meanwhile" lasts until merge_close().  top() says upper while a merge into or from the top runs. */
 struct vmm_merge {
 	const char *name;     /* of the job: letters, digits and '-'; one at a time */
 	const char *disk;     /* vmm_disk.id, VMM_NVRAM for the UEFI store */
@@ -123,11 +124,14 @@ struct vmm_merge {
 	                         gives for its top.  merge_close() does without */
 	bool down;
 	const char *upper, *lower;
-	struct list dropped; /* nodes that the disk uses no more afterwards, the topmost first */
-	const char *link;    /* what a header is to call lower, layout's link(); "" for none */
+	struct list
+		dropped; /* nodes that the disk uses no more afterwards, the topmost first; they are
+	                        closed up to one that something uses, so those of a merge that was not
+	                        done are all kept */
+	const char *link; /* what a header is to call lower, layout's link(); "" for none */
 	/* Called when a merge down into the top is at its end, both layers show the same and the guest's writes
-	 * wait: if it returns 0, the disk's top is lower from then on, whatever happens; else the merge
-	 * fails.  To be quick.  NULL in other merges. */
+	 * wait: if it returns 0, nothing is taken back any more, whatever happens; else the merge fails.  To be
+	 * quick.  NULL in other merges. */
 	int (*pivot)(struct task *, void *arg);
 	void *arg;
 };
@@ -177,8 +181,9 @@ struct vmm_driver {
 
 	/* Merges, and returns when that is done, or the task is cancelled, or it failed; progress goes to the
 	 * task.  It gives way to the guest's own I/O.  0: merge_state() says DONE, until
-	 * merge_close().  -1: the layers are as they were, unless the VM does not answer: merge_state() tells
-	 * later.  A daemon that dies leaves it running. */
+	 * merge_close().  -1: the layers are as they were, and nothing is left to close, unless the VM does not
+	 * answer or a pivot has returned 0: merge_state() tells then.  A cancel that comes too late is
+	 * none.  A daemon that dies leaves it running. */
 	int (*merge)(struct task *, struct vmm *, const struct vmm_merge *);
 	/* How the merge came out; one that still runs is cancelled first, or finished where its pivot has
 	 * been recorded (`recorded`). */

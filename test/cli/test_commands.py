@@ -81,6 +81,48 @@ def test_snapshot_tree():
         d.check()
 
 
+def tree(d, *words, **kw):
+    """Each line's tree, without the columns behind it."""
+    return [re.split('   *', line)[0] for line in d.xe('snapshot-tree', *words, **kw).split('\n')]
+
+
+def test_snapshot_tree_drawn():
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=2)
+        assert tree(d, vm='web') == ['SNAPSHOT', 'o web', '@ now (halted)']
+        a, b = d.snapshot(vm, 'a'), d.snapshot(vm, 'b\x1b[31m')
+        d.xe('snapshot-revert', uuid=a)
+        c = d.snapshot(vm, 'c')
+        e = d.snapshot(vm, 'Ü')
+        d.xe('snapshot-revert', uuid=c)
+        f = d.snapshot(vm, 'f')
+        assert tree(d, vm='web') == ['SNAPSHOT', 'o web', '* a', '|-* b[31m', '* c', '|-* Ü', '* f',
+                                     '@ now (halted)']
+        d.xe('snapshot-revert', uuid=b)
+        text = d.xe('snapshot-tree', vm=vm)
+        assert tree(d, uuid=vm) == ['SNAPSHOT', 'o web', '* a', '|-* c', '| |-* Ü', '| * f', '* b[31m',
+                                    '@ now (halted)'], text
+        assert d.xe('snapshot-tree', '--minimal', vm='web').split(',') == [a, c, e, f, b]
+        lines = text.split('\n')
+        assert len({line.index(u) for line, u in zip(lines[2:], [a, c, e, f, b, vm])}) == 1, text
+        at = lines[0].index('OWN'), lines[0].index('DELETING FREES'), lines[0].index('UUID')
+        figures = [(l[at[0]:at[1]].strip(), l[at[1]:at[2]].strip()) for l in lines]
+        assert figures[2][1] == '0 bytes' and figures[3][1] == '0 bytes', text
+        assert figures[4][1] == figures[4][0] and figures[6][1] == f'up to {figures[6][0]}', text
+        taken = d.get('snapshot', a, 'snapshot-time')
+        assert taken.split('T')[1][:8] in lines[2] and lines[2].count('Z') == 1
+
+        d.xe('snapshot-destroy', uuid=a)                    # its children stand at the beginning now
+        assert tree(d, vm=vm) == ['SNAPSHOT', 'o web', '|-* c', '| |-* Ü', '| * f', '* b[31m', '@ now (halted)']
+        d.xe('vm-destroy', uuid=vm)
+        assert tree(d, snapshot_uuid=f) == ['SNAPSHOT', 'o a VM that is gone', '|-* b[31m', '* c', '|-* Ü',
+                                            '* f']
+        d.fails('snapshot-tree', vm='web', says='No matching VMs found')
+        d.fails('snapshot-tree', snapshot_uuid=vm, says='uuid')
+        other = d.vm('other')
+        d.fails('snapshot-tree', snapshot_uuid=other, says='not a VM snapshot')
+
+
 def test_revert_to_a_vm_that_is_gone():
     """The VM comes back with its uuid, its configuration and its disks."""
     with Daemon('fake') as d:

@@ -264,6 +264,118 @@ def test_resize_of_a_running_vm():
         d.check()
 
 
+RAW = 'Raw VDI, snapshot or clone not permitted'
+QCOW2 = b'QFI\xfb' + (3).to_bytes(4, 'big') + bytes(4096)
+
+
+def raw_disk(d, size='1MiB', name='raw', sr=None):
+    return d.xe('vdi-create', 'sm-config:type=raw', sr_uuid=sr or d.sr(), name_label=name, virtual_size=size)
+
+
+def raw_file(d, disk, folder='sr'):
+    return os.path.join(d.state, folder, place(d, disk) + '.raw')
+
+
+def test_raw():
+    """A disk without a format: its file is what the guest sees, whatever that looks like."""
+    with Daemon('fake') as d:
+        disk = raw_disk(d)
+        assert d.volumes() == [place(d, disk) + '.raw']
+        assert d.get('vdi', disk, 'sm-config') == 'type: raw; vdi_type: raw'
+        assert int(d.get('vdi', disk, 'physical-utilisation')) == 0
+        put(d, disk, QCOW2)
+        with open(raw_file(d, disk), 'rb') as f:
+            assert f.read() == QCOW2 + bytes(MIB - len(QCOW2)) == content(d, disk)
+        d.xe('vdi-resize', uuid=disk, disk_size='3MiB')
+        assert int(d.get('vdi', disk, 'virtual-size')) == 3 * MIB == os.stat(raw_file(d, disk)).st_size
+        assert content(d, disk) == QCOW2 + bytes(3 * MIB - len(QCOW2))
+        assert int(d.get('vdi', disk, 'physical-utilisation')) < 64 << 10, 'zeros take no room'
+        d.fails('vdi-resize', uuid=disk, disk_size='2MiB', says='shrinking')
+
+        copy = d.xe('vdi-copy', uuid=disk)                  # ordinary, and back
+        assert image(d, copy)['format'] == 'qcow2' and content(d, copy) == content(d, disk)
+        assert d.get('vdi', copy, 'sm-config') == 'vdi_type: qcow2'
+        assert 'snapshot' in allowed(d, copy)
+        put(d, copy, b'from above')
+        d.xe('vdi-copy', uuid=copy, into_vdi_uuid=disk)
+        assert content(d, disk) == content(d, copy) and content(d, disk)[:10] == b'from above'
+        with open(raw_file(d, disk), 'rb') as f:
+            assert f.read() == content(d, copy)
+        onto = raw_disk(d, '4MiB')
+        d.xe('vdi-copy', uuid=disk, into_vdi_uuid=onto)
+        assert content(d, onto)[:3 * MIB] == content(d, disk)
+        d.check()
+        for v in (disk, copy, onto):
+            d.xe('vdi-destroy', uuid=v)
+        assert d.volumes() == []
+        d.fails('vdi-create', 'sm-config:type=raw', sr_uuid=d.isos(a=b'x' * 4096), name_label='x',
+                virtual_size='1MiB')
+
+
+def test_raw_takes_no_layers():
+    with Daemon('fake') as d:
+        vm = d.vm(disks=2, size='1MiB')
+        raw = raw_disk(d)
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=raw, device=5)
+        disks = d.disks(vm)
+        before = d.volumes(), {disk: place(d, disk) for disk in disks.values()}
+        assert allowed(d, raw) == ['copy', 'resize', 'resize_online', 'destroy']
+
+        def refused():
+            d.fails('vdi-snapshot', uuid=raw, says=RAW)
+            d.fails('vdi-clone', uuid=raw, says=RAW)
+            d.fails('vm-snapshot', uuid=vm, new_name_label='s', says=RAW)
+            assert (d.volumes(), {disk: place(d, disk) for disk in d.disks(vm).values()}) == before
+            assert d.list('snapshot') == []
+            d.check()
+
+        refused()
+        d.fails('vm-clone', uuid=vm, new_name_label='c', says=RAW)
+        d.xe('vdi-param-set', 'name-label=other', uuid=raw)
+        d.xe('vm-start', uuid=vm)
+        assert chain(d, vm, 'disk-5') == [place(d, raw)]
+        assert allowed(d, raw) == ['resize_online']
+        refused()
+        d.xe('vdi-resize', uuid=raw, disk_size='2MiB')
+        assert os.stat(raw_file(d, raw)).st_size == 2 * MIB == int(d.get('vdi', raw, 'virtual-size'))
+        vbd = d.list('vbd', vdi_uuid=raw)[0]
+        d.xe('vbd-unplug', uuid=vbd)
+        d.xe('vbd-plug', uuid=vbd)
+        d.restart()
+        refused()
+        d.xe('vm-snapshot', uuid=vm, new_name_label='s', ignore_vdi_uuids=raw)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('snapshot-uninstall', '--force', uuid=d.list('snapshot')[0])
+        copy = d.xe('vm-copy', uuid=vm, new_name_label='copy', sr_uuid=d.sr())
+        assert all(d.get('vdi', v, 'sm-config') == 'vdi_type: qcow2' for v in d.disks(copy).values())
+        d.xe('vm-snapshot', uuid=copy, new_name_label='s')
+        d.check()
+
+
+def test_raw_is_found_again():
+    with Daemon('fake') as d:
+        folder = os.path.join(d.state, 'two')
+        os.mkdir(folder)
+        sr = d.xe('sr-create', name_label='two', type='file', **{'device-config:location': folder})
+        disk = raw_disk(d, sr=sr)
+        put(d, disk, QCOW2)
+        location = place(d, disk)
+        d.xe('pbd-unplug', uuid=d.list('pbd', sr_uuid=sr)[0])
+        d.xe('sr-forget', uuid=sr)
+        d.xe('sr-introduce', uuid=sr, name_label='again', type='file')
+        d.xe('pbd-plug', uuid=d.xe('pbd-create', sr_uuid=sr, host_uuid=d.list('host')[0],
+                                   **{'device-config:location': folder}))
+        found, = d.list('vdi', sr_uuid=sr)
+        assert place(d, found) == location and int(d.get('vdi', found, 'virtual-size')) == MIB
+        assert d.get('vdi', found, 'sm-config') == 'type: raw; vdi_type: raw'
+        assert content(d, found)[:len(QCOW2)] == QCOW2
+        d.fails('vdi-snapshot', uuid=found, says=RAW)
+        with open(os.path.join(folder, 'b' * 24 + '.raw'), 'wb') as f:
+            f.write(b'x' * 777)             # no whole sectors: somebody else's
+        d.xe('sr-scan', uuid=sr)
+        assert d.list('vdi', sr_uuid=sr) == [found]
+
+
 def test_faults():
     """The VMM refuses: nothing has happened."""
     for call in ('prepare', 'switch_disks'):

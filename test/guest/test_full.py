@@ -2,52 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A full file system in the middle of each operation: SR_BACKEND_FAILURE_44's words, nothing lost, the
 guest runs on, or is paused with the reason told, and never sees a corrupt disk."""
-import os, subprocess, sys
+import os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from full import Full
 
 NO_SPACE = 'not enough space'
 
 
-class Full:
-    """A small ext4 of its own with a ballast that fills it."""
-
-    def __init__(self, d, mib):
-        need_root()
-        self.image, self.folder = os.path.join(d.state, 'small.img'), os.path.join(d.state, 'small')
-        os.mkdir(self.folder)
-        with open(self.image, 'wb') as f:
-            f.truncate(mib << 20)
-        subprocess.run(['/sbin/mke2fs', '-q', '-t', 'ext4', '-m', '0', self.image], check=True)
-        p = subprocess.run(['mount', '-o', 'loop', self.image, self.folder], capture_output=True)
-        if p.returncode:
-            raise Skip('no loop mount here: ' + p.stderr.decode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run(['umount', '-l', self.folder])
-
-    def fill(self):
-        with open(os.path.join(self.folder, 'ballast'), 'ab', buffering=0) as f:
-            for block in (1 << 20, 4096, 512):
-                try:
-                    while True:
-                        f.write(b'x' * block)
-                except OSError:
-                    pass
-            try:
-                os.fsync(f.fileno())
-            except OSError:
-                pass
-
-    def free(self):
-        os.unlink(os.path.join(self.folder, 'ballast'))
-
-
 def test_every_operation():
-    with Daemon() as d, Full(d, 200) as full:
+    with Daemon() as d, Full(d.state, 200) as full:
         sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
         vm = guest_vm(d, disks=2, size='48MiB', sr=sr, start=False)
         serial = d.boot(vm)
@@ -72,9 +36,16 @@ def test_every_operation():
         # The guest writes until nothing is left: it stops, and goes on when there is room.
         serial.s.sendall(b'write a big 30 7\n')
         d.wait_state(vm, 'paused', 60)
-        assert d.list('message', name='VM_PAUSED_STORAGE_FULL'), 'nobody was told why'
+        told, = d.list('message', name='VM_PAUSED_STORAGE_FULL')
+        body = d.get('message', told, 'body')
+        assert f"SR 'small' (uuid: {sr}) is full" in body and 'goes on by itself' in body, body
+        d.restart()
+        time.sleep(8)
+        assert d.state_of(vm) == 'paused', 'it went on without room'
+        assert d.list('message', name='VM_PAUSED_STORAGE_FULL') == [told], 'told again and again'
         full.free()
-        d.xe('vm-unpause', uuid=vm)
+        d.wait_state(vm, 'running', 30)                 # by itself
+        assert len(d.list('message', name='VM_RESUMED_STORAGE_ROOM')) == 1
         while not serial.line().startswith('OK write'):
             pass
         written = serial.fields('sum a big')
@@ -99,6 +70,41 @@ def test_every_operation():
         full.free()
         d.check()
         d.xe('vm-shutdown', '--force', uuid=vm) if d.state_of(vm) != 'halted' else None
+        d.stop()
+
+def test_a_guest_that_stands():
+    """While it stands it can be reverted, shut down, and its snapshots deleted; one that a user paused
+    stays so when there is room."""
+    with Daemon() as d, Full(d.state, 200) as full:
+        sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
+        vm = guest_vm(d, size='100MiB', sr=sr, start=False)
+        with d.boot(vm) as serial:
+            serial.ask('mark kept')
+            first, second = d.snapshot(vm, 'first'), d.snapshot(vm, 'second')
+            serial.s.sendall(b'write a big 60 7\n')
+            full.fill()
+            d.wait_state(vm, 'paused', 60)
+        d.xe('snapshot-uninstall', '--force', uuid=second)
+        full.free(1 << 20)                              # too little to go on with, enough for a layer
+        d.xe('snapshot-revert', uuid=first)
+        assert d.state_of(vm) == 'halted'
+        full.free()
+        with d.boot(vm) as serial:
+            assert 'kept' in serial.fields('marks')['a']
+            serial.s.sendall(b'write a big 60 8\n')
+            full.fill()
+            d.wait_state(vm, 'paused', 60)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.state_of(vm) == 'halted'
+        full.free()
+        d.boot(vm).close()
+        d.xe('vm-pause', uuid=vm)
+        full.fill()
+        full.free()
+        time.sleep(8)
+        assert d.state_of(vm) == 'paused', "a user's pause was ended"
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
         d.stop()
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Disks by themselves, of a real guest that writes them: a snapshot, a clone, and growing."""
-import json, os, subprocess, sys
+import base64, fcntl, json, os, struct, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -80,6 +80,105 @@ def test_growing_while_it_runs():
             assert bytes_seen(s) == 200 * MIB
             assert s.fields('sum b file')['sum'] == wrote
             assert 'behind the old end' in s.ask('shell dd if=/dev/vdb bs=1M skip=150 count=1 2>/dev/null | head -c 18')
+        d.check()
+
+def has_writer(d, disk):
+    """A lock on byte 101 is how QEMU tells that it may write a file."""
+    path = os.path.join(d.state, 'sr', d.get('vdi', disk, 'location') + '.qcow2')
+    with open(path, 'rb') as f:
+        asked = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 101, 1, 0)
+        f_ofd_getlk = 36
+        return struct.unpack('hhqqi4x', fcntl.fcntl(f, f_ofd_getlk, asked))[0] != fcntl.F_UNLCK
+
+
+def test_checks_beside_a_guest_that_writes():
+    """sr-check finds no fault in what a guest writes or reads, and hinders neither it nor its snapshots."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+        snaps = [d.snapshot(vm, 'first')]
+        with d.boot(vm) as s:
+            s.ask('count start')
+            top, frozen = d.disks(vm)['0'], d.disks(snaps[0])['0']
+            assert has_writer(d, top) and not has_writer(d, frozen)
+            before = s.counters()
+            for i in range(4):
+                check = subprocess.Popen([os.path.join(BUILD, 'xe'), 'sr-check', f'uuid={d.sr()}'],
+                                         env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state},
+                                         stdout=subprocess.PIPE, text=True)
+                snaps.append(d.snapshot(vm, f's{i}'))
+                report = check.communicate()[0]
+                assert check.returncode == 0 and ' 0 problems' in report, report
+            report = d.xe('sr-check', uuid=d.sr())
+            assert report.count('running VM has it open') == 2, report
+            assert len(report.split('\n')) == 3, f'a frozen layer was not checked: {report}'
+            assert s.counters()['a'] > before['a'] and s.fields('status')['a.errors'] == '0'
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.xe('sr-check', uuid=d.sr()).startswith(f'{len(d.volumes())} volumes checked, ')
+        d.check()
+
+
+def forged_header(d):
+    """Of an image whose backing file is one of the host's."""
+    path = os.path.join(d.state, 'forged')
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-u', '-b', '/etc/passwd', '-F', 'raw', path,
+                    '1G'], check=True)
+    with open(path, 'rb') as f:
+        return f.read(512)
+
+
+def test_raw_disk_that_looks_like_an_image():
+    """A guest writes an image's header onto its raw disk: nothing takes it for one."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+        raw = d.xe('vdi-create', 'sm-config:type=raw', sr_uuid=d.sr(), name_label='raw', virtual_size='64MiB')
+        file = os.path.join(d.state, 'sr', d.get('vdi', raw, 'location') + '.raw')
+        out = os.path.join(d.state, 'out')
+        forged = forged_header(d)
+
+        def is_forged(path, size):
+            with open(path, 'rb') as f:
+                assert os.fstat(f.fileno()).st_size == size and f.read(512) == forged
+                assert not f.read().strip(b'\0')
+
+        with d.boot(vm) as s:
+            vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=raw, device=2)
+            d.xe('vbd-plug', uuid=vbd)
+            end = time.time() + 20 * SLOW
+            while '134217728' not in s.ask('shell echo $(($(cat /sys/block/vdc/size) * 1024))'):
+                assert time.time() < end, 'the guest does not see its disk'
+                time.sleep(0.2)
+            text = base64.b64encode(forged.rstrip(b'\0')).decode()
+            s.ask(f'shell echo {text} | base64 -d | dd of=/dev/vdc conv=notrunc,fsync 2>/dev/null')
+            d.xe('vdi-resize', uuid=raw, disk_size='96MiB')
+            while bytes_seen(s, 'vdc') != 96 * MIB:
+                assert time.time() < end, f'the guest sees {bytes_seen(s, "vdc")} bytes'
+                time.sleep(0.2)
+            d.fails('vdi-snapshot', uuid=raw, says='Raw VDI')
+            d.fails('vm-snapshot', uuid=vm, new_name_label='s', says='Raw VDI')
+            d.kill()                            # adopted as what it is
+            d.start()
+            d.xe('vbd-unplug', uuid=vbd)
+            is_forged(file, 96 * MIB)
+            d.xe('vbd-plug', uuid=vbd)
+            s.ask('poweroff')
+        d.wait_state(vm, 'halted')
+        d.xe('vdi-resize', uuid=raw, disk_size='128MiB')
+        is_forged(file, 128 * MIB)
+        d.xe('sr-scan', uuid=d.sr())
+        assert int(d.get('vdi', raw, 'virtual-size')) == 128 * MIB
+        d.xe('vdi-export', uuid=raw, filename=out)
+        is_forged(out, 128 * MIB)
+        copy = d.xe('vdi-copy', uuid=raw)
+        assert 'backing-filename' not in image(d, copy) and image(d, copy)['virtual-size'] == 128 * MIB
+        os.unlink(out)
+        d.xe('vdi-export', uuid=copy, filename=out)
+        is_forged(out, 128 * MIB)
+        with d.boot(vm) as s:
+            assert bytes_seen(s, 'vdc') == 128 * MIB    # it has no use for what it wrote, and formats it
+            s.ask('poweroff')
+        d.wait_state(vm, 'halted')
+        with open(file, 'rb') as f:
+            assert f.read(512) == bytes(512) and f.seek(1080) and f.read(2) == b'\x53\xef'
         d.check()
 
 

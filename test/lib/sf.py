@@ -206,26 +206,44 @@ class Daemon:
         return self.xe('vm-snapshot', uuid=vm, new_name_label=name, **kw)
 
     def volumes(self, sr='sr'):
-        """Volume files in the SR's folder."""
+        """Volume files in the SR's folder, but for those that are being deleted."""
+        while self.sql("SELECT 1 FROM journal WHERE op = 'reclaim+'"):
+            time.sleep(0.01)
         folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
-        return sorted(f for f in os.listdir(folder) if f.endswith('.qcow2') or f.endswith('.new'))
+        return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')))
+
+    def wait_quiet(self, seconds=60):
+        """Until nothing is left to be deleted or merged in the background."""
+        end = time.time() + seconds * SLOW
+        while True:
+            busy = self.sql("SELECT verb || ' ' || args FROM journal") + \
+                self.sql("SELECT name_label FROM task WHERE status = 'pending'") + \
+                [c for c in self.sql('SELECT sm_config FROM SR') if json.loads(c or '{}').get('backlog', '0') != '0']
+            if not busy:
+                return
+            assert time.time() < end, f'not quiet: {busy}\n{self.log()[-3000:]}'
+            time.sleep(0.05)
 
     def check(self):
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
-        locations = self.sql("SELECT location FROM VDI WHERE SR NOT IN "
-                             "(SELECT ref FROM SR WHERE type = 'iso')")
-        located = {l + '.qcow2' for l in locations}
+        self.wait_quiet()
+        located = {}
+        for raw in ('false', 'true'):
+            for location in self.sql(f"SELECT location FROM VDI WHERE raw = '{raw}' AND SR NOT IN "
+                                     "(SELECT ref FROM SR WHERE type = 'iso')"):
+                name = location + ('.raw' if raw == 'true' else '.qcow2')
+                assert name not in located, 'a volume has two records'
+                located[name] = location
         found = set()
         for pbd in self.list('pbd'):
             if self.get('sr', self.get('pbd', pbd, 'sr-uuid'), 'type') != 'iso':
                 config = self.get('pbd', pbd, 'device-config', 'location')
                 found |= set(self.volumes(config))
-        assert found <= located, f'volumes without a record: {found - located}'
-        assert located <= found, f'records without a volume: {located - found}'
-        assert len(set(locations)) == len(locations), 'a volume has two records'
+        assert found <= set(located), f'volumes without a record: {found - set(located)}'
+        assert set(located) <= found, f'records without a volume: {set(located) - found}'
         for parent in self.sql("SELECT parent_location FROM VDI WHERE parent_location != ''"):
-            assert parent in locations, f'a layer stands on {parent}, which is gone'
+            assert parent + '.qcow2' in located, f'a layer stands on {parent}, which is gone'
         for table in ('VM', 'VDI', 'VBD'):
             stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
             assert not stuck, f'stuck operations: {stuck}'
@@ -248,6 +266,42 @@ class Daemon:
         c.execute(text)
         c.commit()
         c.close()
+
+
+class FileSystem:
+    """One of its own, in a file: ext4, xfs or btrfs.  Made before the daemon that uses it, to be gone after
+    it."""
+
+    TOOLS = {'ext4': ['/sbin/mke2fs', '-q', '-t', 'ext4', '-m', '0'],
+             'xfs': ['/sbin/mkfs.xfs', '-q', '-m', 'reflink=1'], 'btrfs': ['/sbin/mkfs.btrfs', '-q']}
+
+    def __init__(self, kind, mib):
+        need_root()
+        self.kind = kind
+        if not os.path.exists(self.TOOLS[kind][0]):
+            raise Skip(f'{self.TOOLS[kind][0]} is not installed')
+        self.own = tempfile.mkdtemp(prefix='stillframe-fs-')
+        os.chmod(self.own, 0o711)
+        self.image, self.folder = os.path.join(self.own, 'image'), os.path.join(self.own, 'mnt')
+        os.mkdir(self.folder)
+        with open(self.image, 'wb') as f:
+            f.truncate(mib << 20)
+        subprocess.run([*self.TOOLS[kind], self.image], check=True)
+        p = subprocess.run(['mount', '-o', 'loop', self.image, self.folder], capture_output=True)
+        if p.returncode:
+            shutil.rmtree(self.own)
+            raise Skip(f'no loop mount of {kind} here: ' + p.stderr.decode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(['umount', '-l', self.folder])
+        shutil.rmtree(self.own)
+
+    def sr(self, d):
+        return d.xe('sr-create', name_label=self.kind, type='file',
+                    **{'device-config:location': self.folder})
 
 
 class Serial:
@@ -329,6 +383,11 @@ class Serial:
             if m[1] == 'ERR':
                 raise Exception(line)
             return m[3]
+
+    def churn(self, what, disk='a', *more):
+        """What test/guest/churn.c says of a file on the disk, as numbers."""
+        said = self.ask(f'shell churn {what} /disk/{disk}/churn {" ".join(map(str, more))}', 300)
+        return {k: float(v) for k, v in (w.rstrip('\\n').split('=') for w in said.split() if '=' in w)}
 
     def fields(self, command):
         return dict(w.split('=', 1) for w in self.ask(command).split() if '=' in w)

@@ -295,6 +295,78 @@ static void test_blockdev(struct task *t, const struct sr *sr)
 		GOOD(sr->layout->remove(t, sr, (const char *[]){ A, B, C }[i]));
 }
 
+/* ---- raw ---- */
+
+/* What a guest wrote into it is nothing to us: not a format, and not a name of another file. */
+static void test_raw(struct task *t, const struct sr *sr)
+{
+	struct volume v;
+	struct stat st;
+	json_t *layers;
+	const char *raw = str(t, "%s/%s.raw", sr->path, A);
+	GOOD(sr->layout->create_raw(t, sr, A, MIB + 1));
+	CHECK(stat(raw, &st) == 0 && (st.st_mode & 07777) == 0600);
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	CHECK(v.raw && streq(v.parent, "") && v.virtual_size == MIB + 512 && v.physical_size < MIB);
+	CHECK(count(t, sr) == 1 && !file_exists(str(t, "%s.new", raw)));
+	CHECK(sr->layout->create_raw(t, sr, A, MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_78, "already"));
+	CHECK(sr->layout->create(t, sr, A, "", MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_78, "already"));
+	CHECK(sr->layout->create(t, sr, B, A, MIB) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_38, "Raw VDI"));
+	CHECK(sr->layout->create_raw(t, sr, B, 0) < 0 && failed(t, SR_BACKEND_FAILURE_79, "size"));
+	CHECK(count(t, sr) == 1);
+
+	command(t, RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd",
+			    "-F", "raw", file_of(t, sr, C), "64M"));
+	command(t, RUN_ARGV("dd", "status=none", "conv=notrunc", str(t, "if=%s", file_of(t, sr, C)),
+			    str(t, "of=%s", raw)));
+	GOOD(sr->layout->remove(t, sr, C));
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	CHECK(v.raw && v.virtual_size == MIB + 512);
+	GOOD(sr->layout->blockdev(t, sr, A, true, &layers));
+	CHECK(json_array_size(layers) == 1 && streq(word(layers, 0, "driver"), "raw"));
+	CHECK(!json_object_get(json_array_get(layers, 0), "backing"));
+	opens(t, layers);
+	GOOD(sr->layout->resize(t, sr, A, 5 * MIB));
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	CHECK(v.virtual_size == 5 * MIB && stat(raw, &st) == 0 && st.st_size == 5 * MIB);
+	GOOD(sr->layout->sync(t, sr, A));
+
+	GOOD(sr->layout->create(t, sr, B, "", MIB));
+	CHECK(sr->layout->relink(t, sr, B, A) < 0 && failed(t, SR_BACKEND_FAILURE_38, "Raw VDI"));
+	CHECK(sr->layout->relink(t, sr, A, "") < 0 && failed(t, SR_BACKEND_FAILURE_38, "Raw VDI"));
+	CHECK(sr->layout->clone(t, sr, A, C) < 0 && failed(t, SR_BACKEND_FAILURE_38, "Raw VDI"));
+	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, A, "" }) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_38, "Raw VDI"));
+	GOOD(sr->layout->remove(t, sr, B));
+
+	/* A name in a header means an image in the format of layers, and nothing else. */
+	command(t, RUN_ARGV("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", A ".qcow2", "-F",
+			    "qcow2", file_of(t, sr, B), "1M"));
+	CHECK(sr->layout->blockdev(t, sr, B, true, &layers) < 0 && failed(t, VDI_MISSING, A));
+	/* Both kinds by one id: the one in the format of layers. */
+	command(t, RUN_ARGV("cp", raw, str(t, "%s/%s.raw", sr->path, B)));
+	CHECK(count(t, sr) == 2);
+	GOOD(sr->layout->stat(t, sr, B, &v));
+	CHECK(!v.raw);
+	GOOD(sr->layout->remove(t, sr, B));
+	CHECK(count(t, sr) == 1);
+	GOOD(sr->layout->remove(t, sr, A));
+	CHECK(count(t, sr) == 0 && !file_exists(raw));
+
+	CHECK(symlink("/etc/passwd", raw) == 0);
+	GOOD(file_write(t, str(t, "%s.new", raw), "half", 0600));
+	CHECK(count(t, sr) == 0);
+	CHECK(sr->layout->stat(t, sr, A, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "symbolic"));
+	CHECK(unlink(raw) == 0);
+	GOOD(file_write(t, raw, "short", 0600));
+	CHECK(sr->layout->stat(t, sr, A, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "multiple"));
+	CHECK(unlink(raw) == 0 && attach(t, UUID, sr->path, false));
+	CHECK(!file_exists(str(t, "%s.new", raw)));
+}
+
 /* ---- content ---- */
 
 /* Bytes that are a function of their place and of what; a few MiB of zeros among them. */
@@ -447,6 +519,33 @@ static void test_content(struct task *t, const struct sr *sr)
 	GOOD(sr->layout->remove(t, sr, B));
 }
 
+/* In and out, and to a volume in the format of layers and back. */
+static void test_raw_content(struct task *t, const struct sr *sr)
+{
+	enum { SIZE = 8 * MIB };
+	struct volume v;
+	char *first = pattern(t, SIZE, 6), *second = pattern(t, SIZE, 7);
+	GOOD(sr->layout->create_raw(t, sr, C, SIZE));
+	GOOD(import(t, sr, C, first, SIZE, SIZE));
+	CHECK(exports(t, sr, C, first, SIZE));
+	GOOD(sr->layout->stat(t, sr, C, &v));
+	CHECK(v.physical_size >= SIZE / 2 && v.physical_size < SIZE * 3 / 4);
+	GOOD(sr->layout->create(t, sr, B, "", SIZE));
+	GOOD(sr_copy(t, sr, C, sr, B));
+	CHECK(exports(t, sr, B, first, SIZE));
+	GOOD(import(t, sr, B, second, SIZE, SIZE));
+	GOOD(sr_copy_over(t, sr, B, sr, C));
+	CHECK(exports(t, sr, C, second, SIZE));
+	GOOD(sr->layout->remove(t, sr, C));
+	GOOD(sr->layout->create_raw(t, sr, C, SIZE));
+	GOOD(sr_copy(t, sr, B, sr, C));
+	CHECK(exports(t, sr, C, second, SIZE));
+	GOOD(sr->layout->stat(t, sr, C, &v));
+	CHECK(v.raw && v.physical_size < SIZE * 3 / 4);
+	GOOD(sr->layout->remove(t, sr, C));
+	GOOD(sr->layout->remove(t, sr, B));
+}
+
 static void test_streams_that_lie(struct task *t, const struct sr *sr)
 {
 	enum { SIZE = 8 * MIB };
@@ -560,7 +659,9 @@ static void test_place(const char *name, const char *dir, bool direct, bool smal
 		test_resize(t, sr);
 		test_strangers(t, sr);
 		test_blockdev(t, sr);
+		test_raw(t, sr);
 		test_content(t, sr);
+		test_raw_content(t, sr);
 		test_streams_that_lie(t, sr);
 		test_cancel(t, sr);
 		test_in_use(t, sr);

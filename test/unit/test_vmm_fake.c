@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/vmm.h"
@@ -124,6 +125,85 @@ static void grows(struct task *t, struct vmm *vm)
 	fails(t, d->resize(t, vm, layers(t, "a1", "a2"), 1 << 20));
 }
 
+static int agree(struct task *t, void *arg)
+{
+	(void)t;
+	++*(int *)arg;
+	return 0;
+}
+
+static bool merge_is(struct task *t, struct vmm *vm, bool recorded, enum vmm_merge_state wanted)
+{
+	enum vmm_merge_state s;
+	CHECK(d->merge_state(t, vm, "m", recorded, &s) == 0);
+	return s == wanted;
+}
+
+static void closes(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	CHECK(d->merge_close(t, vm, m) == 0 && d->merge_close(t, vm, m) == 0);
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE));
+}
+
+static int refuse(struct task *t, void *arg)
+{
+	(void)arg;
+	return fail(t, INTERNAL_ERROR, "not now");
+}
+
+/* Disk b is base, b0, b1 at first. */
+static void merges(struct task *t, struct vmm *vm)
+{
+	int pivots = 0;
+	struct vmm_merge up = { .name = "m", .disk = "b", .upper = "b0", .lower = "", .link = "" };
+	struct vmm_merge down = { .name = "m",
+				  .disk = "b",
+				  .upper = "b1",
+				  .lower = "b0",
+				  .link = "b0",
+				  .down = true,
+				  .pivot = refuse,
+				  .arg = &pivots };
+	setenv("STILLFRAME_FAKE", "fail=merge", 1);
+	fails(t, d->merge(t, vm, &up));
+	unsetenv("STILLFRAME_FAKE");
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE));
+	CHECK(d->merge(t, vm, &up) == 0 && merge_is(t, vm, false, VMM_MERGE_DONE));
+	closes(t, vm, &up);
+	CHECK(d->forget(t, vm, "base") < 0); /* disk a has it */
+	task_forgive(t);
+
+	fails(t, d->merge(t, vm, &down));
+	CHECK(merge_is(t, vm, false, VMM_MERGE_NONE) && top_is(t, vm, "b", "b1"));
+	closes(t, vm, &down);
+	down.pivot = agree;
+	CHECK(d->merge(t, vm, &down) == 0 && pivots == 1 && top_is(t, vm, "b", "b0"));
+	CHECK(merge_is(t, vm, true, VMM_MERGE_DONE));
+	closes(t, vm, &down);
+	fails(t, d->merge(t, vm, &down));
+	struct vmm_switch back = { "b", "b0", layer(t, "b1") };
+	double ms;
+	CHECK(d->prepare(t, vm, 1, &back) == 0 && d->switch_disks(t, vm, 1, &back, &ms) == 0);
+}
+
+/* A daemon that ended with the pivot recorded, and not yet done. */
+static void merge_recorded(struct task *t, struct vmm *vm)
+{
+	struct vmm_merge down = { .name = "m",
+				  .disk = "b",
+				  .upper = "b1",
+				  .lower = "b0",
+				  .link = "b0",
+				  .down = true,
+				  .pivot = refuse };
+	fails(t, d->merge(t, vm, &down));
+	CHECK(merge_is(t, vm, true, VMM_MERGE_DONE) && top_is(t, vm, "b", "b0"));
+	closes(t, vm, &down);
+	struct vmm_switch back = { "b", "b0", layer(t, "b1") };
+	double ms;
+	CHECK(d->prepare(t, vm, 1, &back) == 0 && d->switch_disks(t, vm, 1, &back, &ms) == 0);
+}
+
 static void serial(struct task *t, struct vmm *vm)
 {
 	char text[64] = "";
@@ -131,6 +211,78 @@ static void serial(struct task *t, struct vmm *vm)
 	CHECK(d->serial(t, vm, &fd) == 0);
 	CHECK(io_read(t, fd, text, sizeof text - 1, 1000) > 0);
 	CHECK(streq(text, "This is no guest.\r\n"));
+}
+
+static const char *does(struct task *t, const char *const *argv)
+{
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = 20000 };
+	CHECK(run_ok(t, &r) == 0);
+	return r.ret_out;
+}
+
+#define DOES(t, ...) does(t, RUN_ARGV(__VA_ARGS__))
+
+static void image(struct task *t, const char *dir, json_t *all, const char *node, const char *below,
+		  const char *pattern)
+{
+	const char *file = str(t, "%s/%s", dir, node);
+	if (*below)
+		DOES(t, "qemu-img", "create", "-qu", "-f", "qcow2", "-F", "qcow2", "-b", below,
+		     file, "8M");
+	else
+		DOES(t, "qemu-img", "create", "-q", "-f", "qcow2", file, "8M");
+	DOES(t, "qemu-io", "-f", "qcow2", "-c", str(t, "write -P %s %sM 2M", pattern, pattern),
+	     file);
+	json_array_append_new(all, json_pack("{s:s, s:{s:s}}", "node-name", node, "file",
+					     "filename", file));
+}
+
+/* Each layer writes its number where the one below has written, too. */
+static void image_shows(struct task *t, const char *dir, const char *node, const char *below)
+{
+	const char *file = str(t, "%s/%s", dir, node);
+	const char *said =
+		DOES(t, "qemu-io", "-f", "qcow2", "-c", "read -P 1 1M 1M", "-c", "read -P 2 2M 1M",
+		     "-c", "read -P 3 3M 1M", "-c", "read -P 4 4M 2M", file);
+	CHECK(!strstr(said, "failed"));
+	CHECK(!strstr(DOES(t, "qemu-img", "info", file), "backing file:") == !*below);
+	for (int i = 1; i <= 4; i++)
+		unlink(str(t, "%s/f%d", dir, i));
+}
+
+/* base, then three layers: a disk of a VM of its own. */
+static void merges_files(struct task *t, const char *dir)
+{
+	static const struct {
+		const char *upper, *lower, *shown, *below;
+		bool down;
+	} all[] = {
+		{ "f3", "f1", "f4", "f3", false }, { "f3", "", "f4", "f3", false },
+		{ "f4", "f2", "f4", "f2", false }, { "f3", "f2", "f4", "f2", true },
+		{ "f4", "f1", "f1", "", true },
+	};
+	for (size_t i = 0; i < COUNT(all); i++) {
+		struct vmm_disk disk = { .id = "c", .layers = json_own(t, json_array()) };
+		json_t *files = (json_t *)(uintptr_t)disk.layers;
+		image(t, dir, files, "f1", "", "1");
+		image(t, dir, files, "f2", "f1", "2");
+		image(t, dir, files, "f3", "f2", "3");
+		image(t, dir, files, "f4", "f3", "4");
+		struct heard h = { { 0 }, "" };
+		struct vmm_config c = { .uuid = "u", .dir = dir, .ndisks = 1, .disks = &disk };
+		struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+		struct vmm_merge m = { .name = "m",
+				       .disk = "c",
+				       .layers = files,
+				       .upper = all[i].upper,
+				       .lower = all[i].lower,
+				       .link = all[i].lower,
+				       .down = all[i].down };
+		CHECK(vm && d->merge(t, vm, &m) == 0 && top_is(t, vm, "c", all[i].shown));
+		CHECK(d->stop(t, vm) == 0);
+		d->release(vm);
+		image_shows(t, dir, all[i].shown, all[i].below);
+	}
 }
 
 /* The daemon goes and comes back; then the guest ends. */
@@ -164,6 +316,8 @@ int main(void)
 	faults(t, vm);
 	pauses(t, vm, &h);
 	grows(t, vm);
+	merges(t, vm);
+	merge_recorded(t, vm);
 	serial(t, vm);
 	lives_on(t, vm, dir);
 
@@ -172,6 +326,7 @@ int main(void)
 	CHECK(d->stop(t, vm) == 0 && heard(&h, VMM_EXITED));
 	d->release(vm);
 	CHECK(streq(h.end, ""));
+	merges_files(t, dir);
 	CHECK(rmdir(dir) == 0);
 	talloc_free(t);
 	return 0;

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+/* check_file.c -- qemu-img check, one layer at a time.
+ *
+ * A check reads tables that a writer changes.  Two ways to keep them apart were to be had:
+ *
+ *   qemu-img's own lock       the file cannot be opened for writing while it is checked, so that starting a
+ *                             VM, or merging layers, fails for no reason that its user could see
+ *   none (-U, force-share)    a writer may come, and the check tells of faults that there are not
+ *
+ * The second is taken, and made true: a file that a process has open for writing is not looked at, and
+ * what is said of one that was written while it was looked at is not believed.  QEMU tells of the first
+ * by a lock on a byte of the file; to ask for it takes none.  So a frozen layer is checked while VMs read
+ * it, since nobody writes it, and the top of a running VM is not.
+ *
+ * A repair writes, and takes QEMU's lock: where any process has the file open it fails and changes
+ * nothing. */
+#include "sr/check_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/run.h"
+#include "base/task.h"
+#include "base/text.h"
+
+enum {
+	ID = 24,
+	CHECK_MS = 1800000, /* tables of a TiB are 128 MiB: minutes on a slow disk */
+	OLD_S = 600,
+	DEPTH = 4,
+	WRITERS_BYTE = 101, /* who holds a lock here may write: RAW_LOCK_PERM_BASE + 1 of QEMU */
+};
+
+/* Endings of names behind an id. */
+static const struct {
+	const char *text;
+	bool unfinished;
+} endings[] = {
+	{ ".qcow2", false },
+	{ ".raw", false },
+	{ ".qcow2.new", true },
+	{ ".raw.new", true },
+};
+
+static int dir_open(struct task *t, const struct sr *sr)
+{
+	int fd = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? task_fail_errno(t, errno, sr->path) : fd;
+}
+
+/* ---- names ---- */
+
+/* Nobody has written it for a while; one that is gone again is not. */
+static bool is_old(int dir, const char *name)
+{
+	struct stat st;
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_mtim.tv_sec < time(NULL) - OLD_S;
+}
+
+static void add_name(struct task *t, int dir, const char *name, struct list *ids,
+		     struct list *unfinished)
+{
+	char *id = talloc_strndup(t, name, ID);
+	if (strlen(name) < ID || !volume_id_ok(id))
+		return;
+	for (size_t i = 0; i < COUNT(endings); i++)
+		if (streq(name + ID, endings[i].text) && !endings[i].unfinished)
+			list_add(t, ids, id);
+		else if (streq(name + ID, endings[i].text) && is_old(dir, name))
+			list_add(t, unfinished, id);
+}
+
+int check_file_list(struct task *t, const struct sr *sr, struct list *ret_ids,
+		    struct list *ret_unfinished)
+{
+	struct list ids = { 0 }, unfinished = { 0 };
+	int fd = dir_open(t, sr);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d)
+		return -1;
+	errno = 0;
+	for (struct dirent *e; (e = readdir(d)); errno = 0)
+		add_name(t, fd, e->d_name, &ids, &unfinished);
+	int failed = errno;
+	closedir(d);
+	if (failed)
+		return task_fail_errno(t, failed, sr->path);
+	*ret_ids = ids;
+	*ret_unfinished = unfinished;
+	return 0;
+}
+
+int check_file_discard(struct task *t, const struct sr *sr, const char *id)
+{
+	FD_SCOPE int dir = dir_open(t, sr);
+	if (dir < 0 || !volume_id_ok(id))
+		return -1;
+	for (size_t i = 0; i < COUNT(endings); i++) {
+		const char *name = str(t, "%s%s", id, endings[i].text);
+		if (endings[i].unfinished && unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+			return task_fail_errno(t, errno, name);
+	}
+	return fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+}
+
+/* ---- who writes it ---- */
+
+/* Where locks cannot be asked for, what was written is seen by the file's times. */
+static bool has_writer(int fd)
+{
+	struct flock f = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = WRITERS_BYTE,
+		.l_len = 1,
+	};
+	return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool untouched(const struct stat *a, const struct stat *b)
+{
+	return a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
+}
+
+/* ---- qemu-img ---- */
+
+/* The image alone: its header's word on what is below it is not followed. */
+static const char *image_alone(struct task *t, const char *path)
+{
+	json_t *image =
+		json_own(t, json_pack("{s:s, s:n, s:{s:s, s:s}}", "driver", "qcow2", "backing",
+				      "file", "driver", "file", "filename", path));
+	return str(t, "json:%s", json_text(t, image));
+}
+
+static uint64_t number(const json_t *report, const char *name)
+{
+	json_int_t n = json_integer_value(json_object_get(report, name));
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+/* Its exit status, 0 to 3, tells less than the figures. */
+static struct sr_check judge(struct task *t, const struct run *r)
+{
+	struct sr_check c = { .verdict = SR_UNREADABLE,
+			      .text = talloc_strndup(t, r->ret_err, 500) };
+	json_t *report = json_read(t, r->ret_out, strlen(r->ret_out), DEPTH);
+	if (!report) {
+		task_forgive(t);
+		if (strstr(r->ret_err, "Failed to get") && strstr(r->ret_err, "lock"))
+			c.verdict = SR_BUSY;
+		return c;
+	}
+	c.leaks = number(report, "leaks");
+	c.faults = number(report, "corruptions");
+	c.repaired = number(report, "leaks-fixed");
+	if (number(report, "check-errors"))
+		return c;
+	c.verdict = c.faults ? SR_FAULTS : c.leaks ? SR_LEAKS : SR_SOUND;
+	return c;
+}
+
+static int run_check(struct task *t, const char *path, bool repair, struct sr_check *ret)
+{
+	const char *image = image_alone(t, path);
+	struct run r = {
+		.argv = repair ? RUN_ARGV("qemu-img", "check", "-r", "leaks", "--output=json",
+					  image)
+			       : RUN_ARGV("qemu-img", "check", "-U", "--output=json", image),
+		.in = -1,
+		.out = -1,
+		.timeout_ms = CHECK_MS,
+	};
+	if (run(t, &r) < 0)
+		return -1;
+	*ret = judge(t, &r);
+	return 0;
+}
+
+int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
+	       struct sr_check *ret)
+{
+	const char *name = str(t, "%s.qcow2", id), *path = str(t, "%s/%s", sr->path, name);
+	struct stat before, after;
+	struct volume v;
+	FD_SCOPE int dir = dir_open(t, sr);
+	/* The header is read by ourselves before a tool sees the file. */
+	if (dir < 0 || sr->layout->stat(t, sr, id, &v) < 0)
+		return -1;
+	FD_SCOPE int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &before) < 0) {
+		*ret = (struct sr_check){ 0 }; /* plain bytes have no tables */
+		return 0;
+	}
+	struct sr_check c = { .verdict = SR_BUSY };
+	if (!has_writer(fd) && run_check(t, path, repair, &c) < 0)
+		return -1;
+	bool moved = fstatat(dir, name, &after, AT_SYMLINK_NOFOLLOW) < 0 ||
+		     !untouched(&before, &after) || has_writer(fd);
+	if (!repair && c.verdict != SR_SOUND && moved)
+		c.verdict = SR_BUSY;
+	if (repair && c.repaired && fsync(fd) < 0)
+		return task_fail_errno(t, errno, name);
+	*ret = c;
+	return 0;
+}
