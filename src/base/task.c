@@ -190,7 +190,8 @@ void task_span(struct task *t, double lo, double hi)
 void task_progress(struct task *t, double fraction)
 {
 	double whole = t->lo + (t->hi - t->lo) * fraction;
-	if (!t->sink || whole < t->shown + 0.01 || clock_ms() < t->shown_ms + PROGRESS_MS)
+	bool soon = whole < t->shown + 0.01 || clock_ms() < t->shown_ms + PROGRESS_MS;
+	if (!t->sink || (soon && (fraction < 1 || whole <= t->shown)))
 		return;
 	t->shown = whole;
 	t->shown_ms = clock_ms();
