@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
+#include "sr/serve.h"
 
 /* The attached SRs.  An entry lives until the daemon ends: a detached one is only taken off the
  * list, since an operation may still hold it. */
@@ -104,6 +105,7 @@ static int unplug_row(struct task *t, const char *ref)
 
 void storage_open(struct task *t)
 {
+	serve_tidy(t);
 	DB_ALL (t, PBD, pbd) {
 		struct SR_row *sr = db_seek(t, SR, pbd->SR);
 		if (!sr || !pbd->currently_attached)

@@ -2,10 +2,12 @@
 #include "sr/serve.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -110,13 +112,16 @@ static int all_words(struct task *t, struct served *v, size_t n, int image, stru
 
 /* ---- beginning ---- */
 
-/* The socket lies in a folder that only we can enter: whoever connects has the disk. */
+#define FOLDERS "/tmp/stillframe-nbd-"
+
+/* The socket lies in a folder that only we can enter: whoever connects has the disk.  Its name says whose
+ * it is. */
 static int make_socket(struct task *t, struct server *x)
 {
-	char folder[] = "/tmp/stillframe-XXXXXX";
+	char *folder = str(t, FOLDERS "%d-XXXXXX", (int)getpid());
 	if (!mkdtemp(folder))
 		return task_fail_errno(t, errno, folder);
-	x->folder = talloc_strdup(t, folder);
+	x->folder = folder;
 	x->socket = str(t, "%s/nbd", folder);
 	return unix_listen(t, x->socket, 0600);
 }
@@ -220,4 +225,23 @@ int serve_end(struct task *t, struct server *x, int result)
 		rmdir(x->folder);
 	}
 	return result;
+}
+
+void serve_tidy(struct task *t)
+{
+	glob_t found;
+	if (glob(FOLDERS "*", GLOB_NOSORT, NULL, &found) != 0)
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		const char *folder = found.gl_pathv[i];
+		struct stat st;
+		int pid = atoi(folder + strlen(FOLDERS));
+		bool ours =
+			lstat(folder, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+		if (!ours || pid <= 0 || kill(pid, 0) == 0)
+			continue;
+		unlink(str(t, "%s/nbd", folder));
+		rmdir(folder);
+	}
+	globfree(&found);
 }

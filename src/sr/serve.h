@@ -39,6 +39,9 @@ int serve_start(struct task *, struct server *, struct served *v, size_t n);
  * Else it is killed.  Returns result, or -1. */
 int serve_end(struct task *, struct server *, int result);
 
+/* At the start: removes the folders of daemons that were killed. */
+void serve_tidy(struct task *);
+
 /* Waits for a program's end.  1: it ended well, 0: it did not, -1: failed. */
 int serve_wait(struct task *, pid_t *pid);
 void serve_kill(pid_t *pid);
