@@ -8,8 +8,8 @@
 #include "base/text.h"
 #include "vmm/qmp.h"
 
-/* The statistics take QEMU's main loop 3 ms at 30 layers, 10 ms at 200. */
-enum { FIRST_LOOK_MS = 60, LOOK_MS = 250 };
+/* The statistics take QEMU's main loop 3 ms at 30 layers, 10 ms at 200: the longer, the more seldom. */
+enum { FIRST_LOOK_MS = 60, LOOK_MS = 250, LOOK_TIMES = 50 };
 /* Disks with fewer requests in a second are idle; of the bytes of busy ones the job gets a part.  A guest
  * that was busy is believed to be idle after so many looks only: it may be held up, perhaps by us. */
 enum { IDLE_OPS = 10, SHARE = 8, IDLE_LOOKS = 4 };
@@ -58,12 +58,13 @@ static int look(struct task *t, struct qmp *q, struct pace *p)
 	int64_t now = clock_ms(), ms = now - p->since;
 	if (guest_io(t, q, &ops, &bytes) < 0)
 		return -1;
+	int64_t rest = (clock_ms() - now) * LOOK_TIMES;
 	uint64_t did = ops - p->ops, moved = bytes - p->bytes;
 	bool first = p->since == 0;
 	p->ops = ops;
 	p->bytes = bytes;
 	p->since = now;
-	p->next = now + (first ? FIRST_LOOK_MS : LOOK_MS);
+	p->next = now + (first ? FIRST_LOOK_MS : rest > LOOK_MS ? rest : LOOK_MS);
 	if (first)
 		return 0;
 	p->idle = did * 1000 < IDLE_OPS * (uint64_t)ms ? p->idle + 1 : 0;
