@@ -254,11 +254,10 @@ static bool may_go_down(const struct tree_node *upper)
 	return upper->children <= 1 || !*upper->vm;
 }
 
-static bool is_better_down(const struct tree_node *upper, const struct step *up,
-			   const struct step *down)
+/* Down holds the disk's switches up, and begins anew after each. */
+static bool is_better_down(const struct step *up, const struct step *down)
 {
-	uint64_t trouble = *upper->vm ? 4 : 1;
-	return down->cost * trouble + (trouble - 1) * SPARE < up->cost;
+	return down->cost * 2 < up->cost;
 }
 
 /* The overlay is merged down again at the end, for little. */
@@ -270,16 +269,30 @@ static struct step freeze(const struct tree *tree, const struct tree_node *top,
 	return s;
 }
 
+static bool fits(const struct step *s, uint64_t left)
+{
+	return s->cost + SPARE <= left;
+}
+
 static struct step choose(const struct tree *tree, const struct tree_node *upper,
 			  const struct step *up, const struct step *down, uint64_t left)
 {
 	bool can_up = may_go_up(tree, upper), can_down = may_go_down(upper);
-	bool fits = down->cost + SPARE <= left;
-	if (upper->top && (!fits || down->cost > 4 * up->cost + FREEZE_FROM))
+	/* What it has itself is most of that: then what is below can go up into it. */
+	bool heavy = upper->top && down->cost > 5 * up->cost + FREEZE_FROM;
+	if (heavy && fits(up, left))
 		return freeze(tree, upper, up);
 	if (can_up && can_down)
-		return is_better_down(upper, up, down) && fits ? *down : *up;
+		return is_better_down(up, down) && fits(down, left) ? *down : *up;
 	return can_down ? *down : *up;
+}
+
+/* The layer of the run that stands on its lowest one. */
+static const struct tree_node *second(const struct tree_node *upper, const struct tree_node *lowest)
+{
+	while (upper->parent != lowest)
+		upper = upper->parent;
+	return upper;
 }
 
 /* Where one of a run is much larger than what is below it, that goes up into it before the rest goes down. */
@@ -312,10 +325,12 @@ static void offer_merge(struct task *t, const struct tree *tree, const struct tr
 	struct step up = merge_up(t, tree, heavy ? heavy : upper, lowest->parent);
 	struct step down = merge_down(t, tree, upper, lowest);
 	struct step s = heavy ? up : choose(tree, upper, &up, &down, left);
-	if (s.cost + SPARE > left)
-		c->why = "there is no room to merge in";
-	else
+	if (!fits(&s, left) && upper->parent != lowest)
+		s = merge_down(t, tree, second(upper, lowest), lowest); /* a little at a time */
+	if (fits(&s, left))
 		offer(c, &s);
+	else
+		c->why = "there is no room to merge in";
 }
 
 /* ---- long chains ---- */
@@ -353,7 +368,7 @@ static void offer_shorter(struct task *t, const struct tree *tree, const struct 
 	struct step s = shorten(t, tree, top);
 	if (top->shared)
 		c->why = "more than one running VM has a layer open";
-	else if (s.cost + SPARE > left)
+	else if (!fits(&s, left))
 		c->why = "there is no room to shorten a chain in";
 	else
 		offer(c, &s);

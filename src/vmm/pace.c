@@ -12,7 +12,7 @@
 enum { FIRST_LOOK_MS = 60, LOOK_MS = 250, LOOK_TIMES = 50 };
 /* Disks with fewer requests in a second are idle; of the bytes of busy ones the job gets a part.  A guest
  * that was busy is believed to be idle after so many looks only: it may be held up, perhaps by us. */
-enum { IDLE_OPS = 10, SHARE = 8, IDLE_LOOKS = 4 };
+enum { IDLE_OPS = 10, SHARE = 4, IDLE_LOOKS = 4 };
 
 struct pace pace_begin(const char *job)
 {

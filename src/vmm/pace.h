@@ -11,7 +11,7 @@
 struct qmp;
 struct task;
 
-enum { PACE_FLOOR = 4 << 20 }; /* bytes a second that a job always gets, and begins with */
+enum { PACE_FLOOR = 24 << 20 }; /* bytes a second that a job always gets, and begins with */
 
 struct pace {
 	const char *job;
