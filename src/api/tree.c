@@ -254,10 +254,10 @@ static bool may_go_down(const struct tree_node *upper)
 	return upper->children <= 1 || !*upper->vm;
 }
 
-/* Down holds the disk's switches up, and begins anew after each. */
-static bool is_better_down(const struct step *up, const struct step *down)
+/* Down holds the disk's switches up, and begins anew after each; but what files share they go on sharing. */
+static bool is_better_down(const struct tree *tree, const struct step *up, const struct step *down)
 {
-	return down->cost * 2 < up->cost;
+	return down->cost * (tree->sr->reflink ? 1 : 2) < up->cost;
 }
 
 /* The overlay is merged down again at the end, for little. */
@@ -283,7 +283,7 @@ static struct step choose(const struct tree *tree, const struct tree_node *upper
 	if (heavy && fits(up, left))
 		return freeze(tree, upper, up);
 	if (can_up && can_down)
-		return is_better_down(up, down) && fits(down, left) ? *down : *up;
+		return is_better_down(tree, up, down) && fits(down, left) ? *down : *up;
 	return can_down ? *down : *up;
 }
 

@@ -45,7 +45,7 @@ class Deleter(threading.Thread):
 
 def under_load(kind):
     dice = random.Random(SEED)
-    with FileSystem(kind, 6144) as fs, Daemon() as d:
+    with FileSystem(kind, 16384) as fs, Daemon() as d:
         sr = fs.sr(d)
         vm = guest_vm(d, disks=2, size='256MiB', sr=sr, start=False)
         with d.boot(vm) as serial:
