@@ -29,7 +29,7 @@
 #define D "dddddddddddddddddddddddd"
 #define E "eeeeeeeeeeeeeeeeeeeeeeee"
 #define F "ffffffffffffffffffffffff"
-enum { MIB = 1 << 20, KILLS = 30 };
+enum { MIB = 1 << 20, KILLS = 5 };
 
 static char scratch[] = "/tmp/test_sr_merge-XXXXXX";
 static const char *mounted; /* unmounted at the end, however that comes */
