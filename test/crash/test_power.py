@@ -78,13 +78,15 @@ class Truth:
         self.disks = {}                 # VDI -> the Shows that it may have
         self.vms = {}                   # snapshot -> its VDI
         self.maybe, self.gone = set(), set()
-        self.making = False             # something new may be there
+        self.files = {}                 # path -> it is there
+        self.making = True              # something new may be there
         self.doing = 'set up'
 
     def copy(self):
         t = Truth()
         t.disks, t.vms = {k: list(v) for k, v in self.disks.items()}, dict(self.vms)
-        t.maybe, t.gone, t.making, t.doing = set(self.maybe), set(self.gone), self.making, self.doing
+        t.maybe, t.gone, t.files = set(self.maybe), set(self.gone), dict(self.files)
+        t.making, t.doing = self.making, self.doing
         return t
 
 
@@ -123,19 +125,34 @@ class Work:
                             options=('--boot-dir', guest_folder()))
         self.sr = d.xe('sr-create', name_label='sr', type='file',
                        **{'device-config:location': self.sr_folder})
+        self.said()
+        self.other_sr()
         d.xe('sr-param-set', f'uuid={self.sr}', 'other-config:chain-max=4')
         self.image = os.path.join(self.device.folder, 'first')
+
+    def other_sr(self):
+        """One that comes and goes: whose its folder is, is told by a file."""
+        place = os.path.join(self.sr_folder, 'other')
+        os.mkdir(place)
+        sr = self.d.xe('sr-create', name_label='other', type='file', **{'device-config:location': place})
+        self.d.xe('pbd-unplug', uuid=self.d.list('pbd', sr_uuid=sr)[0])
+        self.d.xe('sr-destroy', uuid=sr)
+        self.now.files[os.path.join(place, 'sr-uuid')] = False
+        self.said()
+
+    def boot(self):
+        d = self.d
         with open(self.image, 'wb') as f:
             f.write(first_slot())
-        self.disk = d.vdi(SIZE, 'disk', self.sr)
-        d.xe('vdi-import', uuid=self.disk, filename=self.image)
-        self.vm = d.vm('vm', memory='128MiB')
-        d.xe('vbd-create', vm_uuid=self.vm, vdi_uuid=self.disk, device=0)
-        d.xe('vm-param-set', f'uuid={self.vm}', f'PV-kernel={guest_folder()}/vmlinuz',
-             f'PV-ramdisk={guest_folder()}/initrd.img', 'PV-args=console=ttyS0 quiet', 'HVM-boot-policy=')
-        self.now.disks[self.disk] = [Shows({})]
-        self.serial = d.boot(self.vm)
-        self.said()
+        with self.doing('boot', making=True) as now:
+            self.disk = d.vdi(SIZE, 'disk', self.sr)
+            d.xe('vdi-import', uuid=self.disk, filename=self.image)
+            self.vm = d.vm('vm', memory='128MiB')
+            d.xe('vbd-create', vm_uuid=self.vm, vdi_uuid=self.disk, device=0)
+            d.xe('vm-param-set', f'uuid={self.vm}', f'PV-kernel={guest_folder()}/vmlinuz',
+                 f'PV-ramdisk={guest_folder()}/initrd.img', 'PV-args=console=ttyS0 quiet', 'HVM-boot-policy=')
+            now.disks[self.disk] = [Shows({})]
+            self.serial = d.boot(self.vm)
 
     def slots(self, n):
         return sorted(self.dice.sample(range(1, SLOTS), n))
@@ -286,8 +303,8 @@ class Work:
         self.destroy(clone)
         self.quiet()
 
-    def tell(self):
-        self.offline()
+    def guest(self):
+        self.boot()
         snaps = self.online()
         self.resize(self.disk)
         self.revert(snaps[0])
@@ -295,11 +312,14 @@ class Work:
             self.delete(snaps.pop())
         self.quiet()
 
-    def run(self):
+    def run(self, guest=True):
+        self.disk = self.serial = None
         try:
             self.set_up()
-            self.tell()
-            self.serial.close()
+            self.offline()
+            if guest:
+                self.guest()
+                self.serial.close()
             with open(os.path.join(self.d.state, 'test.log'), errors='replace') as f:
                 steps = re.findall(r'layers (merged down|merged|frozen|split|detached) .*vm=(\S)', f.read())
             self.steps = collections.Counter(f'{what} {"offline" if vm == "-" else "online"}' for what, vm in steps)
@@ -324,7 +344,7 @@ class Check:
                             options=('--boot-dir', guest_folder()))
         try:
             d.start()
-            self.one_disk(truth)
+            self.one_disk(truth, mark)
             d.check()
             self.sr_check()
             self.records(truth)
@@ -333,11 +353,11 @@ class Check:
             if d.process:
                 d.kill()
 
-    def one_disk(self, truth):
+    def one_disk(self, truth, mark):
         """At once, before or while things are merged, and through the product."""
         known = sorted(v for v in truth.disks if v not in truth.maybe)
         if known:
-            vdi = known[len(self.work.device.folder) * 7 % len(known)]
+            vdi = known[mark % len(known)]
             out = os.path.join(self.work.device.folder, 'shown')
             self.compare(truth, vdi, export(self.d, vdi, out), 'at the start ')
 
@@ -357,6 +377,8 @@ class Check:
             c.close()
 
     def records(self, truth):
+        for path, there in truth.files.items():
+            assert os.path.exists(path) == there, f'{path} is {"gone" if there else "there again"}'
         self.located = {r[0]: r[1:] for r in self.rows(
             "SELECT uuid, location, parent_location, virtual_size FROM VDI WHERE managed = 'true' AND "
             "SR IN (SELECT ref FROM SR WHERE uuid = '%s')" % self.work.sr)}
@@ -406,12 +428,12 @@ def choose(replay, n, dice):
         [replay.lossy(f, dice) for f in evenly(flushes)]
 
 
-def record(kind, skip=None):
+def record(kind, skip=None, guest=True):
     device = LoggedDevice(kind)
     work = Work(device, random.Random(SEED), skip)
     try:
         with device:
-            work.run()
+            work.run(guest)
     except BaseException:
         device.end()
         raise
@@ -457,12 +479,70 @@ def one_crash(replay):
     return Crash(kind, int(whole), int(end), int(mark), int(seed[0]) if seed else None)
 
 
+# ---- is it a test of anything? ----
+
+def sites():
+    """(name, what, where) of each wait for the disk."""
+    with open(os.path.join(TOP, 'src/base/sync.def')) as f:
+        for name, what in re.findall(r'^SYNC\((\w+), "(.*)"\)', f.read(), re.M):
+            found = subprocess.run(['grep', '-rnw', f'SYNC_{name}', 'src', '--include=*.c'], cwd=TOP,
+                                   capture_output=True, text=True).stdout.split('\n')
+            yield name, what, ' '.join(':'.join(line.split(':')[:2])[4:] for line in found if line)
+
+
+def endlessly(replay, work, dice):
+    """Moments of acknowledgement, and losses; most where layers are being merged."""
+    marks = [m for m in replay.mark_at if m]
+    windows = [f for f in replay.from_first() if replay.flush_after(f) - f > 2]
+    merging = [f for f in windows if work.truths[replay.marks[f]].doing in ('merges', 'after delete')]
+    dice.shuffle(marks)
+    while True:
+        if marks:
+            yield replay.at_mark(marks.pop())
+        yield replay.lossy(dice.choice(merging or windows), dice)
+        yield replay.lossy(dice.choice(windows), dice)
+
+
+def mutant(kind, name, limit):
+    """What is found with one wait left out: (the state's number, what); (how many were looked at, '')."""
+    dice = random.Random(SEED)
+    try:
+        device, work = record(kind, name, guest=name.startswith(('STREAM', 'VOLUME_WRITTEN')))
+    except (AssertionError, Failed) as e:
+        return 0, is_lost(e)
+    try:
+        with Replay(device) as replay:
+            check = Check(work)
+            for n, crash in enumerate(endlessly(replay, work, dice)):
+                if n == limit:
+                    return n, ''
+                try:
+                    with replay.mounted(crash):
+                        check(crash.mark)
+                except Exception as e:
+                    return n + 1, f'{crash.kind}, {work.truths[crash.mark].doing}: {is_lost(e)}'
+    finally:
+        device.end()
+
+
 def test_power():
     if 'MUTATE' in os.environ:
-        raise Skip('MUTATE')
+        raise Skip('the tests are tested')
     print(f'  seed {SEED}', flush=True)
     for kind in KINDS:
         campaign(kind)
+
+
+def test_each_wait_is_missed():
+    if 'MUTATE' not in os.environ:
+        raise Skip('only with MUTATE')
+    limit = int(STATES) if 'STATES' in os.environ else 100
+    print(f'  seed {SEED}', flush=True)
+    for name, what, where in sites():
+        if os.environ['MUTATE'] in ('1', name) or name in os.environ['MUTATE'].split(','):
+            for kind in KINDS:
+                n, found = mutant(kind, name, limit)
+                print(f'  {name} | {where} | {kind} | {n} | {found or "NOT CAUGHT"}', flush=True)
 
 
 main(globals())
