@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const char *const names[] = {
-#define SYNC(name, what) #name,
+#define SYNC(name, what, why) #name,
 #include "base/sync.def"
 };
 

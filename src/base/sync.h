@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 enum sync_site {
-#define SYNC(name, what) SYNC_##name,
+#define SYNC(name, what, why) SYNC_##name,
 #include "base/sync.def"
 };
 
