@@ -513,12 +513,14 @@ def sites():
             yield name, why, ' '.join(':'.join(line.split(':')[:2])[4:] for line in found if line)
 
 
-def endlessly(replay, work, dice):
+def endlessly(replay, work, dice, in_merges):
     """Moments of acknowledgement, and losses; most where layers are being merged."""
     marks = [m for m in replay.mark_at if m]
     windows = [f for f in replay.from_first() if replay.flush_after(f) - f > 2]
     merging = [f for f in windows if work.truths[replay.marks[f]].doing in ('merges', 'after delete')]
     dice.shuffle(marks)
+    while in_merges:
+        yield replay.lossy(dice.choice(merging), dice)
     while True:
         if marks:
             yield replay.at_mark(marks.pop())
@@ -536,7 +538,7 @@ def mutant(kind, name, limit):
     try:
         with Replay(device) as replay:
             check = Check(work)
-            for n, crash in enumerate(endlessly(replay, work, dice)):
+            for n, crash in enumerate(endlessly(replay, work, dice, name.startswith('STREAM'))):
                 if n == limit:
                     return n, ''
                 try:

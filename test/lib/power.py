@@ -12,7 +12,7 @@ The device is an image in a file, exported over FUSE by qemu-storage-daemon thro
 device for each file system.  A disk may lose what was written since the last flush, and keep any
 part of it, in pieces of 4 KiB; so may a replay.  Marks are kept in order up to the moment.
 """
-import bisect, contextlib, ctypes, fcntl, mmap, os, random, shutil, struct, subprocess, tempfile, time
+import bisect, contextlib, fcntl, mmap, os, random, shutil, struct, subprocess, tempfile, time
 from sf import *
 
 MIB = 1 << 20
@@ -71,6 +71,7 @@ class LoggedDevice:
         self.folder = folder_in_memory()
         self.mounts = [os.path.join(self.folder, f'mnt{i}') for i in range(len(self.PARTS))]
         self.base, self.log = os.path.join(self.folder, 'base'), os.path.join(self.folder, 'log')
+        self.device = os.path.join(self.folder, 'device')
         self.daemon = self.marking = None
 
     def __enter__(self):
@@ -99,7 +100,6 @@ class LoggedDevice:
         shutil.copy(self.base, self.base + '.first')     # sparse
 
     def export(self):
-        self.device = os.path.join(self.folder, 'device')
         for f in (self.log, self.device):
             open(f, 'wb').close()
         self.daemon = subprocess.Popen([
@@ -108,7 +108,7 @@ class LoggedDevice:
             '--blockdev', f'driver=file,filename={self.log},node-name=log',
             '--blockdev', 'driver=blklogwrites,file=base,log=log,node-name=logged,log-sector-size=512',
             '--export', f'type=fuse,id=e0,node-name=logged,mountpoint={self.device},writable=on,growable=off'],
-            stdin=subprocess.DEVNULL)
+            stdin=subprocess.DEVNULL, start_new_session=True)       # Ctrl-C is not for it
         end = time.time() + 20 * SLOW
         while os.path.getsize(self.device) != self.SIZE:
             if self.daemon.poll() is not None or time.time() > end:
@@ -125,7 +125,8 @@ class LoggedDevice:
     def stop(self):
         """The log is complete after it.  The folder stays, for the replay."""
         if self.marking is not None:
-            os.close(self.marking)
+            with contextlib.suppress(OSError):      # its daemon may have been killed
+                os.close(self.marking)
             self.marking = None
         for folder in self.mounts:
             if os.path.ismount(folder):
@@ -139,6 +140,7 @@ class LoggedDevice:
         try:
             self.stop()
         finally:
+            subprocess.run(['umount', '-l', self.device], capture_output=True)
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
