@@ -603,8 +603,12 @@ int coalesce_open(struct task *t)
 {
 	all.open = true;
 	all.closing = false;
-	DB_ALL (t, SR, sr)
+	DB_ALL (t, SR, sr) {
 		coalesce_kick_sr(t, sr->row.ref);
+		/* What it says may be from before a crash, and nothing left to be merged. */
+		if (map_get(&sr->sm_config, "backlog") && write_backlog(t, sr->row.ref) < 0)
+			return -1;
+	}
 	int err = pthread_create(&all.thread, NULL, schedule, NULL);
 	return err ? task_fail_errno(t, err, "thread") : 0;
 }

@@ -83,10 +83,10 @@ char *file_read(struct task *t, const char *path, size_t limit)
 	return talloc_realloc(t, s, char, n + 1);
 }
 
-static int folder_sync(struct task *t, const char *path)
+static int folder_sync(struct task *t, const char *path, enum sync_site site)
 {
-	char *copy = talloc_strdup(t, path);
-	return file_sync(t, dirname(copy));
+	FD_SCOPE int fd = open(dirname(talloc_strdup(t, path)), O_RDONLY | O_CLOEXEC);
+	return fd < 0 || sync_file(fd, site) < 0 ? task_fail_errno(t, errno, path) : 0;
 }
 
 static int write_synced(struct task *t, const char *path, const void *bytes, size_t n, mode_t mode)
@@ -98,7 +98,7 @@ static int write_synced(struct task *t, const char *path, const void *bytes, siz
 		return task_fail_errno(t, errno, path);
 	if (io_write(t, fd, bytes, n, -1) < 0)
 		return -1;
-	if (fsync(fd) < 0)
+	if (sync_file(fd, SYNC_FILE_CONTENT) < 0)
 		return task_fail_errno(t, errno, path);
 	return 0;
 }
@@ -110,7 +110,7 @@ int file_write_bytes(struct task *t, const char *path, const void *bytes, size_t
 		return -1;
 	if (rename(temp, path) < 0)
 		return task_fail_errno(t, errno, path);
-	return folder_sync(t, path);
+	return folder_sync(t, path, SYNC_FILE_NAME);
 }
 
 int file_write(struct task *t, const char *path, const char *text, mode_t mode)
@@ -118,29 +118,17 @@ int file_write(struct task *t, const char *path, const char *text, mode_t mode)
 	return file_write_bytes(t, path, text, strlen(text), mode);
 }
 
-static int sync_path(struct task *t, const char *path, int (*sync)(int))
+int file_datasync(struct task *t, const char *path, enum sync_site site)
 {
 	FD_SCOPE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || sync(fd) < 0)
-		return task_fail_errno(t, errno, path);
-	return 0;
-}
-
-int file_sync(struct task *t, const char *path)
-{
-	return sync_path(t, path, fsync);
-}
-
-int file_datasync(struct task *t, const char *path)
-{
-	return sync_path(t, path, fdatasync);
+	return fd < 0 || sync_data(fd, site) < 0 ? task_fail_errno(t, errno, path) : 0;
 }
 
 int file_delete(struct task *t, const char *path)
 {
 	if (unlink(path) < 0 && errno != ENOENT)
 		return task_fail_errno(t, errno, path);
-	return folder_sync(t, path);
+	return folder_sync(t, path, SYNC_FILE_GONE);
 }
 
 bool file_exists(const char *path)

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/sync.h"
+
 struct task;
 
 /* Closes *fd at the end of the scope: FD_SCOPE int fd = open(...). */
@@ -25,10 +27,8 @@ char *file_read(struct task *, const char *path, size_t limit);
  * the folder. */
 int file_write(struct task *, const char *path, const char *text, mode_t mode);
 int file_write_bytes(struct task *, const char *path, const void *bytes, size_t n, mode_t mode);
-/* fsync of one file or folder by path. */
-int file_sync(struct task *, const char *path);
 /* fdatasync by path; the page cache of another process's writes is what it pushes out. */
-int file_datasync(struct task *, const char *path);
+int file_datasync(struct task *, const char *path, enum sync_site);
 /* unlink and fsync of the folder; a file that is not there is no error. */
 int file_delete(struct task *, const char *path);
 bool file_exists(const char *path);

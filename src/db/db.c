@@ -180,6 +180,8 @@ static int set_durable(struct task *t)
 {
 	if (execute(t, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL") < 0)
 		return -1;
+	if (!sync_wanted(SYNC_DATABASE))
+		return execute(t, "PRAGMA synchronous=NORMAL");
 	sqlite3_stmt *s =
 		sql_prepare("SELECT journal_mode || synchronous FROM pragma_journal_mode, "
 			    "pragma_synchronous",

@@ -107,7 +107,7 @@ int check_file_discard(struct task *t, const struct sr *sr, const char *id)
 		if (endings[i].unfinished && unlinkat(dir, name, 0) < 0 && errno != ENOENT)
 			return task_fail_errno(t, errno, name);
 	}
-	return fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+	return sync_file(dir, SYNC_CHECK_DISCARDED) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
 }
 
 /* ---- who writes it ---- */
@@ -212,7 +212,7 @@ int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 		     !untouched(&before, &after) || has_writer(fd);
 	if (!repair && c.verdict != SR_SOUND && moved)
 		c.verdict = SR_BUSY;
-	if (repair && c.repaired && fsync(fd) < 0)
+	if (repair && c.repaired && sync_file(fd, SYNC_CHECK_REPAIRED) < 0)
 		return task_fail_errno(t, errno, name);
 	*ret = c;
 	return 0;

@@ -69,7 +69,7 @@ int layers_file_relink(struct task *t, const struct sr *sr, const char *id, cons
 		return volume_file_refuse(t, id, "it cannot be a layer over itself");
 	if (!streq(v.parent, parent) && write_link(t, sr, &v, parent) < 0)
 		return -1;
-	return volume_file_durable(t, sr, id);
+	return volume_file_durable(t, sr, id, SYNC_VOLUME_LINK);
 }
 
 /* ---- merging ---- */
@@ -137,7 +137,7 @@ static int merge_down(struct task *t, const struct sr *sr, const struct volumes 
 				describe(t, sr, run, volume_file_name(t, upper->id))),
 		       true) < 0)
 		return -1;
-	return volume_file_durable(t, sr, lower->id);
+	return volume_file_durable(t, sr, lower->id, SYNC_MERGED_DOWN);
 }
 
 static int rebase(struct task *t, const struct sr *sr, const struct volumes *run, const char *name,
@@ -192,7 +192,7 @@ static int merge_up(struct task *t, const struct sr *sr, const struct volumes *r
 		return merge_up_aside(t, sr, run, lower);
 	if (rebase(t, sr, run, volume_file_name(t, id), lower) < 0)
 		return -1;
-	return volume_file_durable(t, sr, id);
+	return volume_file_durable(t, sr, id, SYNC_MERGED_UP);
 }
 
 int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge *m)

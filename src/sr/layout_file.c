@@ -174,7 +174,7 @@ static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 				    str(t, "Failed to delete the VDI [opterr=%s: %s]", names[i],
 					strerror(errno)),
 				    "");
-	return fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+	return sync_file(dir, SYNC_VOLUME_GONE) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
 }
 
 static void tidy_one(struct task *t, int dir, char *id, const char *suffix, struct volumes *unused)
@@ -199,7 +199,7 @@ static int sync_volume(struct task *t, const struct sr *sr, const char *id)
 	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
-	return fdatasync(fd) < 0 ? task_fail_errno(t, errno, id) : 0;
+	return sync_data(fd, SYNC_VOLUME_WRITTEN) < 0 ? task_fail_errno(t, errno, id) : 0;
 }
 
 /* ---- how QEMU opens it ---- */

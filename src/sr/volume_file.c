@@ -204,11 +204,12 @@ int volume_file_finish(struct task *t, const struct sr *sr, int dir, const char 
 		       int written)
 {
 	const char *unfinished = str(t, "%s" UNFINISHED, name);
-	if (written == 0 && (fsync(fd) < 0 || renameat(dir, unfinished, dir, name) < 0))
+	if (written == 0 &&
+	    (sync_file(fd, SYNC_VOLUME_CONTENT) < 0 || renameat(dir, unfinished, dir, name) < 0))
 		written = task_fail_errno(t, errno, unfinished);
 	if (written < 0)
 		unlinkat(dir, unfinished, 0);
-	else if (fsync(dir) < 0)
+	else if (sync_file(dir, SYNC_VOLUME_NAME) < 0)
 		written = task_fail_errno(t, errno, sr->path);
 	return written;
 }
@@ -233,12 +234,14 @@ int volume_file_check_new(struct task *t, int dir, const char *id)
 	return 0;
 }
 
-int volume_file_durable(struct task *t, const struct sr *sr, const char *id)
+int volume_file_durable(struct task *t, const struct sr *sr, const char *id, enum sync_site site)
 {
 	FD_SCOPE int dir = volume_file_dir(t, sr);
 	bool raw;
 	FD_SCOPE int fd = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
-	return fsync(fd) < 0 || fsync(dir) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+	return sync_file(fd, site) < 0 || sync_file(dir, SYNC_VOLUME_FOLDER) < 0
+		       ? task_fail_errno(t, errno, sr->path)
+		       : 0;
 }

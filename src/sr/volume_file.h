@@ -7,6 +7,7 @@
  * a symbolic link. */
 #pragma once
 
+#include "base/sync.h"
 #include "sr/sr.h"
 
 enum {
@@ -55,4 +56,4 @@ int volume_file_finish_new(struct task *, const struct sr *, int dir, const char
 /* SR_BACKEND_FAILURE_78 when there is a volume by that id already. */
 int volume_file_check_new(struct task *, int dir, const char *id);
 /* File and folder are on the disk. */
-int volume_file_durable(struct task *, const struct sr *, const char *id);
+int volume_file_durable(struct task *, const struct sr *, const char *id, enum sync_site);

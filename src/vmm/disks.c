@@ -395,9 +395,9 @@ int disks_take_back(struct task *t, struct qmp *q, const struct list *notes)
 	return sets_drop(t, q, notes);
 }
 
-int disks_sync(struct task *t, const json_t *layer)
+int disks_sync(struct task *t, const json_t *layer, enum sync_site site)
 {
-	return path_of(layer) ? file_datasync(t, path_of(layer)) : 0;
+	return path_of(layer) ? file_datasync(t, path_of(layer), site) : 0;
 }
 
 const char *disks_filter(struct task *t, const char *node)

@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/sync.h"
+
 struct args;
 struct list;
 struct qmp;
@@ -60,7 +62,7 @@ int disks_lend(struct task *, struct qmp *, const json_t *layer, const char *wri
 	       const char *reading);
 int disks_take_back(struct task *, struct qmp *, const struct list *notes);
 /* Pushes out what QEMU has written to the layer's file. */
-int disks_sync(struct task *, const json_t *layer);
+int disks_sync(struct task *, const json_t *layer, enum sync_site);
 /* What a block job's filter above the node is to be called, which disks_top() sees through. */
 const char *disks_filter(struct task *, const char *node);
 int disks_top(struct task *, struct qmp *, const char *disk, const char **ret_node);

@@ -110,6 +110,8 @@ static int job_failed(struct task *t, const struct job *j)
 /* HMP says nothing when all is well.  It holds the guest up for as long as it takes. */
 static int flush(struct task *t, struct qmp *q, const char *node)
 {
+	if (!sync_wanted(SYNC_STREAM_TABLES))
+		return 0;
 	const char *line = str(t, "qemu-io %s flush", node);
 	struct qmp_call c = { .command = "human-monitor-command",
 			      .arguments = json_pack("{s:s}", "command-line", line) };
@@ -246,7 +248,8 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
  * layer would show what was never in it: so the data is made durable first. */
 static int on_pending(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
 {
-	int ready = p->pivots ? p->m->pivot(p->task, p->m->arg) : disks_sync(t, p->upper);
+	int ready = p->pivots ? p->m->pivot(p->task, p->m->arg)
+			      : disks_sync(t, p->upper, SYNC_STREAM_DATA);
 	if (ready < 0)
 		return -1;
 	p->finalized = true;
@@ -323,7 +326,7 @@ static int done(struct task *t, struct qmp *q, const struct plan *p)
 		return -1;
 	if (streq(p->job, p->m->name))
 		return 0;
-	return disks_sync(t, p->upper) < 0 ? -1 : flush(t, q, p->m->upper);
+	return disks_sync(t, p->upper, SYNC_STREAM_FILE) < 0 ? -1 : flush(t, q, p->m->upper);
 }
 
 static int begin(struct task *t, struct qmp *q, const struct plan *p)
