@@ -24,6 +24,7 @@
 
 enum {
 	AGAIN_MS = 5000,       /* what waits for others is looked at again */
+	CANCELLED_MS = 200,    /* what made way tries again; who holds it will wake it then */
 	FAILED_MS = 1000,      /* after a failure, then twice as long each time, to */
 	FAILED_MAX_MS = 60000, /* this */
 	PATIENCE_MS = 30000,   /* of who holds, for a merge to end */
@@ -453,7 +454,10 @@ static void settle_entry(struct entry *e, enum outcome o, const char *next)
 		e->failed_ms = 0;
 		kick(e->sr, next);
 	}
-	e->due = e->again || o == DONE ? 0 : o == FAILED ? now + e->failed_ms : now + AGAIN_MS;
+	e->due = e->again || o == DONE   ? 0
+		 : o == FAILED           ? now + e->failed_ms
+		 : o == HELD && !e->held ? now + CANCELLED_MS
+					 : now + AGAIN_MS;
 	if (o == MOVED || (o == NOTHING && !waits && !e->again))
 		drop(e);
 }

@@ -196,6 +196,11 @@ static int check_present(struct task *t, const struct sr *sr, const char *ref)
 	struct VDI_row *now = db_seek(t, VDI, ref);
 	struct volume v;
 	bool missing = now && sr->layout->stat(t, sr, now->location, &v) < 0;
+	if (missing && t->code == SR_BACKEND_FAILURE_46) {
+		log_line(t, "volume is not sound vdi=%s error=\"%s\"", now->uuid, task_error(t));
+		task_forgive(t);
+		return 0; /* the others are brought into agreement all the same */
+	}
 	if (missing && t->code != VDI_MISSING)
 		return -1;
 	task_forgive(t);

@@ -262,7 +262,9 @@ int step_settle(struct task *t, const char *const *a)
 	}
 	if (!vmm && result == 0 && !is_recorded(t, &s))
 		result = settle_headers(t, sr, &s);
-	return result;
+	/* Down may have made the lower one larger before it was given up. */
+	const struct VDI_row *lower = s.down ? storage_owner(t, s.lower) : NULL;
+	return result == 0 && lower ? storage_settle_size(t, lower->row.ref) : result;
 }
 
 /* ---- a top that is frozen, for no snapshot's sake ---- */

@@ -110,41 +110,7 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 	return 0;
 }
 
-/* ---- in and out ---- */
-
-int64_t vdi_size(struct task *t, const char *ref)
-{
-	struct VDI_row *vdi = db_get(t, VDI, ref);
-	return vdi ? vdi->virtual_size : -1;
-}
-
-struct transfer {
-	const char *vdi;
-	int fd;
-	uint64_t length;
-};
-
-/* Reading a frozen volume disturbs nobody; a written one must have no writer. */
-static int check_readable(struct task *t, const struct VDI_row *vdi)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot)
-			return fail(t, VDI_IN_USE, vdi->row.ref, "export");
-	return 0;
-}
-
-static int run_export(struct task *t, void *args)
-{
-	struct transfer *a = args;
-	if (!operation_begin_vdi(t, a->vdi, vdi_operations_copy) ||
-	    coalesce_hold(t, t, a->vdi, true) < 0)
-		return -1;
-	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
-	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || check_readable(t, vdi) < 0 || sr_export(t, sr, vdi->location, a->fd) < 0)
-		return -1;
-	return operation_end(t);
-}
+/* ---- writing over one ---- */
 
 struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char *what)
 {
@@ -160,31 +126,4 @@ struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char 
 		if (vbd->currently_attached)
 			return fail_ptr(t, VDI_IN_USE, ref, what);
 	return vdi;
-}
-
-static int run_import(struct task *t, void *args)
-{
-	struct transfer *a = args;
-	struct VDI_row *vdi = vdi_begin_overwrite(t, a->vdi, "import");
-	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr)
-		return -1;
-	if (sr_import(t, sr, vdi->location, a->fd, a->length) < 0)
-		return -1;
-	storage_refresh(t, vdi->SR, (const char *[]){ a->vdi, NULL });
-	return operation_end(t);
-}
-
-static const struct call call_export = { "VDI.export_raw", VOID, 0, run_export };
-static const struct call call_import = { "VDI.import_raw", VOID, 0, run_import };
-
-int vdi_export_raw(struct task *t, const char *vdi, int out)
-{
-	return api_call(t, &call_export, &(struct transfer){ .vdi = vdi, .fd = out });
-}
-
-int vdi_import_raw(struct task *t, const char *vdi, int in, uint64_t length)
-{
-	return api_call(t, &call_import,
-			&(struct transfer){ .vdi = vdi, .fd = in, .length = length });
 }

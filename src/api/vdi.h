@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* vdi.h -- disks for other files: new ones, and their contents for the handlers that stream them. */
+/* vdi.h -- disks for other files: new ones, and ones that are written over. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,12 +20,3 @@ struct VDI_row *vdi_begin_overwrite(struct task *, const char *vdi, const char *
 
 /* The row says whether its volume is raw: for us, and in sm_config for users, who may change that. */
 void vdi_set_format(struct VDI_row *, bool raw);
-
-/* Bytes that the guest sees; -1 with HANDLE_INVALID. */
-int64_t vdi_size(struct task *, const char *vdi);
-/* The whole disk as raw bytes to a descriptor, behind a task of its own.  VDI_IN_USE while a running VM
- * writes it. */
-int vdi_export_raw(struct task *, const char *vdi, int out);
-/* Raw bytes onto the disk, from its beginning; length 0: until the stream ends.  Onto what
- * vdi_begin_overwrite() takes. */
-int vdi_import_raw(struct task *, const char *vdi, int in, uint64_t length);

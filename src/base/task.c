@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "base/text.h"
 
+enum { PROGRESS_MS = 300 };
+
 const struct code_row code_rows[CODE_MAX] = {
 	[NO_ERROR] = { "", "", "" },
 #define ERROR(code, params, text) [code] = { #code, params, text },
@@ -188,9 +190,10 @@ void task_span(struct task *t, double lo, double hi)
 void task_progress(struct task *t, double fraction)
 {
 	double whole = t->lo + (t->hi - t->lo) * fraction;
-	if (!t->sink || whole < t->shown + 0.01)
+	if (!t->sink || whole < t->shown + 0.01 || clock_ms() < t->shown_ms + PROGRESS_MS)
 		return;
 	t->shown = whole;
+	t->shown_ms = clock_ms();
 	t->sink->progress(t->sink, whole);
 }
 

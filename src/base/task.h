@@ -59,10 +59,11 @@ struct task {
 	int cancel_fd;       /* eventfd: readable once cancelled */
 	int64_t deadline_ms; /* on clock_ms(), 0: none */
 
-	double lo, hi; /* the part of the whole that is running now */
-	double shown;  /* last fraction given to the sink */
-	int undoing;   /* >0 while undo runs: no cancel, no deadline */
-	int depth;     /* open database transactions */
+	double lo, hi;    /* the part of the whole that is running now */
+	double shown;     /* last fraction given to the sink, */
+	int64_t shown_ms; /* and when, on clock_ms(): each costs a durable write */
+	int undoing;      /* >0 while undo runs: no cancel, no deadline */
+	int depth;        /* open database transactions */
 };
 
 struct task *task_new(const void *parent, const char *name);

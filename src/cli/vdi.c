@@ -2,6 +2,7 @@
 /* vdi.c -- disks: making and deleting them, and their contents as files of the user. */
 #include "cli/cli.h"
 
+#include "api/image.h"
 #include "api/record.h"
 
 static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_resize,
@@ -27,9 +28,13 @@ const struct command commands_vdi[] = {
 	  "MiB, "
 	  "GiB, TiB." },
 	{ "vdi-export", vdi_export, 0, "uuid,filename", "format,progress",
-	  "Writes the contents of a disk to a file; an empty filename is standard output." },
+	  "Writes the contents of a disk to a file, as format=raw, qcow2 or vhd; an empty filename "
+	  "is "
+	  "standard output.  progress=true draws a bar." },
 	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
-	  "Reads the contents of a disk from a file." },
+	  "Writes what is in a file, an image of format=raw, qcow2 or vhd, over a disk that is as "
+	  "large "
+	  "or larger.  progress=true draws a bar." },
 	{ 0 },
 };
 
@@ -139,11 +144,10 @@ static int vdi_resize(struct cli *c)
 /* The path over which the client's own connection moves the bytes; NULL: failed. */
 static const char *transfer_path(struct cli *c, const char *uri)
 {
-	const char *format = cli_arg(c, "format");
-	if (format && !streq(format, "raw"))
-		return cli_fail_ptr(c, "Format '%s' is not supported: use format=raw", format);
-	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
-	return vdi ? str(c->t, "%s&format=raw", cli_path(c, uri, "vdi", vdi->uuid)) : NULL;
+	const struct image_format *format = image_format(c->t, cli_arg_or(c, "format", "raw"));
+	struct VDI_row *vdi = format ? cli_object(c, VDI, "uuid") : NULL;
+	return vdi ? str(c->t, "%s&format=%s", cli_path(c, uri, "vdi", vdi->uuid), format->name)
+		   : NULL;
 }
 
 static int vdi_export(struct cli *c)

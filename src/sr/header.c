@@ -250,6 +250,37 @@ const char *header_read(const void *bytes, size_t n, uint64_t file_size, struct 
 	return wrong;
 }
 
+/* The name as far as it can be shown, when there is one. */
+static char *backing_text(const void *ctx, struct bytes s, const struct raw *r)
+{
+	uint64_t n = r->backing_length < HEADER_NAME ? r->backing_length : HEADER_NAME;
+	if (!r->backing_at)
+		return talloc_strdup(ctx, "");
+	if (r->backing_at > s.n || n > s.n - r->backing_at)
+		return str(ctx, ", backing file's name at %llu", (unsigned long long)r->backing_at);
+	char *name = talloc_strndup(ctx, (const char *)s.b + r->backing_at, (size_t)n);
+	return str(ctx, ", backing file \"%s\"", text_plain(ctx, name, 200));
+}
+
+char *header_values(const void *ctx, const void *bytes, size_t n)
+{
+	struct bytes s = { bytes, n < HEADER_BYTES ? n : HEADER_BYTES };
+	if (s.n < V2_LENGTH)
+		return str(ctx, "%zu bytes", n);
+	struct raw r = read_raw(s);
+	if (r.magic != 0x514649fb)
+		return str(ctx, "it begins with 0x%08x", r.magic);
+	return str(ctx,
+		   "version %u, disk of %llu bytes, cluster_bits %u, encryption %u, features "
+		   "0x%llx, "
+		   "L1 table of %u entries at %llu, refcount table of %u clusters at %llu, %u "
+		   "internal snapshots%s",
+		   r.version, (unsigned long long)r.size, r.cluster_bits, r.crypt,
+		   (unsigned long long)r.features, r.l1_entries, (unsigned long long)r.l1_at,
+		   r.reftable_clusters, (unsigned long long)r.reftable_at, r.snapshots,
+		   backing_text(ctx, s, &r));
+}
+
 const char *header_ours(const struct header *h, char *ret_parent)
 {
 	enum { ID = 24 };

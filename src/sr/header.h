@@ -81,6 +81,9 @@ struct header {
  * what is in them is not. */
 const char *header_read(const void *bytes, size_t n, uint64_t file_size, struct header *ret);
 
+/* What stands in a header that is refused, for the message, on ctx: "version 3, disk of 1073741824 bytes, ...". */
+char *header_values(const void *ctx, const void *bytes, size_t n);
+
 /* NULL when the header can be one of a volume in an SR, else what speaks against it.  The parent's
  * id, or "", goes to ret_parent, which has room for 25 bytes. */
 const char *header_ours(const struct header *, char *ret_parent);

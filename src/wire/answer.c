@@ -77,6 +77,7 @@ int http_status_of(const struct task *t)
 		{ SESSION_AUTHENTICATION_FAILED, 401 },
 		{ INVALID_VALUE, 400 },
 		{ VALUE_NOT_SUPPORTED, 400 },
+		{ VDI_TOO_LARGE, 400 },
 		{ OTHER_OPERATION_IN_PROGRESS, 409 },
 		{ VDI_IN_USE, 409 },
 		{ VM_BAD_POWER_STATE, 409 },

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/transfer.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
-#include <unistd.h>
-
-#include "api/vdi.h"
+#include "api/image.h"
+#include "api/vdi_transfer.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -15,25 +10,31 @@
 #include "wire/auth.h"
 #include "wire/http.h"
 
-enum {
-	HEAD_MS = 60000,
-	PIPE_SIZE = 1 << 20,
-};
+enum { HEAD_MS = 60000 };
 
 static int say(struct task *t, struct request *req, const char *text)
 {
 	return io_write(t, req->fd, text, strlen(text), HEAD_MS);
 }
 
-/* The disk that vdi= names, or NULL with an error recorded. */
-static struct VDI_row *vdi_named(struct task *t, struct request *req)
+/* The object that a word of the query names by its uuid or ref. */
+static struct row *named(struct task *t, struct request *req, const struct class *class,
+			 const char *key)
 {
-	const char *vdi = map_get(&req->query, "vdi"), *format = map_get(&req->query, "format");
-	if (!vdi)
-		return fail_ptr(t, INVALID_VALUE, "vdi", "");
-	if (format && !streq(format, "raw"))
-		return fail_ptr(t, VALUE_NOT_SUPPORTED, "format", format, "only raw is known");
-	return starts_with(vdi, "OpaqueRef:") ? db_get(t, VDI, vdi) : db_by_uuid(t, VDI, vdi);
+	const char *name = map_get(&req->query, key);
+	if (!name)
+		return fail_ptr(t, INVALID_VALUE, key, "");
+	return starts_with(name, "OpaqueRef:") ? db_get_row(t, class, name)
+					       : db_by_uuid_row(t, class, name);
+}
+
+static const struct image_format *format_named(struct task *t, struct request *req)
+{
+	const char *format = map_get(&req->query, "format"), *base = map_get(&req->query, "base");
+	if (base)
+		return fail_ptr(t, VALUE_NOT_SUPPORTED, "base", base,
+				"an image is always of a whole disk");
+	return image_format(t, format ? format : "raw");
 }
 
 static void refuse(struct task *t, struct request *req)
@@ -52,81 +53,46 @@ static void note(struct task *t, struct request *req, const char *what, const ch
 
 /* ---- out ---- */
 
-/* Carries an export to the client, and says 200 only when there is a first byte to send: until
- * then a failure still has a status and a reason. */
-struct pump {
-	int from, to; /* a pipe's end, and the connection */
-	const char *head;
+/* Says 200 only when there is a first byte to send: until then a failure has a status and a reason. */
+struct answer {
+	struct request *req;
+	const char *uuid;
+	const struct image_format *format;
 	bool begun;
 };
 
-static void *pump(void *arg)
+static int begin_answer(struct task *t, void *arg, uint64_t length)
 {
-	struct pump *p = arg;
-	struct pollfd in = { .fd = p->from, .events = POLLIN };
-	while (poll(&in, 1, -1) < 0 && errno == EINTR)
-		;
-	p->begun = in.revents & POLLIN;
-	ssize_t n = 0;
-	if (p->begun)
-		n = write(p->to, p->head, strlen(p->head));
-	while (n > 0)
-		n = splice(p->from, NULL, p->to, NULL, PIPE_SIZE, SPLICE_F_MOVE | SPLICE_F_MORE);
-	/* If it was the client who ended, the export notices when it writes on. */
-	fd_close(&p->from);
-	return NULL;
-}
-
-/* Exports through the pump; true when an answer has begun. */
-static bool export_pumped(struct task *t, struct request *req, const char *vdi, const char *head)
-{
-	int pipe_fd[2];
-	pthread_t thread;
-	if (pipe2(pipe_fd, O_CLOEXEC) < 0) {
-		task_fail_errno(t, errno, "pipe");
-		return false;
-	}
-	fcntl(pipe_fd[1], F_SETPIPE_SZ, PIPE_SIZE); /* if it may not be so large, it is slower */
-	struct pump p = { .from = pipe_fd[0], .to = req->fd, .head = head };
-	int err = pthread_create(&thread, NULL, pump, &p);
-	if (err)
-		task_fail_errno(t, err, "pthread_create");
-	else
-		vdi_export_raw(t, vdi, pipe_fd[1]);
-	close(pipe_fd[1]);
-	if (err)
-		close(pipe_fd[0]);
-	else
-		pthread_join(thread, NULL);
-	return p.begun;
-}
-
-static const char *export_head(struct task *t, const struct VDI_row *vdi, int64_t size)
-{
-	return str(t,
-		   "HTTP/1.0 200 OK\r\n"
-		   "Content-Type: application/octet-stream\r\n"
-		   "Content-Length: %lld\r\n"
-		   "Content-Disposition: attachment; filename=\"%s.raw\"\r\n"
-		   "Cache-Control: no-store\r\n"
-		   "Connection: close\r\n\r\n",
-		   (long long)size, vdi->uuid);
+	struct answer *a = arg;
+	a->begun = true;
+	return say(t, a->req,
+		   str(t,
+		       "HTTP/1.0 200 OK\r\n"
+		       "Content-Type: %s\r\n"
+		       "Content-Length: %llu\r\n"
+		       "Content-Disposition: attachment; filename=\"%s.%s\"\r\n"
+		       "Cache-Control: no-store\r\n"
+		       "Connection: close\r\n\r\n",
+		       a->format->content_type, (unsigned long long)length, a->uuid,
+		       a->format->name));
 }
 
 static void export_vdi(struct task *t, struct request *req)
 {
-	struct VDI_row *vdi = vdi_named(t, req);
-	int64_t size = vdi ? vdi_size(t, vdi->row.ref) : -1;
-	if (size < 0) {
+	const struct image_format *format = format_named(t, req);
+	struct VDI_row *vdi = format ? (struct VDI_row *)named(t, req, &class_VDI, "vdi") : NULL;
+	if (!vdi) {
 		refuse(t, req);
 		return;
 	}
-	const char *head = export_head(t, vdi, size);
-	bool begun = export_pumped(t, req, vdi->row.ref, head);
-	if (!begun && t->code != NO_ERROR)
+	struct answer answer = { .req = req, .uuid = vdi->uuid, .format = format };
+	struct vdi_export a = { .vdi = vdi->row.ref,
+				.format = format,
+				.out = req->fd,
+				.begin = begin_answer,
+				.arg = &answer };
+	if (vdi_export(t, &a) < 0 && !answer.begun)
 		refuse(t, req);
-	else if (!begun)
-		say(t, req, head); /* an empty disk */
 	note(t, req, "exported", vdi->uuid);
 }
 
@@ -140,35 +106,78 @@ void transfer_export_vdi(struct task *t, struct request *req)
 
 /* ---- in ---- */
 
-static void import_body(struct task *t, struct request *req, struct VDI_row *vdi)
+static int chosen_format(struct task *t, struct request *req, struct vdi_import *a)
+{
+	const char *text = map_get(&req->query, "chunked");
+	bool chunked = false;
+	if (text && !text_bool(text, &chunked))
+		return fail(t, INVALID_VALUE, "chunked", text);
+	a->format = format_named(t, req);
+	if (!a->format || !chunked)
+		return a->format ? 0 : -1;
+	if (!streq(a->format->name, "raw"))
+		return fail(t, VALUE_NOT_SUPPORTED, "chunked", text,
+			    "only raw bytes come in pieces");
+	a->format = &image_chunked;
+	return 0;
+}
+
+/* A disk that is there, or an SR for a new one, whose size has to be known. */
+static int chosen_place(struct task *t, struct request *req, struct vdi_import *a)
+{
+	const char *key = map_get(&req->query, "sr_uuid") ? "sr_uuid" : "sr_id";
+	bool new = !map_get(&req->query, "vdi") && map_get(&req->query, key);
+	struct row *place = new ? named(t, req, &class_SR, key) : named(t, req, &class_VDI, "vdi");
+	a->vdi = new || !place ? NULL_REF : place->ref;
+	a->sr = new &&place ? place->ref : NULL_REF;
+	if (place && new && (req->body_length < 0 || a->format == &image_chunked))
+		return fail(t, INVALID_VALUE, "Content-Length",
+			    "a new disk is as large as an image of a known length says");
+	return place ? 0 : -1;
+}
+
+/* Of a disk that was there; a new one is gone. */
+static const char *what_remains(const struct vdi_import *a)
+{
+	if (!ref_is_null(a->sr))
+		return "";
+	return a->touched ? "The disk's content is undefined.\n" : "The disk is as it was.\n";
+}
+
+static const char *verdict(struct task *t, const struct vdi_import *a)
+{
+	if (t->code != NO_ERROR)
+		return str(t, "Error: %s\n%s", task_error(t), what_remains(a));
+	struct VDI_row *vdi = ref_is_null(a->sr) ? NULL : db_seek(t, VDI, a->result);
+	return vdi ? str(t, "%s\n", vdi->uuid) : "";
+}
+
+static void import_body(struct task *t, struct request *req, struct vdi_import *a)
 {
 	static const char head[] = "HTTP/1.0 200 OK\r\n"
 				   "Content-Type: text/plain; charset=utf-8\r\n"
 				   "Connection: close\r\n\r\n";
-	uint64_t length = req->body_length < 0 ? 0 : (uint64_t)req->body_length;
+	a->in = req->fd;
+	a->length = req->body_length < 0 ? STREAM_OPEN : (uint64_t)req->body_length;
 	if (http_continue(t, req) == 0 && say(t, req, head) == 0)
-		vdi_import_raw(t, vdi->row.ref, req->fd, length);
-	if (t->code != NO_ERROR)
-		say(t, req, str(t, "Error: %s\n", task_error(t)));
-	note(t, req, "imported", vdi->uuid);
+		vdi_import(t, a);
+	const char *text = verdict(t, a);
+	const char *named_vdi = map_get(&req->query, "vdi");
+	note(t, req, "imported", named_vdi ? named_vdi : a->result);
+	say(t, req, text);
 }
 
 static void import_vdi(struct task *t, struct request *req)
 {
-	if (req->chunked || map_get(&req->query, "chunked")) {
+	struct vdi_import a = { .result = NULL_REF };
+	if (req->chunked)
 		http_refuse(t, req, 403, "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED");
-		return;
-	}
-	/* To the API, a length of 0 means "until the end". */
-	if (req->body_length == 0) {
+	else if (req->body_length == 0)
 		http_refuse(t, req, 400, "The body is empty.");
-		return;
-	}
-	struct VDI_row *vdi = vdi_named(t, req);
-	if (!vdi || vdi_size(t, vdi->row.ref) < 0)
+	else if (chosen_format(t, req, &a) < 0 || chosen_place(t, req, &a) < 0)
 		refuse(t, req);
 	else
-		import_body(t, req, vdi);
+		import_body(t, req, &a);
 }
 
 void transfer_import_vdi(struct task *t, struct request *req)

@@ -5,12 +5,18 @@
 struct task;
 struct request;
 
-/* GET /export_raw_vdi?vdi=<uuid or ref>[&format=raw]: the disk's bytes, with a Content-Length.  A failure
- * on the way shows in fewer bytes than that. */
+/* GET /export_raw_vdi?vdi=<uuid or ref>[&format=raw|qcow2|vhd]: the disk as an image, with a Content-Length.
+ * A failure on the way shows in fewer bytes than that. */
 void transfer_export_vdi(struct task *, struct request *);
 
-/* PUT /import_raw_vdi?vdi=<uuid or ref>[&format=raw]: the body, as long as its Content-Length or until
- * its end, over the disk's bytes.  As XenServer does, it answers 200 before it reads the body,
- * which clients wait for; what follows that head at the end is nothing when all went well,
- * and else "Error: CODE: parameters". */
+/* PUT /import_raw_vdi?vdi=<uuid or ref>[&format=raw|qcow2|vhd][&chunked=true]: the body, as long as its
+ * Content-Length or until its end, over the disk.  With sr_id=<ref or uuid> or sr_uuid= in place of vdi=, and
+ * a Content-Length, it becomes a new disk of that SR, "Imported VDI".
+ *
+ * chunked=true: the body is pieces of raw bytes, each behind its place on the disk (8 bytes, little-endian)
+ * and its length (4 bytes); a length of 0 ends it.  What is in no piece stays as it is.
+ *
+ * As XenServer does, it answers 200 before it reads the body, which clients wait for.  What follows that head
+ * at the end is, when all went well, nothing, or a new disk's uuid; else "Error: CODE: parameters", and
+ * whether the disk that was there has been touched. */
 void transfer_import_vdi(struct task *, struct request *);

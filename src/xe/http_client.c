@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -12,10 +14,12 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "base/relay.h"
+#include "base/stream.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "xe/connect.h"
 #include "xe/options.h"
+#include "xe/progress.h"
 #include "xe/say.h"
 
 enum {
@@ -96,16 +100,20 @@ static int read_head(struct carrier *c, int fd, struct answer *ret)
 	return c->task->code ? -1 : fail(c->task, INTERNAL_ERROR, "the server gave no answer");
 }
 
-/* Text to the end of the connection, for an error message; "" when there is none. */
+/* Text to the end of the connection, for an error message; "" when there is none.  Byte by byte: one that
+ * was reset behind the text is no reason to lose it. */
 static char *read_text(struct carrier *c, int fd)
 {
 	char *text = talloc_array(c->task, char, TEXT_LIMIT + 1);
-	ssize_t n = read_piece(c, fd, text, TEXT_LIMIT);
-	if (n < 0 && c->task->code != TASK_CANCELLED)
+	size_t n = 0;
+	ssize_t got = 1;
+	while (n < TEXT_LIMIT && (got = read_piece(c, fd, text + n, 1)) > 0)
+		n++;
+	if (got < 0 && c->task->code != TASK_CANCELLED)
 		task_forgive(c->task); /* what matters has gone wrong before */
-	text[n > 0 ? n : 0] = 0;
 	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
-		text[--n] = 0;
+		n--;
+	text[n] = 0;
 	return text;
 }
 
@@ -174,6 +182,9 @@ static int request(struct carrier *c, const char *method, const char *url, long 
 	return fail(c->task, INTERNAL_ERROR, "the server redirects for ever");
 }
 
+/* A bar ends with its scope, so that an error has a line of its own. */
+#define SHOWN __attribute__((cleanup(progress_end)))
+
 /* ---- GET ---- */
 
 struct sink {
@@ -181,11 +192,6 @@ struct sink {
 	bool sparse;
 	off_t at;
 };
-
-static bool is_zero(const char *s, size_t n)
-{
-	return n == 0 || (s[0] == 0 && memcmp(s, s + 1, n - 1) == 0);
-}
 
 /* Writes the blocks that hold anything; the length is set at the end. */
 static int put_sparse(struct carrier *c, struct sink *to, const char *from, size_t n)
@@ -207,6 +213,8 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 {
 	char *piece = talloc_array(c->task, char, PIECE);
 	long long total = 0;
+	struct progress p SHOWN;
+	progress_begin(&p, c->options, expected);
 	for (;;) {
 		size_t want = expected < 0 || expected - total > PIECE ? PIECE
 								       : (size_t)(expected - total);
@@ -216,6 +224,7 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 		if (got == 0)
 			break;
 		total += got;
+		progress_add(&p, got);
 		if ((to->sparse ? put_sparse(c, to, piece, (size_t)got)
 				: write_piece(c, to->fd, piece, (size_t)got)) < 0)
 			return -1;
@@ -228,12 +237,24 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 	return 0;
 }
 
+/* All has come; the server closes when it has let go of the disk, too. */
+static int await_end(struct carrier *c, int fd)
+{
+	char byte;
+	if (read_piece(c, fd, &byte, 1) >= 0)
+		return 0;
+	if (c->task->code == TASK_CANCELLED)
+		return -1;
+	task_forgive(c->task);
+	return 0;
+}
+
 static int get_into(struct carrier *c, const char *path, int out, bool sparse)
 {
 	struct answer answer;
 	struct sink to = { .fd = out, .sparse = sparse };
 	FD_SCOPE int fd = request(c, "GET", path, -1, &answer);
-	if (fd < 0 || receive_body(c, fd, answer.length, &to) < 0)
+	if (fd < 0 || receive_body(c, fd, answer.length, &to) < 0 || await_end(c, fd) < 0)
 		return -1;
 	if (sparse && (ftruncate(out, to.at) < 0 || fsync(out) < 0))
 		return task_fail_errno(c->task, errno, "write");
@@ -256,14 +277,43 @@ int carry_get(struct carrier *c, const char *file, const char *path)
 
 /* ---- PUT ---- */
 
+/* Is there nothing in a file at `at` for n bytes?  *data is where the next data were seen. */
+static bool is_hole(int file, long long at, size_t n, long long *data)
+{
+	if (at >= *data) {
+		off_t next = lseek(file, at, SEEK_DATA);
+		bool last = next < 0 && errno == ENXIO && lseek(file, 0, SEEK_END) > at;
+		*data = next >= 0 ? next : last ? LLONG_MAX : at;
+	}
+	return *data - at >= (long long)n;
+}
+
+/* The same as read_piece() for what is to be sent; a hole is not read, which would take as long as data.  A
+ * stream (length -1) has none. */
+static ssize_t next_piece(struct carrier *c, int in, long long length, long long at, char *to,
+			  size_t n, long long *data)
+{
+	if (length < 0)
+		return read_piece(c, in, to, n);
+	if (is_hole(in, at, n, data)) {
+		memset(to, 0, n);
+		return (ssize_t)n;
+	}
+	if (lseek(in, at, SEEK_SET) < 0)
+		return task_fail_errno(c->task, errno, "lseek");
+	return read_piece(c, in, to, n);
+}
+
 static int send_body(struct carrier *c, int in, long long length, int fd)
 {
 	char *piece = talloc_array(c->task, char, PIECE);
-	long long total = 0;
+	long long total = 0, data = 0;
+	struct progress p SHOWN;
+	progress_begin(&p, c->options, length);
 	while (length < 0 || total < length) {
 		size_t want =
 			length < 0 || length - total > PIECE ? PIECE : (size_t)(length - total);
-		ssize_t got = read_piece(c, in, piece, want);
+		ssize_t got = next_piece(c, in, length, total, piece, want, &data);
 		if (got < 0)
 			return -1;
 		if (got == 0)
@@ -271,6 +321,7 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 		total += got;
 		if (write_piece(c, fd, piece, (size_t)got) < 0)
 			return -1;
+		progress_add(&p, got);
 	}
 	talloc_free(piece);
 	if (length >= 0 && total != length)
@@ -278,6 +329,12 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 	if (length < 0 && shutdown(fd, SHUT_WR) < 0)
 		return task_fail_errno(c->task, errno, "shutdown");
 	return 0;
+}
+
+static int interrupted(void)
+{
+	fprintf(stderr, "Interrupted: the content of the disk is undefined.\n");
+	return -1;
 }
 
 /* After the body, the server ends the connection; or first says what went wrong, perhaps before
@@ -291,10 +348,12 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 		return -1;
 	const char *trouble = send_body(c, in, length, fd) < 0 ? what_failed(t) : NULL;
 	if (t->code == TASK_CANCELLED)
-		return -1;
+		return interrupted();
 	if (trouble)
 		task_forgive(t);
 	const char *verdict = read_text(c, fd);
+	if (t->code == TASK_CANCELLED)
+		return interrupted();
 	if (starts_with(verdict, "Error: "))
 		return fail(t, INTERNAL_ERROR, verdict + strlen("Error: "));
 	return trouble ? fail(t, INTERNAL_ERROR, trouble) : 0;

@@ -88,6 +88,7 @@ def test_any_series():
                 deeds[name]()
             except Failed as e:
                 assert 'smaller' in str(e) or 'size' in str(e), f'{series}: {e}'
+            d.wait_quiet()          # layers are merged in the background
             assert not wrong(d), f'seed {seed}, {series}: {wrong(d)}'
         d.check()
 

@@ -104,7 +104,7 @@ def test_kills():
             time.sleep(dice.uniform(0.3, 4))
             serial.ask(f'mark m{n}')
             marks.append(f'm{n}')
-            what = dice.choice(('daemon', 'qemu', 'both'))
+            what = dice.choice(('daemon', 'daemon', 'daemon', 'qemu', 'both'))
             kill(d, what, dice)
             counts[what] = counts.get(what, 0) + 1
             work.join()

@@ -4,7 +4,7 @@
 changes, one after another, until the operation comes through.  Each time, after the next start, the
 world is as before the operation or as after it: no stray volume, no stuck operation, and the
 guest runs on, not having noticed."""
-import json, os, sys, time
+import json, os, re, socket, subprocess, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -133,6 +133,42 @@ def test_disks_by_themselves():
         with open(os.path.join(d.state, 'run', running, 'fake.json')) as f:
             top = json.load(f)['chains']['disk-0'][-1]
         assert top == 'v' + d.get('vdi', d.disks(running)['0'], 'location'), 'the row names what is written'
+
+
+def test_import_of_a_new_disk():
+    """Killed while an image becomes a disk: there is the disk, whole, or nothing at all."""
+    with Daemon('fake') as d:
+        raw, image = os.path.join(d.state, 'raw'), os.path.join(d.state, 'image')
+        with open(raw, 'wb') as f:
+            f.write(b'content ' * 100000)
+            f.truncate(4 << 20)
+        for form, driver in (('raw', 'raw'), ('qcow2', 'qcow2'), ('vhd', 'vpc')):
+            more = ('-o', 'force_size=on') if form == 'vhd' else ()
+            subprocess.run(['qemu-img', 'convert', '-f', 'raw', '-O', driver, *more, raw, image], check=True)
+            with open(image, 'rb') as f:
+                body = f.read()
+
+            def take():
+                head = f'PUT /import_raw_vdi?sr_id={d.sr()}&format={form} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n'
+                s = socket.socket(socket.AF_UNIX)
+                answer = b''
+                try:
+                    s.connect(os.path.join(d.state, 'xapi.sock'))
+                    s.sendall(head.encode() + body)
+                    while got := s.recv(4096):
+                        answer += got
+                except OSError:
+                    pass
+                s.close()
+                if not re.search(rb'\r\n\r\n[-0-9a-f]{36}\n$', answer):
+                    raise Failed(1, answer, '')
+            at_every_point(d, f'import, {form}', take, more_vms(0, 1))
+            new = d.list('vdi', name_label='Imported VDI')[-1]
+            out = os.path.join(d.state, 'out')
+            d.xe('vdi-export', uuid=new, filename=out)
+            with open(raw, 'rb') as f, open(out, 'rb') as g:
+                assert f.read() == g.read(), f'{form}: the disk is not what was sent'
+            os.unlink(out)
 
 
 def test_resize():

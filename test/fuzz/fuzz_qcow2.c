@@ -2,6 +2,7 @@
 /* fuzz_qcow2.c -- any bytes as the start of an image: the first 8 are the file's size. */
 #include <assert.h>
 #include <string.h>
+#include <talloc.h>
 
 #include "base/text.h"
 #include "sr/header.h"
@@ -32,6 +33,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (n < sizeof file_size)
 		return 0;
 	memcpy(&file_size, data, sizeof file_size);
+	void *ctx = talloc_new(NULL);
+	assert(header_values(ctx, data + sizeof file_size, n - sizeof file_size));
+	talloc_free(ctx);
 	if (!header_read(data + sizeof file_size, n - sizeof file_size, file_size, &h))
 		check(&h);
 	return 0;

@@ -78,6 +78,23 @@ static void test_sound(void)
 	CHECK(header_alone(&h));
 }
 
+/* A refusal shows what stands there, in one line whatever that is. */
+static void test_values(void)
+{
+	void *ctx = talloc_new(NULL);
+	struct image m = sound();
+	backing(&m, "../x\n\x1b[2Jy");
+	char *text = header_values(ctx, m.b, m.n);
+	CHECK(starts_with(text, "version 3, disk of 1073741824 bytes, cluster_bits 16, "));
+	CHECK(strstr(text, "backing file \"../x") && !strchr(text, '\n') && !strchr(text, 27));
+	put(&m, 8, 8, UINT64_MAX);
+	text = header_values(ctx, m.b, m.n);
+	CHECK(ends_with(text, "backing file's name at 18446744073709551615"));
+	text = header_values(ctx, "QFI\xfb", 4);
+	CHECK(streq(text, "4 bytes"));
+	talloc_free(ctx);
+}
+
 /* What is unusual, but no harm. */
 static const struct {
 	const char *what;
@@ -294,6 +311,7 @@ static void test_version_2(void)
 int main(void)
 {
 	test_sound();
+	test_values();
 	test_harmless();
 	test_lies();
 	test_elsewhere();

@@ -552,7 +552,7 @@ static void test_streams_that_lie(struct task *t, const struct sr *sr)
 	char *data = pattern(t, SIZE + 1, 3);
 	CHECK(import(t, sr, A, data, SIZE + 1, 0) < 0 && failed(t, VDI_TOO_SMALL, A ", 8388609"));
 	CHECK(sr_import(t, sr, A, -1, SIZE + 5) < 0 && failed(t, VDI_TOO_SMALL, A ", 8388613"));
-	CHECK(import(t, sr, A, data, MIB, 2 * MIB) < 0 && failed(t, INTERNAL_ERROR, "ended after"));
+	CHECK(import(t, sr, A, data, MIB, 2 * MIB) < 0 && failed(t, IMPORT_ERROR, "ended after"));
 	CHECK(import(t, sr, A, data, 0, 0) == 0);
 	CHECK(import(t, sr, C, data, 0, 0) < 0 && failed(t, VDI_MISSING, C));
 

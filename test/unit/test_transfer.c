@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include "api/console.h"
+#include "api/image.h"
 #include "api/session.h"
-#include "api/vdi.h"
+#include "api/vdi_transfer.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -28,18 +29,19 @@ enum { DISK = 2500000 };
 static char disk[DISK];
 static _Atomic size_t fails_at = SIZE_MAX; /* the export, at this byte */
 static _Atomic bool imported;              /* just the disk's bytes */
+static _Atomic bool chunked;               /* the last import */
 static _Atomic int sessions_ended;
 static _Atomic int guest = -1; /* the other end of the console */
 static _Atomic int console_users;
 
 /* ---- the one object, whatever its class ---- */
 
-const struct class class_VDI = { .name = "VDI" };
+const struct class class_VDI = { .name = "VDI" }, class_SR = { .name = "SR" };
 
 static struct row *the_row(struct task *t, const struct class *c)
 {
 	struct VDI_row *vdi = talloc_zero(t, struct VDI_row);
-	CHECK(c == &class_VDI);
+	CHECK(c == &class_VDI || c == &class_SR);
 	vdi->uuid = UUID;
 	vdi->row.ref = REF;
 	return &vdi->row;
@@ -48,6 +50,11 @@ static struct row *the_row(struct task *t, const struct class *c)
 struct row *db_get_row(struct task *t, const struct class *c, const char *ref)
 {
 	return streq(ref, REF) ? the_row(t, c) : fail_ptr(t, HANDLE_INVALID, c->name, ref);
+}
+
+struct row *db_seek_row(struct task *t, const struct class *c, const char *ref)
+{
+	return streq(ref, REF) ? the_row(t, c) : NULL;
 }
 
 struct row *db_by_uuid_row(struct task *t, const struct class *c, const char *uuid)
@@ -82,31 +89,25 @@ void session_end(struct task *t, const char *ref)
 	sessions_ended++;
 }
 
-int64_t vdi_size(struct task *t, const char *vdi)
+int vdi_export(struct task *t, struct vdi_export *a)
 {
-	(void)t;
-	CHECK(streq(vdi, REF));
-	return DISK;
-}
-
-int vdi_export_raw(struct task *t, const char *vdi, int out)
-{
-	(void)vdi;
-	CHECK(*t->session);
+	CHECK(*t->session && streq(a->vdi, REF));
 	size_t n = fails_at < DISK ? fails_at : DISK;
-	if (io_write(t, out, disk, n, 5000) < 0)
+	if (n && (a->begin(t, a->arg, DISK) < 0 || io_write(t, a->out, disk, n, 5000) < 0))
 		return -1;
 	return n < DISK ? fail(t, VDI_IN_USE, REF, "export") : 0;
 }
 
-int vdi_import_raw(struct task *t, const char *vdi, int in, uint64_t length)
+int vdi_import(struct task *t, struct vdi_import *a)
 {
-	(void)vdi;
+	bool open = a->length == STREAM_OPEN;
 	char *got = talloc_array(t, char, DISK + 1);
-	ssize_t n = io_read(t, in, got, length ? length : DISK + 1, 5000);
+	a->touched = true;
+	chunked = a->format == &image_chunked;
+	ssize_t n = io_read(t, a->in, got, open ? DISK + 1 : (size_t)a->length, 5000);
 	imported = n == DISK && memcmp(got, disk, DISK) == 0;
-	return length && n != (ssize_t)length ? fail(t, INTERNAL_ERROR, "the stream ended early")
-					      : 0;
+	a->result = REF;
+	return !open && n != (ssize_t)a->length ? fail(t, IMPORT_ERROR, "the stream ended early") : 0;
 }
 
 struct console_row *console_named(struct task *t, const char *uuid, const char *ref)
@@ -190,6 +191,7 @@ static bool answers(struct task *t, const char *request, const char *begin, cons
 }
 
 #define EXPORT "GET /export_raw_vdi?vdi="
+#define IMPORT_NEW "PUT /import_raw_vdi?sr_id="
 #define IMPORT "PUT /import_raw_vdi?vdi=" UUID
 
 static void test_export(struct task *t)
@@ -214,7 +216,9 @@ static void test_export_failures(struct task *t)
 {
 	CHECK(answers(t, EXPORT "x HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID: VDI, x"));
 	CHECK(answers(t, EXPORT "OpaqueRef:x HTTP/1.1", "HTTP/1.1 404 ", "HANDLE_INVALID"));
-	CHECK(answers(t, EXPORT UUID "&format=vhd HTTP/1.1", "HTTP/1.1 400 ", "only raw"));
+	CHECK(answers(t, EXPORT UUID "&format=tar HTTP/1.1", "HTTP/1.1 400 ",
+		      "VALUE_NOT_SUPPORTED: format, tar, the formats are raw, qcow2, vhd"));
+	CHECK(answers(t, EXPORT UUID "&base=" REF " HTTP/1.1", "HTTP/1.1 400 ", "whole disk"));
 	CHECK(answers(t, "GET /export_raw_vdi HTTP/1.1", "HTTP/1.1 400 ", "INVALID_VALUE: vdi"));
 	CHECK(answers(t, EXPORT UUID "&session_id=x HTTP/1.1", "HTTP/1.1 401 ", "SESSION_INVALID"));
 
@@ -253,15 +257,32 @@ static void test_import(struct task *t)
 
 	answer = talk(t, known, disk, 1000, true, &n);
 	CHECK(starts_with(answer, ok) &&
-	      strstr(answer, "\r\n\r\nError: INTERNAL_ERROR: the stream"));
+	      strstr(answer, "\r\n\r\nError: IMPORT_ERROR: the stream") &&
+	      ends_with(answer, "\nThe disk's content is undefined.\n"));
 	answer = talk(t, IMPORT " HTTP/1.1\r\nExpect: 100-continue\r\n\r\n", disk, 5, true, &n);
 	CHECK(starts_with(answer, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n"));
 
-	CHECK(answers(t, IMPORT "&chunked=true HTTP/1.1", "HTTP/1.1 403 ", "CHUNKED"));
+	answer = talk(t, IMPORT "&chunked=true HTTP/1.0\r\n\r\n", disk, DISK, true, &n);
+	CHECK(starts_with(answer, ok) && chunked);
+	CHECK(answers(t, IMPORT "&chunked=x HTTP/1.1", "HTTP/1.1 400 ", "chunked, x"));
+	CHECK(answers(t, IMPORT "&chunked=true&format=vhd HTTP/1.1", "HTTP/1.1 400 ", "only raw"));
 	CHECK(answers(t, IMPORT " HTTP/1.1\r\nTransfer-Encoding: chunked", "HTTP/1.1 403 ",
 		      "CHUNKED"));
 	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.1 400 ", "empty"));
 	CHECK(answers(t, IMPORT "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
+}
+
+static void test_import_new(struct task *t)
+{
+	size_t n;
+	const char *known = str(t, IMPORT_NEW REF " HTTP/1.1\r\nContent-Length: %d\r\n\r\n", DISK);
+	const char *answer = talk(t, known, disk, DISK, false, &n);
+	CHECK(starts_with(answer, "HTTP/1.0 200 ") && ends_with(answer, "\r\n\r\n" UUID "\n"));
+	answer = talk(t, known, disk, 1000, true, &n);
+	CHECK(ends_with(answer, "Error: IMPORT_ERROR: the stream ended early\n"));
+	CHECK(answers(t, IMPORT_NEW UUID " HTTP/1.1", "HTTP/1.1 400 ", "Content-Length"));
+	CHECK(answers(t, IMPORT_NEW "x HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID: SR"));
+	CHECK(answers(t, "PUT /import_raw_vdi HTTP/1.1", "HTTP/1.1 400 ", "INVALID_VALUE: vdi"));
 }
 
 /* The answer's head comes before any of the body is sent: clients wait for it. */
@@ -470,6 +491,7 @@ int main(void)
 	test_export(t);
 	test_export_failures(t);
 	test_import(t);
+	test_import_new(t);
 	test_import_waits(t);
 	test_auth(t);
 	test_console(t);

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/* image.h -- the formats in which a disk's content goes out and comes in: a row each.
+ *
+ * Out, an image is a stream of its own making: the disk is asked what it has allocated, which gives the image's
+ * length and its tables.  No copy lies anywhere.
+ *
+ * In, an image is judged before anything is written: intake_judge() reads as much of it as that takes.  An
+ * image that names another file, or asks for what is not known here, is refused.  Where the tables come
+ * before the data it is taken from the stream; else it lies meanwhile in the SR, in a file without a name, so
+ * that it is gone however this ends.
+ *
+ *     raw      as it comes                        chunked  raw, in pieces that say where they belong
+ *     vhd      dynamic: as it comes, if its tables are at its beginning; fixed: by way of a file
+ *     qcow2    by way of a file, which qemu-storage-daemon reads */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "archive/vhd.h"
+#include "base/stream.h"
+
+struct task;
+struct sr;
+struct disk;
+struct blocks;
+struct image_disk;
+struct intake;
+
+struct image_format {
+	const char *name;         /* format=, and the suffix of a file's name */
+	const char *content_type; /* of HTTP */
+
+	/* Out.  bits: of the blocks in which the disk is looked at; 0: the image has all of it. */
+	unsigned bits;
+	uint64_t limit; /* largest disk; 0: any */
+	uint64_t (*length)(const struct blocks *);
+	int (*write)(struct task *, const struct blocks *, struct image_disk *, struct stream *);
+
+	/* In.  judge: sets size, and may spool; NULL: nothing is to be judged. */
+	int (*judge)(struct task *, struct intake *);
+	int (*pour)(struct task *, struct intake *, struct disk *);
+};
+
+/* NULL: VALUE_NOT_SUPPORTED, with the names that there are. */
+const struct image_format *image_format(struct task *, const char *name);
+/* Raw bytes in pieces that say where they belong; only in. */
+extern const struct image_format image_chunked;
+
+/* The whole volume as an image to the descriptor.  begin(arg, length) is called once, when nothing but the
+ * reading can fail any more, before the first byte. */
+int image_export(struct task *, const struct sr *, const char *volume, const struct image_format *,
+		 int out, int (*begin)(struct task *, void *arg, uint64_t length), void *arg);
+
+/* ---- in ---- */
+
+struct intake {
+	const struct image_format *format;
+	struct stream in;
+	const struct sr *sr; /* where it may lie for a while */
+	const char *vdi;     /* where it goes, for messages */
+	uint64_t room;       /* bytes of the largest disk that it can be of */
+
+	uint64_t size; /* of the disk, a multiple of 512; 0: only known at the end */
+	int spool;     /* the file without a name, -1: none */
+	uint64_t spooled;
+	unsigned char *head; /* what was read of the stream to judge it */
+	size_t head_n;
+	struct vhd vhd;
+	struct vhd_map map;
+};
+
+/* in, with length bytes or STREAM_OPEN; IMPORT_ERROR [what is wrong with it], VDI_TOO_SMALL.
+ * Always to be followed by intake_end(). */
+int intake_judge(struct task *, struct intake *, int in, uint64_t length);
+/* Writes it to the beginning of the volume.  Durable. */
+int intake_pour(struct task *, struct intake *, const struct sr *, const char *volume);
+void intake_end(struct intake *);
+
+int image_judge_vhd(struct task *, struct intake *),
+	image_judge_qcow2(struct task *, struct intake *);
+int image_pour_raw(struct task *, struct intake *, struct disk *),
+	image_pour_chunks(struct task *, struct intake *, struct disk *),
+	image_pour_vhd(struct task *, struct intake *, struct disk *),
+	image_pour_qcow2(struct task *, struct intake *, struct disk *);
+
+/* What archive/ takes for a disk. */
+struct image_disk *image_disk_of(const void *ctx, struct disk *);
