@@ -421,11 +421,12 @@ uint64_t coalesce_backlog(const void *ctx, const char *sr, const char **ret_why)
 	return bytes;
 }
 
+/* Summed up with the database locked: of two that write, the later one knows more. */
 static int write_backlog(struct task *t, const char *sr)
 {
 	const char *why;
-	uint64_t bytes = coalesce_backlog(t, sr, &why);
 	DB_SCOPE(t);
+	uint64_t bytes = coalesce_backlog(t, sr, &why);
 	struct SR_row *row = db_seek(t, SR, sr);
 	if (!row)
 		return 0;
