@@ -599,12 +599,30 @@ static void *schedule(void *arg)
 
 /* ---- public ---- */
 
+static bool has_entries(const char *sr)
+{
+	const struct entry *e = all.entries;
+	while (e && !streq(e->sr, sr))
+		e = e->next;
+	return e;
+}
+
+/* What is written of an SR was true when the last daemon wrote it.  Where there is nothing to look at, no worker
+ * will say so. */
+static int begin_sr(struct task *t, const struct SR_row *sr)
+{
+	coalesce_kick_sr(t, sr->row.ref);
+	bool stale = map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref);
+	return stale ? write_backlog(t, sr->row.ref) : 0;
+}
+
 int coalesce_open(struct task *t)
 {
 	all.open = true;
 	all.closing = false;
 	DB_ALL (t, SR, sr)
-		coalesce_kick_sr(t, sr->row.ref);
+		if (begin_sr(t, sr) < 0)
+			return -1;
 	int err = pthread_create(&all.thread, NULL, schedule, NULL);
 	return err ? task_fail_errno(t, err, "thread") : 0;
 }

@@ -466,6 +466,7 @@ def one_snapshot(w, vm):
 
 def a_clone(w, vm):
     w.d.xe('vm-shutdown', '--force', uuid=vm)
+    assert not os.path.exists(os.path.join(w.d.state, 'run', vm, 'fake.json'))
     w.clone(vm)
     w.write(vm, 1)
     return 2, 0
