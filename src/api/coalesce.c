@@ -421,7 +421,7 @@ uint64_t coalesce_backlog(const void *ctx, const char *sr, const char **ret_why)
 	return bytes;
 }
 
-/* Summed up within the transaction: who writes last has looked last. */
+/* Summed up with the database locked: of two that write, the later one knows more. */
 static int write_backlog(struct task *t, const char *sr)
 {
 	const char *why;
@@ -599,16 +599,30 @@ static void *schedule(void *arg)
 
 /* ---- public ---- */
 
+static bool has_entries(const char *sr)
+{
+	const struct entry *e = all.entries;
+	while (e && !streq(e->sr, sr))
+		e = e->next;
+	return e;
+}
+
+/* What is written of an SR was true when the last daemon wrote it.  Where there is nothing to look at, no worker
+ * will say so. */
+static int begin_sr(struct task *t, const struct SR_row *sr)
+{
+	coalesce_kick_sr(t, sr->row.ref);
+	bool stale = map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref);
+	return stale ? write_backlog(t, sr->row.ref) : 0;
+}
+
 int coalesce_open(struct task *t)
 {
 	all.open = true;
 	all.closing = false;
-	DB_ALL (t, SR, sr) {
-		coalesce_kick_sr(t, sr->row.ref);
-		/* What it says may be from before a crash, and nothing left to be merged. */
-		if (map_get(&sr->sm_config, "backlog") && write_backlog(t, sr->row.ref) < 0)
+	DB_ALL (t, SR, sr)
+		if (begin_sr(t, sr) < 0)
 			return -1;
-	}
 	int err = pthread_create(&all.thread, NULL, schedule, NULL);
 	return err ? task_fail_errno(t, err, "thread") : 0;
 }

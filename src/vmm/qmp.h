@@ -7,9 +7,9 @@
  *     <- {"error":{"class":"GenericError","desc":"..."},"id":8}\r\n
  *
  * A thread of its own reads.  A guest may have taken over its QEMU, so nothing that is read is
- * believed: a line has at most 16 MiB and 1536 levels (a disk's statistics have one for each of its
- * layers), and the first thing that is no QMP ends the connection.  From then on all calls fail, those
- * that wait at once. */
+ * believed: a line has at most 16 MiB and 2000 levels, and the first thing that is no QMP ends the
+ * connection.  From then on all calls fail, those that wait at once.  What QEMU says of a disk
+ * (query-block, query-blockstats) has a level for each of its layers. */
 #pragma once
 
 #include <jansson.h>
@@ -21,7 +21,7 @@
 struct task;
 struct qmp;
 
-enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 1536, QMP_TIMEOUT_MS = 30000 };
+enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 2000, QMP_TIMEOUT_MS = 30000 };
 
 /* Both are called from the reader thread. */
 struct qmp_handler {

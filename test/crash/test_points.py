@@ -4,9 +4,10 @@
 changes, one after another, until the operation comes through.  Each time, after the next start, the
 world is as before the operation or as after it: no stray volume, no stuck operation, and the
 guest runs on, not having noticed."""
-import json, os, re, socket, subprocess, sys, time
+import json, os, re, socket, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from layers import *
 
 LIMIT = 200
 
@@ -296,6 +297,197 @@ def test_recovery_is_killed_too():
                 assert d.state_of(vm) == 'running'
                 if alive:
                     break
+
+
+# ---- layers that become one ----
+
+class Steps:
+    """A state folder whose daemon has layers to merge as soon as it starts, put back as often as it takes."""
+
+    known = set()       # deaths whose recovery was killed
+
+    def __init__(self, what, build, folder, runs=True, reflink=False):
+        self.what, self.folder, self.runs = what, folder, runs
+        self.saved = folder + '.saved'
+        os.makedirs(os.path.join(folder, 'sr', '.reflink.new'))      # where it finds out about reflinks
+        self.d = d = Daemon('fake', state=folder)
+        self.w = World(d)
+        self.vm = self.w.vm(start=True)
+        self.w.write(self.vm, 0, 2)
+        self.volumes, self.depth = build(self.w, self.vm)
+        d.stop()
+        if not runs and os.path.exists(os.path.join(folder, 'run', self.vm, 'fake.json')):
+            os.unlink(os.path.join(folder, 'run', self.vm, 'fake.json'))
+        if reflink:
+            os.rmdir(os.path.join(folder, 'sr', '.reflink.new'))
+        self.save(self.saved)
+
+    def save(self, where):
+        subprocess.run(['rm', '-rf', where], check=True)
+        subprocess.run(['cp', '-a', self.folder, where], check=True)
+
+    def restore(self, where):
+        subprocess.run(['rm', '-rf', self.folder], check=True)
+        subprocess.run(['cp', '-a', where, self.folder], check=True)
+
+    def layers_below(self):
+        below = dict(r.split(' ') for r in self.d.sql("SELECT location || ' ' || parent_location FROM VDI"))
+        volume, = self.d.sql(f"SELECT location FROM VDI WHERE uuid = '{self.w.own[self.vm]}'")
+        n = 0
+        while volume := below[volume]:
+            n += 1
+        return n
+
+    def finished(self):
+        d = self.d
+        return len(d.volumes_now()) == self.volumes and self.layers_below() == self.depth and not d.sql('SELECT verb FROM journal') and \
+            not d.sql("SELECT name_label FROM task WHERE status = 'pending'")
+
+    def dies(self, n):
+        """Is it killed at point n?  Else all was done."""
+        self.d.start(env={'STILLFRAME_CRASH_AT': str(n)}, wait=False)
+        end = time.time() + 30 * SLOW
+        while self.d.process.poll() is None:
+            if self.finished() and self.finished():
+                self.d.kill()
+                return False
+            assert time.time() < end, f'{self.what}, point {n}: it does not end\n{self.d.log()[-3000:]}'
+            time.sleep(0.01)
+        assert self.d.process.returncode == -9, self.d.log()[-3000:]
+        return True
+
+    def right(self, where):
+        """The next start puts it in order, and the merge is done."""
+        d, w = self.d, self.w
+        d.start()
+        end = time.time() + 30 * SLOW
+        while not self.finished():
+            assert time.time() < end, f'{where}: {len(d.volumes())} volumes\n{d.log()[-3000:]}'
+            time.sleep(0.01)
+        try:
+            d.check()
+            w.right(by_xe=False)
+            if os.path.exists(os.path.join(self.folder, 'run', self.vm, 'fake.json')):
+                top = d.sql(f"SELECT location FROM VDI WHERE uuid = '{w.own[self.vm]}'")
+                assert chain(d, self.vm)[-1:] == top, 'the row names what is written'
+        except Exception as e:
+            raise Exception(f'{where}: {e}') from e
+        d.kill()
+
+    def crossed(self):
+        """What a daemon that died has left, in short: recovery is killed once for each."""
+        path = os.path.join(self.folder, 'run', self.vm, 'fake.json')
+        merges = json.load(open(path))['merges'].values() if os.path.exists(path) else ()
+        rows = self.d.sql("SELECT verb || iif(verb = 'MERGE_SETTLE', json_extract(args, '$[3]'), '') FROM journal")
+        return self.runs, tuple(sorted(set(rows))), tuple(m['done'] for m in merges)
+
+    def run(self):
+        try:
+            self.at_every_point()
+        finally:
+            if self.d.process:
+                self.d.end()
+            subprocess.run(['rm', '-rf', self.folder, self.saved, self.folder + '.dead'], check=True)
+
+    def at_every_point(self):
+        n, recoveries = 1, 0
+        while True:
+            self.restore(self.saved)
+            died = self.dies(n)
+            dead = self.crossed()
+            if died and dead[1] and dead not in self.known:
+                self.known.add(dead)
+                recoveries += self.recovery(n)
+            self.right(f'{self.what}, point {n}')
+            if not died:
+                break
+            n += 1
+        assert n > 5, f'{self.what} has no points'
+        steps = re.findall(r'layers (merged down|\w+) volume=', self.d.log())
+        print(f'  {self.what}: {n - 1} points, {recoveries} of its recovery; {", ".join(steps)}')
+
+    def recovery(self, n):
+        """What comes up after the death is killed at each of its own points."""
+        self.save(self.folder + '.dead')
+        m = 0
+        while True:
+            m += 1
+            self.d.start(env={'STILLFRAME_CRASH_AT': str(m)}, wait=False)
+            try:
+                self.d.wait_up()
+            except Exception:
+                self.d.process.wait()
+                self.right(f'{self.what}, point {n}, recovery {m}')
+                self.restore(self.folder + '.dead')
+                continue
+            self.d.kill()
+            self.restore(self.folder + '.dead')
+            return m - 1
+
+
+def with_faults(w):
+    """What is deleted from now on waits."""
+    w.d.restart(env={'STILLFRAME_FAKE': 'fail=merge,fail=prepare'})
+
+
+def three(w, vm, fat=0):
+    """A snapshot is deleted between two others."""
+    snaps = [w.snap(vm, (n, 1)) for n in range(2)]
+    if fat:
+        w.fatten(vm, fat)
+    snaps.append(w.snap(vm, (3, 1)))
+    with_faults(w)
+    w.delete(snaps[1])
+    return 3, 2
+
+
+def newest(w, vm, fat=0):
+    snaps = [w.snap(vm, (n, 1)) for n in range(2)]
+    if fat:
+        w.fatten(vm, fat)
+    with_faults(w)
+    w.delete(snaps[1])
+    return 2, 1
+
+
+def long(w, vm):
+    for n in range(6):
+        w.snap(vm, (n, 1))
+    w.d.stop()
+    w.d.sql_write("""UPDATE SR SET other_config = '{"chain-max": "4"}'""")
+    w.d.start(env={'STILLFRAME_FAKE': 'fail=merge'})
+    return 7, 3
+
+
+def one_snapshot(w, vm):
+    w.snap(vm, (1, 1))
+    return 2, 0
+
+
+def a_clone(w, vm):
+    w.d.xe('vm-shutdown', '--force', uuid=vm)
+    assert not os.path.exists(os.path.join(w.d.state, 'run', vm, 'fake.json'))
+    w.clone(vm)
+    w.write(vm, 1)
+    return 2, 0
+
+
+def test_merges():
+    with tempfile.TemporaryDirectory() as own:
+        os.chmod(own, 0o711)
+        for what, build, runs in (('merge up', three, True), ('merge down', lambda w, vm: three(w, vm, 260), True),
+                                  ('merge from the top', newest, True), ('shorten', long, True),
+                                  ('freeze', lambda w, vm: newest(w, vm, 320), True),
+                                  ('merge offline', three, False)):
+            Steps(what, build, os.path.join(own, 'state'), runs).run()
+
+
+def test_merges_of_shared_blocks():
+    with FileSystem('xfs', 1024) as fs:
+        for what, build, runs in (('split', one_snapshot, True), ('split offline', one_snapshot, False),
+                                  ('merge offline', lambda w, vm: (three(w, vm)[0], 0), False),
+                                  ('detach', a_clone, False)):
+            Steps(what, build, os.path.join(fs.folder, 'state'), runs, reflink=True).run()
 
 
 main(globals())

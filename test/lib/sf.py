@@ -209,8 +209,11 @@ class Daemon:
         """Volume files in the SR's folder, but for those that are being deleted."""
         while self.sql("SELECT 1 FROM journal WHERE op = 'reclaim+'"):
             time.sleep(0.01)
+        return self.volumes_now(sr)
+
+    def volumes_now(self, sr='sr'):
         folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
-        return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')))
+        return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')) and f[0] != '.')
 
     def wait_quiet(self, seconds=60):
         """Until nothing is left to be deleted or merged in the background, at two looks: between two steps

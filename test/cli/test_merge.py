@@ -1,0 +1,471 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Layers that nobody needs become one: which step is taken when, what waits for what, and that no disk ever shows
+anything else than what was written to it.  The guests' writes are played by qemu-io; what they wrote goes into raw files
+too, with which every disk is compared in the end."""
+import json, os, subprocess, sys, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+from layers import *
+
+def backlog(d, sr=None):
+    """Bytes to be given back, and what that waits for."""
+    config = json.loads(d.sql(f"SELECT sm_config FROM SR WHERE uuid = '{sr or d.sr()}'")[0] or '{}')
+    return int(config.get('backlog', 0)), config.get('backlog-waits-for', '')
+
+
+class Export:
+    """Of a disk, whose layers are held until all is read."""
+
+    def __init__(self, d, vdi):
+        self.p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-export', f'uuid={vdi}', 'filename='],
+                                  stdout=subprocess.PIPE, env={**os.environ, 'STILLFRAME_STATE': d.state})
+        self.got = self.p.stdout.read(1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.got += self.p.stdout.read()
+        assert self.p.wait() == 0
+
+
+def fill(folder, leave):
+    """Takes the room of a file system but for so many MiB."""
+    s = os.statvfs(folder)
+    path = os.path.join(folder, 'filler')
+    with open(path, 'wb') as f:
+        os.posix_fallocate(f.fileno(), 0, s.f_bavail * s.f_frsize - leave * MIB)
+    return path
+
+
+# ---- which step ----
+
+def test_in_the_middle():
+    """Up where the VM runs and there is little to copy, down where that is much less, or nobody has them open."""
+    with Daemon('fake') as d:
+        w = World(d, mib=512)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 4)
+        a, b, c = [w.snap(vm, (n, 2)) for n in range(3)]
+        w.delete(b)
+        assert w.settle(3) == ['merged']
+        assert len(chain(d, vm)) == 3 and chain(d, vm)[-1] == d.get('vdi', w.disk(vm), 'location')
+        w.right()
+
+        w.fatten(vm, 260)                           # large below small: down, as it copies next to nothing
+        large, small = w.snap(vm, (1, 1)), w.snap(vm, (2, 1))
+        w.delete(large)
+        assert w.settle(4) == ['merged down']
+        assert len(chain(d, vm)) == 4
+        w.check()
+
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        w.delete(c)
+        assert w.settle(3) == ['merged down']
+        w.check()
+        assert w.raw.keys() >= {w.disk(a), w.disk(small), w.disk(vm)}
+
+
+def test_a_run_is_one_step():
+    with Daemon('fake') as d:
+        w = World(d)
+        for name, start, way in (('running', True, 'merged'), ('halted', False, 'merged down')):
+            vm, before = w.vm(name, start), len(w.stored())
+            w.write(vm, 0, 2)
+            snaps = [w.snap(vm, (n, 2)) for n in range(6)]
+            with Export(d, w.disk(snaps[5])) as e:
+                for snap in snaps[1:5]:
+                    w.delete(snap)
+                time.sleep(0.3)
+                assert w.steps() == [] and backlog(d)[0] > 4 * MIB
+            with open(w.raw[w.disk(snaps[5])], 'rb') as f:
+                assert f.read() == e.got, 'what was exported meanwhile is right'
+            assert w.settle(before + 2) == [way]
+            w.right()
+        w.check()
+
+
+def test_the_newest():
+    """What is below the top and needed no more goes down from the top, while the guest waits for an instant."""
+    with Daemon('fake') as d:
+        w = World(d)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 4)
+        old, new = w.snap(vm, (1, 2)), w.snap(vm, (2, 2))
+        w.delete(new)
+        assert w.settle(2) == ['merged down']
+        assert chain(d, vm) == [d.get('vdi', w.disk(s), 'location') for s in (old, vm)]
+        w.write(vm, 3, 2)
+        w.delete(old)
+        assert w.settle(1) == ['merged down']
+        w.write(vm, 4, 2)
+        w.check()
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        w.right()
+
+
+def test_a_large_top():
+    """It gets an overlay, what is below it goes up into it, and the overlay down."""
+    with Daemon('fake') as d:
+        w = World(d, mib=400)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 2)
+        snap = w.snap(vm, (1, 2))
+        w.fatten(vm, 320)
+        w.delete(snap)
+        assert w.settle(1) == ['frozen', 'merged', 'merged down']
+        assert len(chain(d, vm)) == 1
+        w.check()
+
+
+def test_a_heavy_one_in_the_middle():
+    """Of those that are deleted the large one stays where it is: the older ones go up into it, the newer ones
+    down."""
+    with Daemon('fake') as d:
+        w = World(d, mib=400)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 2)
+        snaps = [w.snap(vm, (1, 2)), w.snap(vm, (2, 2))]
+        w.fatten(vm, 300)
+        snaps += [w.snap(vm, (3, 2)), w.snap(vm, (4, 2))]
+        heavy = d.get('vdi', w.disk(snaps[2]), 'location')
+        with Export(d, w.disk(snaps[3])):
+            for snap in snaps[:3]:
+                w.delete(snap)
+        assert w.settle(2) == ['merged', 'merged down']
+        assert chain(d, vm)[0] == heavy == d.get('vdi', w.disk(snaps[3]), 'location')
+        w.check()
+
+
+# ---- several disks on one base ----
+
+def test_two_vms_on_one_base():
+    """Both have it open: nobody can write it.  With one of them it can be merged."""
+    with Daemon('fake') as d:
+        w = World(d)
+        vm = w.vm()
+        w.write(vm, 0, 2)
+        snap = w.snap(vm, (1, 2))
+        clone = w.clone(vm)
+        w.write(vm, 2, 2)
+        w.write(clone, 3, 2)
+        for v in (vm, clone):
+            d.xe('vm-start', uuid=v)
+        w.delete(snap)
+        wait_for(lambda: backlog(d)[0] > 2 * MIB and 'more than one running VM' in backlog(d)[1])
+        time.sleep(0.5)
+        assert w.steps() == [] and len(w.stored()) == 4
+        assert 'more than one running VM' in d.get('sr', d.sr(), 'sm-config')
+        d.restart()
+        time.sleep(0.5)
+        assert w.steps() == [] and len(w.stored()) == 4
+        d.xe('vm-shutdown', '--force', uuid=clone)
+        assert w.settle(3, 15) == ['merged']
+        assert backlog(d) == (0, '')
+        w.right()
+        d.xe('vm-start', uuid=clone)
+        w.check()
+
+
+def test_a_base_of_two_is_no_backlog():
+    with Daemon('fake') as d:
+        w = World(d)
+        vm = w.vm()
+        w.write(vm, 0, 2)
+        clone = w.clone(vm)
+        w.write(vm, 1, 2)
+        w.write(clone, 2, 2)
+        w.check()
+        assert backlog(d) == (0, '') and len(w.stored()) == 3 and w.steps() == []
+        w.uninstall(vm)
+        assert w.settle(1) == ['merged down']
+        w.check()
+
+        snap = w.snap(clone, (3, 2))
+        second = w.clone(snap, 'snapshot-clone')
+        w.write(second, 4, 2)
+        w.delete(snap)
+        w.check()
+        assert w.steps() == [] and len(w.stored()) == 3
+        w.uninstall(second)
+        assert w.settle(1) == ['merged down']
+        w.check()
+
+
+# ---- nobody waits for a merge ----
+
+def hanging(d, w, vm):
+    """A chain in which a merge has begun that does not come to its end."""
+    w.write(vm, 0, 2)
+    snaps = [w.snap(vm, (n, 2)) for n in range(4)]
+    d.restart(env={'STILLFRAME_FAKE': 'hang=merge'})
+    return snaps
+
+
+def test_it_gives_way():
+    """To a snapshot, a revert, a start: the merge is cancelled, nothing is refused, and it is done later."""
+    with Daemon('fake') as d:
+        w = World(d)
+        vm = w.vm(start=True)
+        snaps = hanging(d, w, vm)
+        w.delete(snaps[3])                          # down from the top, which a snapshot needs
+        w.merging()
+        begin = time.time()
+        late = w.snap(vm, (5, 2))
+        assert time.time() - begin < 10 * SLOW
+        w.merging()
+        w.delete(snaps[1])
+        w.revert(vm, late)
+        clone = w.clone(snaps[2], 'snapshot-clone')
+        for v in (vm, clone):
+            d.xe('vm-start', uuid=v)
+        w.write(vm, 6, 2)
+        w.delete(snaps[2])
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vdi-destroy', uuid=d.xe('vdi-copy', uuid=w.disk(late)))
+        assert time.time() - begin < 20 * SLOW, 'a merge was waited for'
+        w.right()
+        assert 'merged' not in w.steps(), 'only what no VM had open was merged'
+        d.xe('vm-start', uuid=vm)
+        w.delete(late)
+        w.merging()
+        w.right()
+        d.restart()
+        w.check()
+        assert w.steps() == ['merged down'] and backlog(d) == (0, '')
+
+
+def test_a_failing_merge():
+    """It is tried again, less and less often; nothing is lost, and when it can be done it is."""
+    with Daemon('fake') as d:
+        w = World(d)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 2)
+        snaps = [w.snap(vm, (n, 2)) for n in range(3)]
+        d.restart(env={'STILLFRAME_FAKE': 'fail=merge'})
+        w.delete(snaps[1])
+        time.sleep(4)
+        tried = d.log()[w.seen:].count('fake merge ')
+        assert 1 < tried < 5, f'tried {tried} times in 4 s'
+        assert w.steps() == [] and backlog(d)[0] > 2 * MIB and len(w.stored()) == 4
+        assert not d.sql('SELECT verb FROM journal') or time.sleep(0.3) or not d.sql('SELECT verb FROM journal')
+        w.right()
+        w.snap(vm, (4, 2))
+        d.restart()
+        assert w.settle(4) == ['merged']
+        w.check()
+
+
+def test_killed_in_the_middle():
+    for vm_runs in (True, False):
+        with Daemon('fake') as d:
+            w = World(d)
+            vm = w.vm(start=True)
+            snaps = hanging(d, w, vm)
+            w.delete(snaps[1])
+            w.merging()
+            w.delete(snaps[3])
+            w.seen = len(d.log())
+            d.kill()
+            if not vm_runs:
+                os.unlink(os.path.join(d.state, 'run', vm, 'fake.json'))
+            d.start()
+            w.settle(3)
+            w.check()
+
+
+def test_deletes_do_not_wait():
+    with Daemon('fake') as d:
+        w = World(d)
+        vm, other = w.vm(start=True), w.vm('other')
+        snaps = hanging(d, w, vm)
+        of_other = [w.snap(other, (n, 2)) for n in range(2)]
+        alone = d.vdi()
+        w.delete(snaps[1])
+        w.merging()
+        begin = time.time()
+        w.delete(snaps[2])
+        w.delete(of_other[0])
+        d.xe('vdi-destroy', uuid=alone)
+        w.delete(snaps[0])
+        assert time.time() - begin < 10 * SLOW
+        d.restart()
+        w.settle(4)
+        w.check()
+
+
+# ---- long chains ----
+
+def test_shortened():
+    with Daemon('fake') as d:
+        w = World(d)
+        d.xe('sr-param-set', 'other-config:chain-max=6', uuid=w.sr)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 2)
+        snaps, told = [], []
+        for n in range(14):
+            status, out, err = d.run('vm-snapshot', uuid=vm, new_name_label=f's{n}')
+            assert status == 0, err
+            snaps.append(out.strip())
+            w.reference(w.disk(snaps[-1]), w.disk(vm))
+            w.write(vm, n, 2)
+            copied = d.get('snapshot', snaps[-1], 'snapshot-info').find('copy-bytes') >= 0
+            assert copied == ('copied in the background' in out + err)
+            told.append(copied)
+            if copied:
+                d.wait_quiet()
+                wait_for(lambda: len(chain(d, vm)) <= 7)
+        assert not any(told[:6]) and told.count(True) >= 3, told
+        assert int(d.get('snapshot', snaps[told.index(True)], 'snapshot-info', 'copy-bytes')) > 2 * MIB
+        wait_for(lambda: len(chain(d, vm)) <= 7)
+        d.wait_quiet()
+        assert set(w.steps()) == {'merged'} and len(w.stored()) == 15
+        w.check()
+        w.revert(vm, snaps[9])
+        d.xe('vm-start', uuid=vm)
+        w.write(vm, 30, 2)
+        for snap in snaps:
+            w.delete(snap)
+        w.settle(1)
+        w.check()
+
+
+def test_no_room_to_shorten():
+    """Then there is no further snapshot, and nothing has been touched."""
+    with FileSystem('ext4', 400) as fs, Daemon('fake') as d:
+        w = World(d, fs.sr(d), fs.folder)
+        d.xe('sr-param-set', 'other-config:chain-max=3', uuid=w.sr)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 30)
+        snaps = [w.snap(vm, (n, 30)) for n in range(3)]
+        filler = fill(fs.folder, 100)
+        before = w.stored(), chain(d, vm)
+        d.fails('vm-snapshot', uuid=vm, new_name_label='x', says='There is insufficient space')
+        d.fails('vdi-snapshot', uuid=w.disk(vm), says='There is insufficient space')
+        assert (w.stored(), chain(d, vm)) == before and len(d.list('snapshot')) == 3
+        w.check()
+        os.unlink(filler)
+        late = w.snap(vm, (4, 2))
+        wait_for(lambda: len(chain(d, vm)) <= 4)
+        d.wait_quiet()
+        assert w.steps() == ['merged']
+
+        # Nor is there room for a merge: it waits for it.
+        filler = fill(fs.folder, 60)
+        w.delete(late)
+        wait_for(lambda: 'no room' in backlog(d, w.sr)[1] or len(w.stored()) < 5)
+        assert w.steps() == [] and len(w.stored()) == 5
+        os.unlink(filler)
+        w.settle(4)
+        w.check()
+
+
+# ---- SRs that come and go ----
+
+def test_an_sr_that_goes():
+    with Daemon('fake') as d:
+        folder = os.path.join(d.state, 'two')
+        os.mkdir(folder)
+        sr = d.xe('sr-create', name_label='two', type='file', **{'device-config:location': folder})
+        w = World(d, sr, folder)
+        pbd = d.list('pbd', sr_uuid=sr)[0]
+        vm = w.vm()
+        w.write(vm, 0, 2)
+        snaps = [w.snap(vm, (n, 20)) for n in range(8)]
+        for snap in snaps[1:7:2]:
+            w.delete(snap)
+        d.xe('pbd-unplug', uuid=pbd)
+        w.right()
+        time.sleep(0.3)
+        d.xe('pbd-plug', uuid=pbd)
+        w.settle(6)
+        w.check()
+
+        for snap in snaps[0:6:2]:                   # forgotten, and found again
+            w.delete(snap)
+        d.xe('pbd-unplug', uuid=pbd)
+        kept = w.raw[w.disk(vm)], w.file_of(w.disk(vm))
+        d.xe('sr-forget', uuid=sr)
+        d.check()
+        left = w.stored()
+        time.sleep(0.3)
+        assert w.stored() == left
+        subprocess.run(['qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', *kept], check=True, stdout=subprocess.DEVNULL)
+        d.xe('sr-introduce', uuid=sr, name_label='again', type='file')
+        d.xe('pbd-plug', uuid=d.xe('pbd-create', sr_uuid=sr, host_uuid=d.list('host')[0],
+                                   **{'device-config:location': folder}))
+        w.settle(1)                                 # nothing says any more which of them were snapshots
+        found, = d.list('vdi', sr_uuid=sr)
+        w.raw = {found: kept[0]}
+        w.check()
+        for vdi in d.list('vdi', sr_uuid=sr, managed='true'):
+            d.xe('vdi-destroy', uuid=vdi)
+        d.xe('sr-destroy', uuid=sr)
+        assert os.listdir(folder) == []
+        d.check()
+
+
+# ---- file systems that share blocks ----
+
+def test_reflinks():
+    """A snapshot gets a file of its own, and no chain is left."""
+    with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
+        w = World(d, fs.sr(d), fs.folder)
+        vm, halted = w.vm(start=True), w.vm('halted')
+        for v in (vm, halted):
+            w.write(v, 0, 8)
+            snap = w.snap(v, (1, 2))
+            wait_for(lambda: 'reflink' in d.get('vdi', w.disk(snap), 'sm-config'))
+            d.wait_quiet()
+            assert w.steps() == ['split', 'merged down'], v
+        assert len(w.stored()) == 4 and len(chain(d, vm)) == 1
+        w.check()
+        snaps = [w.snap(vm, (n, 2)) for n in range(4)]
+        wait_for(lambda: len(chain(d, vm)) == 1)
+        d.wait_quiet()
+        w.check()
+        assert len(w.stored()) == 8
+        w.steps()
+        w.delete(snaps[1])                          # stands on nothing: it just goes
+        assert w.settle(7) == []
+
+        clone = w.clone(halted)
+        w.write(clone, 2, 2)
+        w.write(halted, 3, 2)
+        wait_for(lambda: not d.list('vdi', managed='false'))
+        d.wait_quiet()
+        assert 'detached' in w.steps()
+        w.check()
+        assert len(w.stored()) == 8
+        more = w.clone(w.snap(vm, (5, 2)), 'snapshot-clone')
+        w.write(more, 6, 2)
+        wait_for(lambda: not d.list('vdi', managed='false') and
+                 not d.sql("SELECT uuid FROM VDI WHERE parent_location != ''"))
+        w.check()
+
+
+def test_too_many_pieces():
+    """A clone of them would take too long: the overlays stay, and are merged as elsewhere."""
+    with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
+        w = World(d, fs.sr(d), fs.folder)
+        vm = w.vm(start=True)
+        w.write(vm, 0, 2)
+        # Behind what QEMU uses of the file.
+        with open(w.file_of(w.disk(vm)), 'r+b') as f:
+            end = (f.seek(0, os.SEEK_END) + MIB) & ~(MIB - 1)
+            f.truncate(end + 21000 * 8192)
+            for n in range(21000):
+                os.pwrite(f.fileno(), b'x', end + n * 8192)
+            os.fsync(f.fileno())
+        a, b = w.snap(vm, (1, 2)), w.snap(vm, (2, 2))
+        time.sleep(0.5)
+        d.wait_quiet()
+        assert w.steps() == [] and len(chain(d, vm)) == 3
+        assert 'reflink' not in d.get('vdi', w.disk(a), 'sm-config')
+        w.delete(b)
+        assert w.settle(2) == ['merged down']
+        w.check()
+
+
+main(globals())
