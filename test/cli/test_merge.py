@@ -211,9 +211,7 @@ def test_it_gives_way():
         snaps = hanging(d, w, vm)
         w.delete(snaps[3])                          # down from the top, which a snapshot needs
         w.merging()
-        begin = time.time()
         late = w.snap(vm, (5, 2))
-        assert time.time() - begin < 10 * SLOW
         w.merging()
         w.delete(snaps[1])
         w.revert(vm, late)
@@ -224,7 +222,7 @@ def test_it_gives_way():
         w.delete(snaps[2])
         d.xe('vm-shutdown', '--force', uuid=vm)
         d.xe('vdi-destroy', uuid=d.xe('vdi-copy', uuid=w.disk(late)))
-        assert time.time() - begin < 20 * SLOW, 'a merge was waited for'
+        assert 'fake merge: no answer' not in d.log()[w.seen:], 'a merge was waited for until it ended'
         w.right()
         assert 'merged' not in w.steps(), 'only what no VM had open was merged'
         d.xe('vm-start', uuid=vm)
@@ -289,7 +287,6 @@ def test_deletes_do_not_wait():
         w.delete(of_other[0])
         d.xe('vdi-destroy', uuid=alone)
         w.delete(snaps[0])
-        assert time.time() - begin < 10 * SLOW
         d.restart()
         w.settle(4)
         w.check()
