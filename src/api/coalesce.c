@@ -38,6 +38,7 @@ struct entry {
 	bool running, again, held;
 	struct task *task; /* while a step is at work, on these: */
 	struct list claims;
+	const char *vm; /* in whose process; "" none */
 	uint64_t backlog;
 	const char *why;
 };
@@ -298,6 +299,15 @@ int coalesce_hold_vm(struct task *t, const void *ctx, const char *vm_ref, bool c
 	return coalesce_hold(t, ctx, vm->NVRAM_VDI, chain);
 }
 
+void coalesce_interrupt_vm(const char *vm)
+{
+	pthread_mutex_lock(&all.lock);
+	for (struct entry *e = all.entries; e; e = e->next)
+		if (e->task && streq(e->vm, vm))
+			task_interrupt(e->task);
+	pthread_mutex_unlock(&all.lock);
+}
+
 int coalesce_hold_sr(struct task *t, const void *ctx, const char *sr)
 {
 	struct hold *h = hold_new(ctx);
@@ -327,12 +337,13 @@ void coalesce_reclaim(struct task *t)
 
 /* ---- a step ---- */
 
-static bool claim(struct entry *e, struct task *t, const struct list *claims)
+static bool claim(struct entry *e, struct task *t, const struct list *claims, const char *vm)
 {
 	pthread_mutex_lock(&all.lock);
 	bool free = !all.closing && !is_held(e, claims);
 	if (free) {
 		e->claims = list_copy(e, claims);
+		e->vm = talloc_strdup(e, vm);
 		e->task = t;
 	}
 	e->held = !free;
@@ -392,7 +403,7 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 	if (!any)
 		return NOTHING;
 	struct list claims = tree_claims(t, &s);
-	if (!claim(e, t, &claims))
+	if (!claim(e, t, &claims, s.vm))
 		return HELD;
 	enum outcome o = HELD;
 	if (look(t, e, &again, &backlog, &why) && same_step(&s, &again))

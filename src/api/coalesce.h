@@ -34,6 +34,9 @@ int coalesce_hold_vm(struct task *, const void *hold, const char *vm_ref, bool c
 /* The same for all of an SR; what is deleted there is gone when it returns. */
 int coalesce_hold_sr(struct task *, const void *hold, const char *sr_ref);
 
+/* The VM's process is about to end: what is at work in it gives up. */
+void coalesce_interrupt_vm(const char *vm_ref);
+
 /* Volumes that no record names are deleted, soon or now. */
 void coalesce_reclaim_soon(void);
 void coalesce_reclaim(struct task *);

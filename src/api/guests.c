@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "api/agents.h"
+#include "api/coalesce.h"
 #include "api/console.h"
 #include "api/firmware.h"
 #include "api/full.h"
@@ -501,6 +502,7 @@ int guest_stop(struct task *t, const char *ref)
 	struct guest *g = claim(ref);
 	if (!g)
 		return kill_unheard(t, ref);
+	coalesce_interrupt_vm(ref);
 	if (settings.vmm->stop(t, g->vmm) < 0) {
 		pthread_mutex_lock(&all.lock);
 		g->gone = false;
