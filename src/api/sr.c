@@ -168,14 +168,16 @@ static int adopt_volume(struct task *t, const char *sr, const struct volumes *al
 	if (storage_owner(t, v->id) || in_flight(t, v->id))
 		return 0;
 	struct VDI_row *vdi = row_new(t, VDI);
+	/* A layer below others may have been somebody's snapshot: nothing tells, so it is not hidden, for what
+	 * is hidden is merged. */
 	bool below = has_layers(all, v->id);
-	vdi->name_label = below ? "base copy" : v->id;
+	vdi->name_label = v->id;
 	vdi->SR = sr;
 	vdi->location = v->id;
 	vdi->parent_location = v->parent;
 	vdi->virtual_size = (int64_t)v->virtual_size;
 	vdi->physical_utilisation = (int64_t)v->physical_size;
-	vdi->managed = !below;
+	vdi->managed = true;
 	vdi->read_only = below;
 	vdi_set_format(vdi, v->raw);
 	if (db_insert(t, &vdi->row) < 0)

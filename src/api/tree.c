@@ -269,9 +269,11 @@ static struct step freeze(const struct tree *tree, const struct tree_node *top,
 	return s;
 }
 
+/* Where little is left, a little may be taken: small merges are what gives it back. */
 static bool fits(const struct step *s, uint64_t left)
 {
-	return s->cost + SPARE <= left;
+	uint64_t spare = left / 4 < SPARE ? left / 4 : SPARE;
+	return s->cost + spare <= left;
 }
 
 static struct step choose(const struct tree *tree, const struct tree_node *upper,
