@@ -186,8 +186,10 @@ static int hold_free(struct hold *h)
 	if (*at)
 		*at = h->next;
 	for (struct entry *e = all.entries; e; e = e->next)
-		if (e->held)
+		if (e->held) { /* it may be about to say when it looks again */
 			e->due = 0;
+			e->again = true;
+		}
 	pthread_cond_broadcast(&all.changed);
 	pthread_mutex_unlock(&all.lock);
 	return 0;

@@ -412,6 +412,7 @@ def test_reflinks():
     """A snapshot gets a file of its own, and no chain is left."""
     with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
         w = World(d, fs.sr(d), fs.folder)
+        w.shares = True
         vm, halted = w.vm(start=True), w.vm('halted')
         for v in (vm, halted):
             w.write(v, 0, 8)
@@ -422,8 +423,8 @@ def test_reflinks():
         assert len(w.stored()) == 4 and len(chain(d, vm)) == 1
         w.check()
         snaps = [w.snap(vm, (n, 2)) for n in range(4)]
-        wait_for(lambda: len(chain(d, vm)) == 1)
-        d.wait_quiet()
+        w.no_chains()
+        assert len(chain(d, vm)) == 1
         w.check()
         assert len(w.stored()) == 8
         w.steps()
@@ -433,15 +434,13 @@ def test_reflinks():
         clone = w.clone(halted)
         w.write(clone, 2, 2)
         w.write(halted, 3, 2)
-        wait_for(lambda: not d.list('vdi', managed='false'))
-        d.wait_quiet()
+        w.no_chains()
         assert 'detached' in w.steps()
         w.check()
         assert len(w.stored()) == 8
         more = w.clone(w.snap(vm, (5, 2)), 'snapshot-clone')
         w.write(more, 6, 2)
-        wait_for(lambda: not d.list('vdi', managed='false') and
-                 not d.sql("SELECT uuid FROM VDI WHERE parent_location != ''"))
+        w.no_chains()
         w.check()
 
 

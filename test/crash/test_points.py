@@ -311,7 +311,7 @@ class Steps:
         self.saved = folder + '.saved'
         os.makedirs(os.path.join(folder, 'sr', '.reflink.new'))      # where it finds out about reflinks
         self.d = d = Daemon('fake', state=folder)
-        self.w = World(d)
+        self.w = World(d, mib=512)
         self.vm = self.w.vm(start=True)
         self.w.write(self.vm, 0, 2)
         self.volumes, self.depth = build(self.w, self.vm)
@@ -329,6 +329,7 @@ class Steps:
     def restore(self, where):
         subprocess.run(['rm', '-rf', self.folder], check=True)
         subprocess.run(['cp', '-a', where, self.folder], check=True)
+        self.w.fatten_again()
 
     def layers_below(self):
         below = dict(r.split(' ') for r in self.d.sql("SELECT location || ' ' || parent_location FROM VDI"))
@@ -430,12 +431,13 @@ def with_faults(w):
     w.d.restart(env={'STILLFRAME_FAKE': 'fail=merge,fail=prepare'})
 
 
-def three(w, vm, fat=0):
+def three(w, vm, fat_after=None):
     """A snapshot is deleted between two others."""
-    snaps = [w.snap(vm, (n, 1)) for n in range(2)]
-    if fat:
-        w.fatten(vm, fat)
-    snaps.append(w.snap(vm, (3, 1)))
+    snaps = []
+    for n in range(3):
+        snaps.append(w.snap(vm, (n, 1)))
+        if n == fat_after:
+            w.fatten(vm, 260)
     with_faults(w)
     w.delete(snaps[1])
     return 3, 2
@@ -475,7 +477,7 @@ def a_clone(w, vm):
 def test_merges():
     with tempfile.TemporaryDirectory() as own:
         os.chmod(own, 0o711)
-        for what, build, runs in (('merge up', three, True), ('merge down', lambda w, vm: three(w, vm, 260), True),
+        for what, build, runs in (('merge up', three, True), ('merge down', lambda w, vm: three(w, vm, 0), True),
                                   ('merge from the top', newest, True), ('shorten', long, True),
                                   ('freeze', lambda w, vm: newest(w, vm, 320), True),
                                   ('merge offline', three, False)):
@@ -485,7 +487,7 @@ def test_merges():
 def test_merges_of_shared_blocks():
     with FileSystem('xfs', 1024) as fs:
         for what, build, runs in (('split', one_snapshot, True), ('split offline', one_snapshot, False),
-                                  ('merge offline', lambda w, vm: (three(w, vm)[0], 0), False),
+                                  ('merge up offline', lambda w, vm: (three(w, vm, 1)[0], 0), False),
                                   ('detach', a_clone, False)):
             Steps(what, build, os.path.join(fs.folder, 'state'), runs, reflink=True).run()
 

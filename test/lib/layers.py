@@ -18,6 +18,7 @@ class World:
 
     def __init__(self, d, sr=None, folder=None, mib=64):
         self.d, self.sr, self.folder, self.mib = d, sr or d.sr(), folder or os.path.join(d.state, 'sr'), mib
+        self.fat, self.shares = {}, False
         self.raw, self.own, self.files, self.byte = {}, {}, 0, 0
         self.seen = len(d.log())
 
@@ -49,8 +50,15 @@ class World:
             self.d.xe('vm-start', uuid=vm)
         return vm
 
+    def no_chains(self):
+        """Where blocks are shared none is left, a moment after each snapshot."""
+        wait_for(lambda: not self.d.sql("SELECT uuid FROM VDI WHERE parent_location != '' OR managed = 'false'"))
+        self.d.wait_quiet()
+
     def write(self, vm, at, mib=1):
         """In MiB; the content is never the same twice."""
+        if self.shares:
+            self.no_chains()        # qemu-io would write what is being merged
         vdi = self.disk(vm)
         self.byte = self.byte % 255 + 1
         subprocess.run(['qemu-io', '-f', 'qcow2', '-c', f'write -P {self.byte} {at}M {mib}M', self.file_of(vdi)],
@@ -62,7 +70,14 @@ class World:
 
     def fatten(self, vm, mib):
         """What the VM writes takes so much on the storage, behind what is used of the file."""
-        subprocess.run(['fallocate', '-n', '-l', f'{mib}MiB', self.file_of(self.disk(vm))], check=True)
+        self.fat[self.file_of(self.disk(vm))] = mib
+        self.fatten_again()
+
+    def fatten_again(self):
+        """As a copy of the files lacks it."""
+        for path, mib in self.fat.items():
+            if os.path.exists(path):
+                subprocess.run(['fallocate', '-n', '-l', f'{mib}MiB', path], check=True)
 
     def snap(self, vm, *writes):
         """A snapshot, and then what is written to the VM's disk."""
