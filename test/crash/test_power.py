@@ -519,7 +519,7 @@ def endlessly(replay, work, dice, in_merges):
     windows = [f for f in replay.from_first() if replay.flush_after(f) - f > 2]
     merging = [f for f in windows if work.truths[replay.marks[f]].doing in ('merges', 'after delete')]
     dice.shuffle(marks)
-    while in_merges:
+    while in_merges and merging:
         yield replay.lossy(dice.choice(merging), dice)
     while True:
         if marks:
