@@ -71,6 +71,8 @@ class LoggedDevice:
         need_root()
         if not os.path.exists(MAKE[kind][0]):
             raise Skip(f'{MAKE[kind][0]} is not installed')
+        if not shutil.which('qemu-storage-daemon'):
+            raise Skip('qemu-storage-daemon is not installed')
         self.kind, self.marks = kind, 0
         self.folder = folder_in_memory()
         self.mounts = [os.path.join(self.folder, f'mnt{i}') for i in range(len(self.PARTS))]
