@@ -245,7 +245,8 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
 
 /* All is copied.  Down from the top: the guest waits.  Up: what was copied is in the file, the tables that show
  * it are in QEMU's memory yet.  A loss of power must not leave these on the disk without it, for then the
- * layer would show what was never in it: so the data is made durable first. */
+ * layer would show what was never in it: so the data is made durable first.  (QEMU 10.0 does that itself, as it
+ * flushes between refcounts and L2 tables; it is promised nowhere.) */
 static int on_pending(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
 {
 	int ready = p->pivots ? p->m->pivot(p->task, p->m->arg)

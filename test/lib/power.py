@@ -37,6 +37,10 @@ def folder_in_memory():
     return folder
 
 
+class Stuck(BaseException):
+    """No finding about the product: what was to be mounted next cannot be."""
+
+
 def unmount(folder):
     """A program that was killed may have files open for a moment."""
     end = time.time() + 20 * SLOW
@@ -46,7 +50,7 @@ def unmount(folder):
             return
         if time.time() > end:
             subprocess.run(['umount', '-l', folder])
-            raise Exception(f'{folder} stays in use: {p.stderr.decode()}')
+            raise Stuck(f'{folder} stays in use: {p.stderr.decode()}')
         time.sleep(0.05)
 
 
@@ -67,6 +71,8 @@ class LoggedDevice:
         need_root()
         if not os.path.exists(MAKE[kind][0]):
             raise Skip(f'{MAKE[kind][0]} is not installed')
+        if not shutil.which('qemu-storage-daemon'):
+            raise Skip('qemu-storage-daemon is not installed')
         self.kind, self.marks = kind, 0
         self.folder = folder_in_memory()
         self.mounts = [os.path.join(self.folder, f'mnt{i}') for i in range(len(self.PARTS))]
