@@ -35,7 +35,7 @@ def fill(folder, leave):
     s = os.statvfs(folder)
     path = os.path.join(folder, 'filler')
     with open(path, 'wb') as f:
-        os.posix_fallocate(f.fileno(), 0, s.f_bavail * s.f_frsize - leave * MIB)
+        os.posix_fallocate(f.fileno(), 0, s.f_bavail * s.f_frsize - int(leave * MIB))
     return path
 
 
@@ -350,7 +350,7 @@ def test_no_room_to_shorten():
         assert w.steps() == ['merged']
 
         # Nor is there room for a merge: it waits for it.
-        filler = fill(fs.folder, 60)
+        filler = fill(fs.folder, 0.15)
         w.delete(late)
         wait_for(lambda: 'no room' in backlog(d, w.sr)[1] or len(w.stored()) < 5)
         assert w.steps() == [] and len(w.stored()) == 5
