@@ -28,13 +28,13 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "sr/volume_file.h"
 
 enum {
-	ID = 24,
+	ID = VOLUME_ID,
 	CHECK_MS = 1800000, /* tables of a TiB are 128 MiB: minutes on a slow disk */
 	OLD_S = 600,
 	DEPTH = 4,
-	WRITERS_BYTE = 101, /* who holds a lock here may write: RAW_LOCK_PERM_BASE + 1 of QEMU */
 };
 
 /* Endings of names behind an id. */
@@ -42,17 +42,11 @@ static const struct {
 	const char *text;
 	bool unfinished;
 } endings[] = {
-	{ ".qcow2", false },
-	{ ".raw", false },
-	{ ".qcow2.new", true },
-	{ ".raw.new", true },
+	{ VOLUME_SUFFIX, false },
+	{ RAW_SUFFIX, false },
+	{ VOLUME_SUFFIX UNFINISHED, true },
+	{ RAW_SUFFIX UNFINISHED, true },
 };
-
-static int dir_open(struct task *t, const struct sr *sr)
-{
-	int fd = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? task_fail_errno(t, errno, sr->path) : fd;
-}
 
 /* ---- names ---- */
 
@@ -81,7 +75,7 @@ int check_file_list(struct task *t, const struct sr *sr, struct list *ret_ids,
 		    struct list *ret_unfinished)
 {
 	struct list ids = { 0 }, unfinished = { 0 };
-	int fd = dir_open(t, sr);
+	int fd = volume_file_dir(t, sr);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
 		return -1;
@@ -99,7 +93,7 @@ int check_file_list(struct task *t, const struct sr *sr, struct list *ret_ids,
 
 int check_file_discard(struct task *t, const struct sr *sr, const char *id)
 {
-	FD_SCOPE int dir = dir_open(t, sr);
+	FD_SCOPE int dir = volume_file_dir(t, sr);
 	if (dir < 0 || !volume_id_ok(id))
 		return -1;
 	for (size_t i = 0; i < COUNT(endings); i++) {
@@ -115,13 +109,7 @@ int check_file_discard(struct task *t, const struct sr *sr, const char *id)
 /* Where locks cannot be asked for, what was written is seen by the file's times. */
 static bool has_writer(int fd)
 {
-	struct flock f = {
-		.l_type = F_WRLCK,
-		.l_whence = SEEK_SET,
-		.l_start = WRITERS_BYTE,
-		.l_len = 1,
-	};
-	return fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+	return volume_file_writer(fd) > 0;
 }
 
 static bool same_time(struct timespec a, struct timespec b)
@@ -196,7 +184,7 @@ int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 	const char *name = str(t, "%s.qcow2", id), *path = str(t, "%s/%s", sr->path, name);
 	struct stat before, after;
 	struct volume v;
-	FD_SCOPE int dir = dir_open(t, sr);
+	FD_SCOPE int dir = volume_file_dir(t, sr);
 	/* The header is read by ourselves before a tool sees the file. */
 	if (dir < 0 || sr->layout->stat(t, sr, id, &v) < 0)
 		return -1;

@@ -155,15 +155,14 @@ static int share_blocks(struct task *t, int from, int to, const char *name)
 	return ioctl(to, FICLONE, from) < 0 ? task_fail_errno(t, errno, name) : 0;
 }
 
-/* What is written to a file that loses its name is lost.  Each QEMU that may write to it has this byte locked;
- * where the volume is merged as it is, qemu-img finds that out. */
+/* What is written to a file that loses its name is lost.  Where the volume is merged as it is, qemu-img
+ * finds a writer out. */
 static int check_no_writer(struct task *t, int fd, const char *id)
 {
-	enum { QEMU_WRITES = 100 + 1 };
-	struct flock l = { .l_type = F_WRLCK, .l_start = QEMU_WRITES, .l_len = 1 };
-	if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+	int writer = volume_file_writer(fd);
+	if (writer < 0)
 		return task_fail_errno(t, errno, id);
-	return l.l_type == F_UNLCK ? 0 : volume_file_refuse(t, id, "a program has a lock on it");
+	return writer ? volume_file_refuse(t, id, "a program has a lock on it") : 0;
 }
 
 static int merge_up_aside(struct task *t, const struct sr *sr, const struct volumes *run,

@@ -145,6 +145,20 @@ int volume_file_stat(struct task *t, const struct sr *sr, const char *id, struct
 	return 0;
 }
 
+int volume_file_writer(int fd)
+{
+	enum { WRITERS_BYTE = 100 + 1 }; /* RAW_LOCK_PERM_BASE and BLK_PERM_WRITE of QEMU */
+	struct flock l = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = WRITERS_BYTE,
+		.l_len = 1,
+	};
+	if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+		return -1;
+	return l.l_type != F_UNLCK;
+}
+
 int volume_file_chain(struct task *t, const struct sr *sr, const char *id, struct volumes *ret)
 {
 	struct volumes chain = { 0 };

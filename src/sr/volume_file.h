@@ -38,6 +38,9 @@ int volume_file_open(struct task *, const struct sr *, const char *id, bool *ret
 const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret);
 /* As a layout's stat. */
 int volume_file_stat(struct task *, const struct sr *, const char *id, struct volume *ret);
+/* Does a process have the open file for writing?  Each QEMU tells by a lock on a byte of it, and to ask for
+ * that takes none.  1: yes, 0: no, -1 with errno: locks cannot be asked for here. */
+int volume_file_writer(int fd);
 /* The volume and all below it, the lowest last, each sound. */
 int volume_file_chain(struct task *, const struct sr *, const char *id, struct volumes *ret);
 /* How QEMU opens one layer; its file goes by the name. */

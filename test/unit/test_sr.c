@@ -20,6 +20,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "unit/check.h"
+#include "unit/outcome.h"
 
 #define UUID "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e01"
 #define OTHER "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e02"
@@ -32,25 +33,6 @@ static char scratch[] = "/tmp/test_sr-XXXXXX";
 static const char *mounted; /* unmounted at the end, however that comes */
 
 /* ---- small helpers ---- */
-
-static bool failed(struct task *t, enum code code, const char *part)
-{
-	const char *error = task_error(t);
-	bool right = t->code == code && strstr(error, part);
-	if (!right)
-		fprintf(stderr, "wanted %s with \"%s\", got %s\n", code_rows[code].name, part,
-			error);
-	task_forgive(t);
-	return right;
-}
-
-static bool good(struct task *t, bool result)
-{
-	if (!result)
-		fprintf(stderr, "%s\n", task_error(t));
-	return result;
-}
-#define GOOD(call) CHECK(good(t, (call) == 0))
 
 static void command(struct task *t, const char *const *argv)
 {
