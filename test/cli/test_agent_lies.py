@@ -340,7 +340,7 @@ def test_liars_cost_nothing():
         print(f'{len(vms)} agents for 40 s: {grown} KiB more at most, {used:.2f} s of CPU, '
               f'slowest snapshot {slowest:.2f} s')
         if SLOW == 1:
-            assert grown < len(vms) * 2048 and used < 12 and slowest < 2
+            assert grown < len(vms) * 2048 and used < 12 and slowest < 10
         assert [k.__name__ for k, vm in vms.items() if live(d, vm) == 'true'] == [k.__name__ for k in HEARD]
         for kind in HEARD:
             assert d.get('vm', vms[kind], 'PV-drivers-version', 'major') == '8'
