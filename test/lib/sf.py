@@ -215,14 +215,15 @@ class Daemon:
         folder = sr if sr.startswith('/') else os.path.join(self.state, sr)
         return sorted(f for f in os.listdir(folder) if f.endswith(('.qcow2', '.raw', '.new')) and f[0] != '.')
 
-    def wait_quiet(self, seconds=60):
-        """Until nothing is left to be deleted or merged in the background, at two looks: between two steps
-        nothing may be to be seen for a moment."""
+    def wait_quiet(self, seconds=60, merged=True):
+        """Until nothing is left to be deleted or merged in the background (merged=False: but for what waits for
+        something), at some looks: between two steps nothing may be to be seen for a moment."""
         end, quiet = time.time() + seconds * SLOW, 0
         while True:
             busy = self.sql("SELECT verb || ' ' || args FROM journal") + \
                 self.sql("SELECT name_label FROM task WHERE status = 'pending'") + \
-                [c for c in self.sql('SELECT sm_config FROM SR') if json.loads(c or '{}').get('backlog', '0') != '0']
+                [c for c in self.sql('SELECT sm_config FROM SR') if json.loads(c or '{}').get('backlog', '0') != '0'
+                 and (merged or 'backlog-waits-for' not in c)]
             quiet = 0 if busy else quiet + 1
             if quiet == 3:
                 return
@@ -232,7 +233,7 @@ class Daemon:
     def check(self):
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
-        self.wait_quiet()
+        self.wait_quiet(merged=False)
         located = {}
         for raw in ('false', 'true'):
             for location in self.sql(f"SELECT location FROM VDI WHERE raw = '{raw}' AND SR NOT IN "
