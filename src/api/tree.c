@@ -209,6 +209,14 @@ static struct step step_new(const struct tree *tree, enum step_kind kind, const 
 
 /* ---- merges ---- */
 
+/* No more can be copied than there is to be seen. */
+static struct step capped(struct step s, const struct tree_node *upper)
+{
+	if (s.cost > (uint64_t)upper->vdi->virtual_size)
+		s.cost = (uint64_t)upper->vdi->virtual_size;
+	return s;
+}
+
 static struct step merge_up(struct task *t, const struct tree *tree, const struct tree_node *upper,
 			    const struct tree_node *lower)
 {
@@ -218,9 +226,7 @@ static struct step merge_up(struct task *t, const struct tree *tree, const struc
 		list_add(t, &s.dropped, n->vdi->location);
 		s.cost += bytes_of(t, tree, n);
 	}
-	if (s.cost > (uint64_t)upper->vdi->virtual_size)
-		s.cost = (uint64_t)upper->vdi->virtual_size;
-	return s;
+	return capped(s, upper);
 }
 
 static struct step merge_down(struct task *t, const struct tree *tree,
@@ -234,7 +240,7 @@ static struct step merge_down(struct task *t, const struct tree *tree,
 		list_add(t, &s.dropped, n->vdi->location);
 		s.cost += bytes_of(t, tree, n);
 	}
-	return s;
+	return capped(s, upper);
 }
 
 /* Which ways are open:
@@ -276,12 +282,12 @@ static bool fits(const struct step *s, uint64_t left)
 	return s->cost + spare <= left;
 }
 
-static struct step choose(const struct tree *tree, const struct tree_node *upper,
+static struct step choose(struct task *t, const struct tree *tree, const struct tree_node *upper,
 			  const struct step *up, const struct step *down, uint64_t left)
 {
 	bool can_up = may_go_up(tree, upper), can_down = may_go_down(upper);
-	/* What it has itself is most of that: then what is below can go up into it. */
-	bool heavy = upper->top && down->cost > 5 * up->cost + FREEZE_FROM;
+	/* Much larger than what is below it, as heavy_one() wants it to be when it is frozen. */
+	bool heavy = upper->top && bytes_of(t, tree, upper) > 4 * up->cost + FREEZE_FROM;
 	if (heavy && fits(up, left))
 		return freeze(tree, upper, up);
 	if (can_up && can_down)
@@ -326,7 +332,7 @@ static void offer_merge(struct task *t, const struct tree *tree, const struct tr
 	const struct tree_node *heavy = heavy_one(t, tree, upper->parent, lowest);
 	struct step up = merge_up(t, tree, heavy ? heavy : upper, lowest->parent);
 	struct step down = merge_down(t, tree, upper, lowest);
-	struct step s = heavy ? up : choose(tree, upper, &up, &down, left);
+	struct step s = heavy ? up : choose(t, tree, upper, &up, &down, left);
 	if (!fits(&s, left) && upper->parent != lowest)
 		s = merge_down(t, tree, second(upper, lowest), lowest); /* a little at a time */
 	if (fits(&s, left))
