@@ -102,21 +102,21 @@ def test_while_a_guest_writes():
         wait_right(d)                                       # within seconds
         guest_writes(d, two, 5)
         d.xe('vm-shutdown', '--force', uuid=vm)             # at once
-        assert not wrong(d), wrong(d)
+        wait_right(d)
         d.xe('vm-start', uuid=vm)
         guest_writes(d, one, 20)
         d.xe('vm-shutdown', uuid=vm)
-        assert not wrong(d), wrong(d)
+        wait_right(d)
         d.xe('vm-start', uuid=vm)
         guest_writes(d, one, 30)
         snap = d.snapshot(vm)
-        assert not wrong(d), wrong(d)
+        wait_right(d)
         guest_writes(d, one, 7)
         d.xe('vdi-clone', uuid=one)                         # what is below both is a base copy
         wait_right(d)
         guest_writes(d, one, 8)
         d.xe('snapshot-revert', uuid=snap)
-        assert not wrong(d), wrong(d)
+        wait_right(d)
         d.check()
 
 
