@@ -89,7 +89,7 @@ def test_any_series():
             except Failed as e:
                 assert 'smaller' in str(e) or 'size' in str(e), f'{series}: {e}'
             d.wait_quiet()          # layers are merged in the background
-            assert not wrong(d), f'seed {seed}, {series}: {wrong(d)}'
+            wait_right(d, 10)
         d.check()
 
 
