@@ -14,6 +14,7 @@
 #include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/settings.h"
+#include "api/vm.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -228,9 +229,7 @@ static int record(struct task *t, struct watched *w, const struct guest_report *
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_seek(t, VM, w->ref);
-	bool runs = vm && (vm->power_state == vm_power_state_Running ||
-			   vm->power_state == vm_power_state_Paused);
-	if (!runs || is_gone(w))
+	if (!vm_has_process(vm) || is_gone(w))
 		return 0;
 	int written = r ? guest_metrics_heard(t, vm, r) : guest_metrics_silent(t, vm);
 	return written < 0 ? -1 : db_commit(t);

@@ -175,6 +175,18 @@ static bool interrupt(const struct hold *h)
 	return any;
 }
 
+/* Or until something has changed; lock held. */
+static void wait_until(int64_t due)
+{
+	struct timespec until;
+	int64_t ms = due - clock_ms();
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += (ms % 1000) * 1000000;
+	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&all.changed, &all.lock, &until);
+}
+
 /* ---- holding ---- */
 
 static int hold_free(struct hold *h)
@@ -208,14 +220,11 @@ static struct hold *hold_new(const void *ctx)
 
 static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 {
-	struct timespec until;
+	int64_t end = clock_ms() + PATIENCE_MS;
 	bool busy;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += PATIENCE_MS / 1000;
 	pthread_mutex_lock(&all.lock);
-	while ((busy = interrupt(h)) &&
-	       pthread_cond_timedwait(&all.changed, &all.lock, &until) == 0)
-		;
+	while ((busy = interrupt(h)) && clock_ms() < end)
+		wait_until(end);
 	pthread_mutex_unlock(&all.lock);
 	return busy ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF) : 0;
 }
@@ -224,11 +233,12 @@ static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 static struct list torn_by(struct task *t, const struct journal_row *j)
 {
 	struct list torn = { 0 };
-	bool merge = streq(j->verb, "MERGE_SETTLE"), down = merge && streq(j->args.v[3], "down");
+	if (streq(j->verb, "MERGE_SETTLE")) {
+		struct step s = step_read(t, j->args.v);
+		return tree_claims(t, &s);
+	}
 	if (streq(j->verb, "LINK_SETTLE"))
 		list_add(t, &torn, j->args.v[1]);
-	for (size_t i = 4; merge && i < (down ? 7 : 5); i++)
-		list_add(t, &torn, j->args.v[i]);
 	return torn;
 }
 
@@ -310,21 +320,8 @@ void coalesce_interrupt_vm(const char *vm)
 	pthread_mutex_unlock(&all.lock);
 }
 
-int coalesce_hold_sr(struct task *t, const void *ctx, const char *sr)
-{
-	struct hold *h = hold_new(ctx);
-	pthread_mutex_lock(&all.lock);
-	h->sr = talloc_strdup(h, sr);
-	pthread_mutex_unlock(&all.lock);
-	if (wait_clear(t, h, sr) < 0)
-		return -1;
-	coalesce_reclaim(t);
-	return 0;
-}
-
-/* ---- deleting ---- */
-
-void coalesce_reclaim(struct task *t)
+/* Volumes that no record names. */
+static void reclaim(struct task *t)
 {
 	struct task *own = task_new(t, "reclaim");
 	struct list srs = { 0 };
@@ -335,6 +332,18 @@ void coalesce_reclaim(struct task *t)
 	for (size_t i = 0; i < srs.n; i++)
 		storage_refresh(own, srs.v[i], (const char *[]){ NULL });
 	talloc_free(own);
+}
+
+int coalesce_hold_sr(struct task *t, const void *ctx, const char *sr)
+{
+	struct hold *h = hold_new(ctx);
+	pthread_mutex_lock(&all.lock);
+	h->sr = talloc_strdup(h, sr);
+	pthread_mutex_unlock(&all.lock);
+	if (wait_clear(t, h, sr) < 0)
+		return -1;
+	reclaim(t);
+	return 0;
 }
 
 /* ---- a step ---- */
@@ -417,7 +426,8 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 
 /* ---- what the SR's record says ---- */
 
-uint64_t coalesce_backlog(const void *ctx, const char *sr, const char **ret_why)
+/* Bytes that are to be given back yet in the SR, and what that waits for ("" nothing), on ctx. */
+static uint64_t backlog_of(const void *ctx, const char *sr, const char **ret_why)
 {
 	uint64_t bytes = 0;
 	const char *why = "";
@@ -439,7 +449,7 @@ static int write_backlog(struct task *t, const char *sr)
 {
 	const char *why;
 	DB_SCOPE(t);
-	uint64_t bytes = coalesce_backlog(t, sr, &why);
+	uint64_t bytes = backlog_of(t, sr, &why);
 	struct SR_row *row = db_seek(t, SR, sr);
 	if (!row)
 		return 0;
@@ -567,30 +577,52 @@ static struct entry *next_due(int64_t *ret_due)
 	return NULL;
 }
 
-static void wait_until(int64_t due)
-{
-	struct timespec until;
-	int64_t ms = due - clock_ms();
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += (ms % 1000) * 1000000;
-	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_cond_timedwait(&all.changed, &all.lock, &until);
-}
-
 static void reclaim_now(void)
 {
 	all.reclaim = false;
 	pthread_mutex_unlock(&all.lock);
 	struct task *t = task_new(NULL, "reclaim");
-	coalesce_reclaim(t);
+	reclaim(t);
 	talloc_free(t);
 	pthread_mutex_lock(&all.lock);
+}
+
+static bool has_entries(const char *sr)
+{
+	pthread_mutex_lock(&all.lock);
+	const struct entry *e = all.entries;
+	while (e && !streq(e->sr, sr))
+		e = e->next;
+	pthread_mutex_unlock(&all.lock);
+	return e;
+}
+
+/* What is written of an SR was true when the last daemon wrote it.  Where there is nothing to look at, no worker
+ * will say so. */
+static int begin_sr(struct task *t, const struct SR_row *sr)
+{
+	coalesce_kick_sr(t, sr->row.ref);
+	bool stale = map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref);
+	return stale ? write_backlog(t, sr->row.ref) : 0;
+}
+
+/* Not before clients are served: it reads the records of all disks. */
+static void begin_all(void)
+{
+	struct task *t = task_new(NULL, "coalesce");
+	DB_ALL (t, SR, sr)
+		if (begin_sr(t, sr) < 0) {
+			log_line(t, "backlog not recorded sr=%s error=\"%s\"", sr->uuid,
+				 task_error(t));
+			task_forgive(t);
+		}
+	talloc_free(t);
 }
 
 static void *schedule(void *arg)
 {
 	(void)arg;
+	begin_all();
 	pthread_mutex_lock(&all.lock);
 	while (!all.closing) {
 		int64_t due;
@@ -612,30 +644,10 @@ static void *schedule(void *arg)
 
 /* ---- public ---- */
 
-static bool has_entries(const char *sr)
-{
-	const struct entry *e = all.entries;
-	while (e && !streq(e->sr, sr))
-		e = e->next;
-	return e;
-}
-
-/* What is written of an SR was true when the last daemon wrote it.  Where there is nothing to look at, no worker
- * will say so. */
-static int begin_sr(struct task *t, const struct SR_row *sr)
-{
-	coalesce_kick_sr(t, sr->row.ref);
-	bool stale = map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref);
-	return stale ? write_backlog(t, sr->row.ref) : 0;
-}
-
 int coalesce_open(struct task *t)
 {
 	all.open = true;
 	all.closing = false;
-	DB_ALL (t, SR, sr)
-		if (begin_sr(t, sr) < 0)
-			return -1;
 	int err = pthread_create(&all.thread, NULL, schedule, NULL);
 	return err ? task_fail_errno(t, err, "thread") : 0;
 }

@@ -37,9 +37,5 @@ int coalesce_hold_sr(struct task *, const void *hold, const char *sr_ref);
 /* The VM's process is about to end: what is at work in it gives up. */
 void coalesce_interrupt_vm(const char *vm_ref);
 
-/* Volumes that no record names are deleted, soon or now. */
+/* Volumes that no record names are deleted, soon. */
 void coalesce_reclaim_soon(void);
-void coalesce_reclaim(struct task *);
-
-/* Bytes that are to be given back yet in the SR, and what that waits for ("" nothing), on ctx. */
-uint64_t coalesce_backlog(const void *ctx, const char *sr_ref, const char **ret_why);

@@ -19,6 +19,7 @@
 #include "api/power_on.h"
 #include "api/settings.h"
 #include "api/sizes.h"
+#include "api/vm.h"
 #include "api/vtpm.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -164,9 +165,7 @@ static int write_state(struct task *t, const char *ref, enum vm_power_state stat
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_seek(t, VM, ref);
-	bool alive = vm && (vm->power_state == vm_power_state_Running ||
-			    vm->power_state == vm_power_state_Paused);
-	if (!alive || vm->power_state == state)
+	if (!vm_has_process(vm) || vm->power_state == state)
 		return 0; /* one that is being started is recorded by who starts it */
 	vm->power_state = state;
 	int written =
@@ -183,9 +182,9 @@ static enum vmm_status status_of(struct task *t, struct vmm *vmm)
 	return VMM_RUNNING;
 }
 
-static enum vm_power_state state_of(struct task *t, struct vmm *vmm)
+static enum vm_power_state state_of(enum vmm_status status)
 {
-	return status_of(t, vmm) == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
+	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
 }
 
 static void tell_operator(struct task *t, const struct VM_row *vm, const char *name,
@@ -275,7 +274,7 @@ static void handle(struct task *t, const struct happening *h)
 	case VMM_STOPPED:
 	case VMM_RESUMED:
 		/* The event may be older than what was done since: the VM is asked. */
-		write_state(t, g->ref, state_of(t, g->vmm));
+		write_state(t, g->ref, state_of(status_of(t, g->vmm)));
 		break;
 	case VMM_NOSPACE:
 		storage_full(t, g->ref, h->detail);
@@ -539,8 +538,9 @@ static void adopt(struct task *t, const struct VM_row *vm)
 	if (vmm) {
 		log_line(t, "guest adopted vm=%s", vm->uuid);
 		if (!halted) {
-			write_state(t, vm->row.ref, state_of(t, vmm));
-			if (status_of(t, vmm) == VMM_IO_ERROR)
+			enum vmm_status status = status_of(t, vmm);
+			write_state(t, vm->row.ref, state_of(status));
+			if (status == VMM_IO_ERROR)
 				full_stopped(t, vm->row.ref, "",
 					     vm->power_state == vm_power_state_Paused);
 			plug_settle_all(t, vm->row.ref);
@@ -568,9 +568,7 @@ static int complete(struct task *t, const char *ref)
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	bool runs = vm->power_state == vm_power_state_Running ||
-		    vm->power_state == vm_power_state_Paused;
-	if (runs && consoles_make(t, vm) < 0)
+	if (vm_has_process(vm) && consoles_make(t, vm) < 0)
 		return -1;
 	return db_commit(t);
 }

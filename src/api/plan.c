@@ -82,9 +82,7 @@ static struct plan *plan_new(struct task *t, const struct VM_row *vm)
 	struct plan *p = talloc_zero(t, struct plan);
 	p->hold = talloc_new(p);
 	p->vm = vm ? vm->row.ref : "";
-	bool process = vm && (vm->power_state == vm_power_state_Running ||
-			      vm->power_state == vm_power_state_Paused);
-	if (process && !(p->vmm = guest_need(t, p->hold, vm)))
+	if (vm_has_process(vm) && !(p->vmm = guest_need(t, p->hold, vm)))
 		return NULL;
 	return p;
 }

@@ -144,15 +144,6 @@ static const struct setter {
 
 /* ---- setting ---- */
 
-int record_commit(struct task *t)
-{
-	if (db_commit(t) < 0)
-		return -1;
-	if (t->depth == 0)
-		undo_after(t);
-	return 0;
-}
-
 /* The row, read in the present transaction, and its field, if it may be set. */
 static struct row *settable(struct task *t, const struct class *c, const char *ref,
 			    const char *name, const struct field **ret_field,
@@ -187,7 +178,7 @@ static int store(struct task *t, struct row *r, const struct field *f, const str
 		return -1;
 	if (db_put(t, r) < 0)
 		return -1;
-	return record_commit(t);
+	return db_commit(t);
 }
 
 int record_set(struct task *t, const struct class *c, const char *ref, const char *name,

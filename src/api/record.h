@@ -25,7 +25,3 @@ int record_set_add(struct task *, const struct class *, const char *ref, const c
 		   const char *value);
 int record_set_remove(struct task *, const struct class *, const char *ref, const char *field,
 		      const char *value);
-
-/* The end of a transaction with one of the above in it: commits, and when it was the outermost, does what
- * setting a field put off (undo_later). */
-int record_commit(struct task *);

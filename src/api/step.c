@@ -235,19 +235,25 @@ static int settle_online(struct task *t, const struct sr *sr, const struct step 
 		       : check_header(t, sr, s->upper, s->dropped.v[0]);
 }
 
-int step_settle(struct task *t, const char *const *a)
+struct step step_read(struct task *t, const char *const *a)
 {
-	struct step s = {
+	return (struct step){
 		.kind = STEP_MERGE,
 		.sr = a[0],
 		.vm = a[1],
 		.disk = a[2],
+		.top = "",
 		.down = streq(a[3], "down"),
 		.upper = a[4],
 		.lower = a[5],
 		.above = a[6],
 		.dropped = list_split(t, a[7], ','),
 	};
+}
+
+int step_settle(struct task *t, const char *const *a)
+{
+	struct step s = step_read(t, a);
 	const struct sr *sr = storage_sr(t, s.sr);
 	if (!sr)
 		return -1;

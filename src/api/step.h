@@ -19,5 +19,7 @@ struct task;
 /* Runs the step on t, which has no task row yet. */
 int step_run(struct task *t, const struct step *);
 
+/* The merge that a row MERGE_SETTLE of the journal is about. */
+struct step step_read(struct task *, const char *const *args);
 /* MERGE_SETTLE replayed: see undo.h. */
 int step_settle(struct task *, const char *const *args);

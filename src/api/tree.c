@@ -29,13 +29,6 @@ static struct tree_node *node_new(struct task *t, struct VDI_row *vdi, struct tr
 	return n;
 }
 
-static bool has_process(struct task *t, const char *ref)
-{
-	const struct VM_row *vm = db_seek(t, VM, ref);
-	return vm && (vm->power_state == vm_power_state_Running ||
-		      vm->power_state == vm_power_state_Paused);
-}
-
 /* The drive has the node open, and all below it. */
 static void note_open(struct tree_node *n, const char *vm, const char *disk, bool writes)
 {
@@ -56,7 +49,7 @@ static void find_users(struct task *t, struct tree_node *n)
 			note_open(n, vbd->VM, vbd_device_id(t, vbd->userdevice),
 				  vbd->mode == vbd_mode_RW && !n->vdi->is_a_snapshot);
 	DB_EACH (t, VM, vm, "NVRAM_VDI", ref)
-		if (has_process(t, vm->row.ref))
+		if (vm_has_process(vm))
 			note_open(n, vm->row.ref, VMM_NVRAM, true);
 }
 
@@ -308,12 +301,18 @@ static const struct tree_node *heavy_one(struct task *t, const struct tree *tree
 					 const struct tree_node *highest,
 					 const struct tree_node *lowest)
 {
-	for (const struct tree_node *n = highest; n != lowest; n = n->parent) {
-		uint64_t below = merge_up(t, tree, n, lowest->parent).cost;
-		if (may_go_up(tree, n) && bytes_of(t, tree, n) > 4 * below + FREEZE_FROM / 2)
-			return n;
+	const struct tree_node *heavy = NULL, *n = lowest;
+	uint64_t below = 0, bytes = bytes_of(t, tree, n);
+	while (n != highest) {
+		below += bytes;
+		n = n->child;
+		bytes = bytes_of(t, tree, n);
+		uint64_t visible = (uint64_t)n->vdi->virtual_size;
+		uint64_t cost = below < visible ? below : visible;
+		if (may_go_up(tree, n) && bytes > 4 * cost + FREEZE_FROM / 2)
+			heavy = n;
 	}
-	return NULL;
+	return heavy;
 }
 
 /* The run of spare layers below a node that is none, as one merge. */

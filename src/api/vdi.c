@@ -105,7 +105,6 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 		    db_commit(t) < 0)
 			return -1;
 	}
-	undo_after(t);
 	storage_refresh(t, vdi->SR, (const char *[]){ NULL });
 	return 0;
 }

@@ -47,6 +47,12 @@ bool vm_is_shipped(const struct VM_row *vm)
 	return vm->is_default_template || (vm->is_a_template && said && streq(said, "true"));
 }
 
+bool vm_has_process(const struct VM_row *vm)
+{
+	return vm && (vm->power_state == vm_power_state_Running ||
+		      vm->power_state == vm_power_state_Paused);
+}
+
 int vm_set_install_time(struct task *t, const struct VM_row *vm)
 {
 	struct VM_metrics_row *m = db_seek(t, VM_metrics, vm->metrics);
@@ -132,7 +138,6 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		    journal_drop(t) < 0 || db_commit(t) < 0)
 			return -1;
 	}
-	undo_after(t);
 	if (dir_remove(t, dir) < 0) {
 		log_line(t, "folder left behind error=\"%s\"", task_error(t));
 		task_forgive(t);

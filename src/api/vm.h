@@ -12,6 +12,8 @@ int vm_check_memory(struct task *, const struct VM_row *);
 int vm_check_vcpus(struct task *, const struct VM_row *);
 /* A template that came with the system, here or where it was imported from. */
 bool vm_is_shipped(const struct VM_row *);
+/* Does the row say that a process runs it?  NULL: no. */
+bool vm_has_process(const struct VM_row *);
 /* In a transaction: metrics.install_time is now. */
 int vm_set_install_time(struct task *, const struct VM_row *);
 

@@ -186,7 +186,7 @@ static int param_set(struct cli *c)
 	for (size_t i = 0; i < c->args.n; i++)
 		if (!cli_takes(c, c->args.v[i].key) && set_one(c, row, &c->args.v[i]) < 0)
 			return -1;
-	return record_commit(c->t);
+	return db_commit(c->t);
 }
 
 /* The field that param-name= names, of the object that uuid= names; it holds several values. */
@@ -228,7 +228,7 @@ static int param_add(struct cli *c)
 		result = cli_fail(c, "Required parameter not found: param-key.");
 	else
 		result = record_set_add(c->t, to.class, to.ref, to.field->name, key);
-	return result < 0 ? -1 : record_commit(c->t);
+	return result < 0 ? -1 : db_commit(c->t);
 }
 
 static int param_remove(struct cli *c)

@@ -48,12 +48,9 @@ static int merge_tool(struct task *t, const char *const *argv, bool slow)
 static int write_link(struct task *t, const struct sr *sr, const struct volume *v,
 		      const char *parent)
 {
-	json_t *alone = json_own(t, volume_file_layer(t, sr, v, volume_file_name(t, v->id), true));
-	json_object_set_new(alone, "backing", json_null());
 	return merge_tool(t,
 			  RUN_ARGV("qemu-img", "rebase", "-q", "-u", "-F", "qcow2", "-b",
-				   layers_file_link(t, parent),
-				   str(t, "json:%s", json_text(t, alone))),
+				   layers_file_link(t, parent), volume_file_alone(t, sr, v)),
 			  false);
 }
 

@@ -225,14 +225,11 @@ static int blockdev(struct task *t, const struct sr *sr, const char *id, bool wr
 /* The layers below are left out: they end where the volume did, and have nothing to show behind that. */
 static int grow_image(struct task *t, const struct sr *sr, const struct volume *v, uint64_t size)
 {
-	json_t *alone = json_own(t, volume_file_layer(t, sr, v, volume_file_name_of(t, v), true));
-	if (!v->raw)
-		json_object_set_new(alone, "backing", json_null());
-	return image_tool(t, &(struct image_tool){
-				     RUN_ARGV("qemu-img", "resize", "-q",
-					      str(t, "json:%s", json_text(t, alone)),
-					      str(t, "%llu", (unsigned long long)size)),
-				     SR_BACKEND_FAILURE_110, "VDI resize failed", false });
+	return image_tool(t,
+			  &(struct image_tool){
+				  RUN_ARGV("qemu-img", "resize", "-q", volume_file_alone(t, sr, v),
+					   str(t, "%llu", (unsigned long long)size)),
+				  SR_BACKEND_FAILURE_110, "VDI resize failed", false });
 }
 
 static int resize(struct task *t, const struct sr *sr, const char *id, uint64_t size)

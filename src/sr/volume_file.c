@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/json.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "sr/header.h"
@@ -201,6 +202,14 @@ json_t *volume_file_layer(struct task *t, const struct sr *sr, const struct volu
 				 "locking", "on",
 				 "cache", "direct", sr->direct, "no-flush", false);
 	/* clang-format on */
+}
+
+const char *volume_file_alone(struct task *t, const struct sr *sr, const struct volume *v)
+{
+	json_t *alone = json_own(t, volume_file_layer(t, sr, v, volume_file_name_of(t, v), true));
+	if (!v->raw)
+		json_object_set_new(alone, "backing", json_null());
+	return str(t, "json:%s", json_text(t, alone));
 }
 
 /* ---- a file becomes a volume ---- */

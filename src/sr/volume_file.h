@@ -47,6 +47,10 @@ int volume_file_chain(struct task *, const struct sr *, const char *id, struct v
 json_t *volume_file_layer(struct task *, const struct sr *, const struct volume *, const char *name,
 			  bool writable);
 
+/* The same of the volume's own file to be written, whatever its header says that is below, as an argument of a
+ * tool. */
+const char *volume_file_alone(struct task *, const struct sr *, const struct volume *);
+
 /* A file that is going to have this name, empty, 0600, and <name>.new until then. */
 int volume_file_begin(struct task *, int dir, const char *name);
 /* It has the name, durably, in the place of what had it before.  When written is -1 it goes, as when

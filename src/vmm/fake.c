@@ -30,6 +30,7 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/disks.h"
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
@@ -445,13 +446,8 @@ static json_t *merged(const json_t *chain, const struct vmm_merge *m)
 
 static const char *file_of(const struct vmm_merge *m, const char *node)
 {
-	const json_t *layer;
-	size_t i;
-	json_array_foreach (m->layers, i, layer)
-		if (streq(json_string_value(json_object_get(layer, "node-name")), node))
-			return json_string_value(
-				json_object_get(json_object_get(layer, "file"), "filename"));
-	return NULL;
+	const json_t *file = json_object_get(disks_layer(m->layers, node), "file");
+	return json_string_value(json_object_get(file, "filename"));
 }
 
 static int image_tool(struct task *t, const char *const *argv)
