@@ -371,62 +371,46 @@ def test_interrupted():
         settled(d)
 
 
-def mounted(d, size):
-    """A file system of that size, as an SR; skips when it cannot be mounted."""
-    need_root()
-    image, folder = os.path.join(d.state, 'fs'), os.path.join(d.state, 'small')
-    os.mkdir(folder)
-    with open(image, 'wb') as f:
-        f.truncate(size)
-    tool('/sbin/mkfs.ext4', '-q', image)
-    if subprocess.run(['mount', '-o', 'loop', image, folder], capture_output=True).returncode:
-        raise Skip('no loop devices here')
-    return folder
-
-
 def test_no_room():
     """In the middle of an import: said as such, and what was written for the time being is gone."""
-    with Daemon('fake') as d:
-        folder = mounted(d, 32 * MIB)
-        try:
-            sr = d.xe('sr-create', 'type=file', f'device-config:location={folder}', name_label='small')
-            size = 64 * MIB
-            random = os.path.join(d.state, 'random')
-            with open(random, 'wb') as f:
-                f.write(os.urandom(48 * MIB))
-                f.truncate(size)
-            disk, files = d.vdi(size, sr=sr), sorted(os.listdir(folder))
-            free = os.statvfs(folder).f_bavail
-            for form in DRIVER:
-                image = made(d, random, DRIVER[form], *(('force_size=on',) if form == 'vhd' else ()))
-                d.fails('vdi-import', uuid=disk, filename=image, format=form, says='SR_BACKEND_FAILURE_44')
-                assert sorted(os.listdir(folder)) == files
-                d.xe('vdi-destroy', uuid=disk)
-                end = time.time() + 20 * SLOW           # a volume is deleted soon, not at once
-                while os.statvfs(folder).f_bavail < free:
-                    assert time.time() < end, 'something is left'
-                    time.sleep(0.05)
-                with open(image, 'rb') as f:
-                    answer = ask(d, 'PUT', f'/import_raw_vdi?sr_uuid={sr}&format={form}', f.read())[2]
-                assert b'SR_BACKEND_FAILURE_44' in answer, answer
-                assert [f for f in os.listdir(folder) if f.endswith('.qcow2')] == []
-                d.check()
-                disk = d.vdi(size, sr=sr)
-                files = sorted(os.listdir(folder))
-            # An export takes no room there.
-            good = write_raw(os.path.join(d.state, 'good'), size, ((MIB, 4 * MIB),))
-            put(d, disk, good)
-            with open(os.path.join(folder, 'filler'), 'wb') as f:
-                try:
-                    while f.write(bytes(MIB)):
-                        f.flush()
-                except OSError:
-                    pass
-            for form in DRIVER:
-                same(good, 'raw', export(d, disk, form), form)
-        finally:
-            d.stop()
-            tool('umount', folder)
+    with FileSystem('ext4', 32) as fs, Daemon('fake') as d:
+        folder, sr = fs.folder, fs.sr(d)
+        size = 64 * MIB
+        random = os.path.join(d.state, 'random')
+        with open(random, 'wb') as f:
+            f.write(os.urandom(48 * MIB))
+            f.truncate(size)
+        disk, files = d.vdi(size, sr=sr), sorted(os.listdir(folder))
+        free = os.statvfs(folder).f_bavail
+        for form in DRIVER:
+            image = made(d, random, DRIVER[form], *(('force_size=on',) if form == 'vhd' else ()))
+            d.fails('vdi-import', uuid=disk, filename=image, format=form, says='SR_BACKEND_FAILURE_44')
+            assert sorted(os.listdir(folder)) == files
+            d.xe('vdi-destroy', uuid=disk)
+            end = time.time() + 20 * SLOW           # a volume is deleted soon, not at once
+            while os.statvfs(folder).f_bavail < free:
+                assert time.time() < end, 'something is left'
+                time.sleep(0.05)
+            with open(image, 'rb') as f:
+                answer = ask(d, 'PUT', f'/import_raw_vdi?sr_uuid={sr}&format={form}', f.read())[2]
+            assert b'SR_BACKEND_FAILURE_44' in answer, answer
+            assert [f for f in os.listdir(folder) if f.endswith('.qcow2')] == []
+            d.check()
+            disk = d.vdi(size, sr=sr)
+            files = sorted(os.listdir(folder))
+        # An export takes no room there.
+        good = write_raw(os.path.join(d.state, 'good'), size, ((MIB, 4 * MIB),))
+        put(d, disk, good)
+        with open(os.path.join(folder, 'filler'), 'wb') as f:
+            try:
+                while f.write(bytes(MIB)):
+                    f.flush()
+            except OSError:
+                pass
+        for form in DRIVER:
+            same(good, 'raw', export(d, disk, form), form)
+        d.stop()
+        tool('umount', folder)                          # nobody has anything open there
 
 
 def test_killed_in_the_middle():

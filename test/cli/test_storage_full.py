@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """VMs that stand still since their storage is full: told once, let go on when there is room, and only they."""
-import json, os, sys, tempfile, time
+import json, os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from full import Full
@@ -92,7 +92,7 @@ def test_what_works_meanwhile():
 
 def test_a_delete_needs_no_room():
     """Also where the database has as little of it as the disks."""
-    with tempfile.TemporaryDirectory() as place, Full(place, 64) as full:
+    with Full(64) as full:
         state = os.path.join(full.folder, 'state')
         os.mkdir(state)
         d = Daemon('fake', state=state)

@@ -11,7 +11,7 @@ NO_SPACE = 'not enough space'
 
 
 def test_every_operation():
-    with Daemon() as d, Full(d.state, 200) as full:
+    with Full(200) as full, Daemon() as d:
         sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
         vm = guest_vm(d, disks=2, size='48MiB', sr=sr, start=False)
         serial = d.boot(vm)
@@ -75,7 +75,7 @@ def test_every_operation():
 def test_a_guest_that_stands():
     """While it stands it can be reverted, shut down, and its snapshots deleted; one that a user paused
     stays so when there is room."""
-    with Daemon() as d, Full(d.state, 200) as full:
+    with Full(200) as full, Daemon() as d:
         sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
         vm = guest_vm(d, size='100MiB', sr=sr, start=False)
         with d.boot(vm) as serial:

@@ -302,7 +302,7 @@ class FileSystem:
         return self
 
     def __exit__(self, *_):
-        subprocess.run(['umount', '-l', self.folder])
+        subprocess.run(['umount', '-l', self.folder], capture_output=True)     # a test may have done it
         shutil.rmtree(self.own)
 
     def sr(self, d):

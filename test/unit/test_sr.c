@@ -20,6 +20,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "unit/check.h"
+#include "unit/mounted.h"
 #include "unit/outcome.h"
 
 #define UUID "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e01"
@@ -30,7 +31,6 @@
 enum { MIB = 1 << 20 };
 
 static char scratch[] = "/tmp/test_sr-XXXXXX";
-static const char *mounted; /* unmounted at the end, however that comes */
 
 /* ---- small helpers ---- */
 
@@ -622,12 +622,6 @@ static void test_full(struct task *t, const struct sr *sr)
 
 /* ---- file systems ---- */
 
-static void unmount(void)
-{
-	if (mounted)
-		umount2(mounted, MNT_DETACH);
-}
-
 static void test_place(const char *name, const char *dir, bool direct, bool small)
 {
 	struct task *t = task_new(NULL, name);
@@ -653,42 +647,15 @@ static void test_place(const char *name, const char *dir, bool direct, bool smal
 	talloc_free(t);
 }
 
-static const struct fs {
-	const char *name, *mkfs, *option;
-	int mib;
-	bool direct, small;
-} file_systems[] = {
+static const struct fs file_systems[] = {
 	{ "full ext4", "mkfs.ext4", "-q", 16, true, true },
 	{ "xfs", "mkfs.xfs", "-q", 320, true, false },
 	{ "btrfs", "mkfs.btrfs", "-q", 160, false, false },
 };
 
-static bool ran(struct task *t, const char *const *argv, const char *name)
+static void test_mounted(const struct fs *f, const char *dir)
 {
-	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = 60000 };
-	if (run_ok(t, &r) == 0)
-		return true;
-	printf("%s: skipped, %s\n", name, task_error(t));
-	task_forgive(t);
-	return false;
-}
-
-static void test_mounted(const struct fs *f)
-{
-	struct task *t = task_new(NULL, f->name);
-	const char *image = str(t, "%s/image", scratch), *dir = str(t, "%s/mount", scratch);
-	FD_SCOPE int fd = open(image, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	CHECK(fd >= 0 && ftruncate(fd, (off_t)f->mib * MIB) == 0);
-	GOOD(dir_make(t, dir, 0700));
-	if (ran(t, RUN_ARGV(f->mkfs, f->option, image), f->name) &&
-	    ran(t, RUN_ARGV("mount", "-o", "loop", image, dir), f->name)) {
-		mounted = dir;
-		test_place(f->name, dir, f->direct, f->small);
-		mounted = NULL;
-		CHECK(umount(dir) == 0);
-	}
-	CHECK(rmdir(dir) == 0 && unlink(image) == 0);
-	talloc_free(t);
+	test_place(f->name, dir, f->direct, f->small);
 }
 
 int main(void)
@@ -704,7 +671,7 @@ int main(void)
 	test_place("/tmp", scratch, sr->direct, false);
 	talloc_free(t);
 	for (size_t i = 0; i < COUNT(file_systems) && geteuid() == 0; i++)
-		test_mounted(&file_systems[i]);
+		with_mounted(scratch, &file_systems[i], test_mounted);
 	if (geteuid() != 0)
 		printf("other file systems: skipped, mounting them takes root\n");
 	CHECK(rmdir(scratch) == 0);

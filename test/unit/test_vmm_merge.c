@@ -24,6 +24,7 @@
 #include "vmm/vmm.h"
 
 #include "check.h"
+#include "layer.h"
 
 enum { LAYERS = 5, NOBODY = 65534, MIB = 1 << 20 };
 
@@ -70,13 +71,7 @@ static void image(struct task *t, struct place *p, const char *node, const char 
 static json_t *layer(struct task *t, struct place *p, const char *node, const char *below,
 		     bool frozen)
 {
-	json_t *j = json_pack("{s:s, s:s, s:b, s:s?, s:{s:s, s:s, s:{s:b}}}", "driver", "qcow2",
-			      "node-name", node, "read-only", frozen, "backing", below, "file",
-			      "driver", "file", "filename", file_of(t, p, node), "cache", "direct",
-			      true);
-	if (!below)
-		json_object_set_new(j, "backing", json_null());
-	return json_own(t, j);
+	return qcow2_layer(t, node, file_of(t, p, node), below, frozen);
 }
 
 /* The disk's layers as they are listed, separated by spaces. */

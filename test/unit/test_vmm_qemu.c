@@ -23,6 +23,7 @@
 #include "vmm/vmm.h"
 
 #include "check.h"
+#include "layer.h"
 
 enum { NDISKS = 4, MAX_DISKS = 16, NOBODY = 65534 };
 
@@ -107,13 +108,7 @@ static void image(struct task *t, struct place *p, const char *node, const char 
 static json_t *layer(struct task *t, struct place *p, const char *node, const char *below,
 		     bool frozen)
 {
-	json_t *j = json_pack("{s:s, s:s, s:b, s:s?, s:{s:s, s:s, s:{s:b}}}", "driver", "qcow2",
-			      "node-name", node, "read-only", frozen, "backing", below, "file",
-			      "driver", "file", "filename", file_of(t, p, node), "cache", "direct",
-			      true);
-	if (!below)
-		json_object_set_new(j, "backing", json_null());
-	return json_own(t, j);
+	return qcow2_layer(t, node, file_of(t, p, node), below, frozen);
 }
 
 static const char *name(struct task *t, const char *what, size_t i)
