@@ -40,7 +40,7 @@ struct entry {
 	struct list claims;
 	const char *vm; /* in whose process; "" none */
 	uint64_t backlog;
-	const char *why;
+	char *why;
 };
 
 struct hold {
@@ -74,7 +74,7 @@ static struct entry *add(const char *sr, const char *volume)
 	struct entry *e = talloc_zero(NULL, struct entry);
 	e->sr = talloc_strdup(e, sr);
 	e->volume = talloc_strdup(e, volume);
-	e->why = "";
+	e->why = talloc_strdup(e, "");
 	e->next = all.entries;
 	all.entries = e;
 	return e;
@@ -346,84 +346,6 @@ int coalesce_hold_sr(struct task *t, const void *ctx, const char *sr)
 	return 0;
 }
 
-/* ---- a step ---- */
-
-static bool claim(struct entry *e, struct task *t, const struct list *claims, const char *vm)
-{
-	pthread_mutex_lock(&all.lock);
-	bool free = !all.closing && !is_held(e, claims);
-	if (free) {
-		e->claims = list_copy(e, claims);
-		e->vm = talloc_strdup(e, vm);
-		e->task = t;
-	}
-	e->held = !free;
-	pthread_mutex_unlock(&all.lock);
-	return free;
-}
-
-static void unclaim(struct entry *e)
-{
-	pthread_mutex_lock(&all.lock);
-	e->task = NULL;
-	e->claims = (struct list){ 0 };
-	pthread_cond_broadcast(&all.changed);
-	pthread_mutex_unlock(&all.lock);
-}
-
-/* What the tree wants now.  False: nothing, or there is no such tree. */
-static bool look(struct task *t, const struct entry *e, struct step *ret, uint64_t *ret_backlog,
-		 const char **ret_why)
-{
-	const struct tree *tree = tree_read(t, e->volume);
-	*ret_why = t->code == NO_ERROR ? "" : "its storage is not attached";
-	task_forgive(t);
-	*ret = (struct step){ 0 };
-	*ret_backlog = 0;
-	if (tree) {
-		*ret_backlog = tree_backlog(tree);
-		*ret = tree_next(t, tree, ret_why);
-	}
-	return ret->kind != STEP_NONE;
-}
-
-static bool same_step(const struct step *a, const struct step *b)
-{
-	return a->kind == b->kind && a->down == b->down && streq(a->upper, b->upper) &&
-	       streq(a->lower, b->lower) && streq(a->vm, b->vm) && streq(a->top, b->top) &&
-	       list_equal(&a->dropped, &b->dropped);
-}
-
-enum outcome { NOTHING, MOVED, DONE, HELD, FAILED };
-
-/* What is to be done is looked at again once it is claimed: it may have changed before.  A tree is on the list by its root, once. */
-static enum outcome take_step(struct task *t, struct entry *e, const char **ret_next)
-{
-	struct step s, again;
-	uint64_t backlog;
-	const char *why, *root = tree_root(t, e->volume);
-	if (!streq(root, e->volume)) {
-		*ret_next = root;
-		return MOVED;
-	}
-	bool any = look(t, e, &s, &backlog, &why);
-	pthread_mutex_lock(&all.lock);
-	e->backlog = backlog;
-	e->why = talloc_strdup(e, why);
-	pthread_mutex_unlock(&all.lock);
-	if (!any)
-		return NOTHING;
-	struct list claims = tree_claims(t, &s);
-	if (!claim(e, t, &claims, s.vm))
-		return HELD;
-	enum outcome o = HELD;
-	if (look(t, e, &again, &backlog, &why) && same_step(&s, &again))
-		o = step_run(t, &s) == 0 ? DONE : FAILED;
-	unclaim(e);
-	*ret_next = s.kind == STEP_MERGE && s.down ? s.lower : s.upper;
-	return o;
-}
-
 /* ---- what the SR's record says ---- */
 
 /* Bytes that are to be given back yet in the SR, and what that waits for ("" nothing), on ctx. */
@@ -463,6 +385,108 @@ static int write_backlog(struct task *t, const char *sr)
 	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
 }
 
+static void publish(struct task *t, const char *sr)
+{
+	if (write_backlog(t, sr) == 0)
+		return;
+	log_line(t, "backlog not recorded sr=%s error=\"%s\"", sr, task_error(t));
+	task_forgive(t);
+}
+
+static void note_backlog(struct task *t, struct entry *e, uint64_t bytes, const char *why)
+{
+	pthread_mutex_lock(&all.lock);
+	e->backlog = bytes;
+	char *old = e->why;
+	e->why = talloc_strdup(e, why);
+	talloc_free(old);
+	pthread_mutex_unlock(&all.lock);
+	publish(t, e->sr);
+}
+
+/* ---- a step ---- */
+
+static bool claim(struct entry *e, struct task *t, const struct list *claims, const char *vm)
+{
+	pthread_mutex_lock(&all.lock);
+	bool free = !all.closing && !is_held(e, claims);
+	if (free) {
+		e->claims = list_copy(e, claims);
+		e->vm = talloc_strdup(e, vm);
+		e->task = t;
+	}
+	e->held = !free;
+	pthread_mutex_unlock(&all.lock);
+	return free;
+}
+
+static void unclaim(struct entry *e)
+{
+	pthread_mutex_lock(&all.lock);
+	e->task = NULL;
+	e->claims = (struct list){ 0 };
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+}
+
+/* The tree; what it has to give back is recorded before a step is chosen, which takes longer.
+ * NULL: there is no such tree, or its storage is not attached. */
+static const struct tree *look(struct task *t, struct entry *e)
+{
+	const struct tree *tree = tree_read(t, e->volume);
+	const char *why = t->code == NO_ERROR ? "" : "its storage is not attached";
+	task_forgive(t);
+	note_backlog(t, e, tree ? tree_backlog(tree) : 0, tree ? e->why : why);
+	return tree;
+}
+
+static bool same_step(const struct step *a, const struct step *b)
+{
+	return a->kind == b->kind && a->down == b->down && streq(a->upper, b->upper) &&
+	       streq(a->lower, b->lower) && streq(a->vm, b->vm) && streq(a->top, b->top) &&
+	       list_equal(&a->dropped, &b->dropped);
+}
+
+static bool is_still_next(struct task *t, const struct entry *e, const struct step *s)
+{
+	const char *why;
+	const struct tree *tree = tree_read(t, e->volume);
+	struct step again = { 0 };
+	if (tree)
+		again = tree_next(t, tree, &why);
+	task_forgive(t);
+	return same_step(s, &again);
+}
+
+enum outcome { NOTHING, MOVED, DONE, HELD, FAILED };
+
+/* What is to be done is looked at again once it is claimed: it may have changed before.  A tree is on the
+ * list by its root, once. */
+static enum outcome take_step(struct task *t, struct entry *e, const char **ret_next)
+{
+	const char *why, *root = tree_root(t, e->volume);
+	if (!streq(root, e->volume)) {
+		*ret_next = root;
+		return MOVED;
+	}
+	const struct tree *tree = look(t, e);
+	if (!tree)
+		return NOTHING;
+	struct step s = tree_next(t, tree, &why);
+	note_backlog(t, e, tree_backlog(tree), why);
+	if (s.kind == STEP_NONE)
+		return NOTHING;
+	struct list claims = tree_claims(t, &s);
+	if (!claim(e, t, &claims, s.vm))
+		return HELD;
+	enum outcome o = HELD;
+	if (is_still_next(t, e, &s))
+		o = step_run(t, &s) == 0 ? DONE : FAILED;
+	unclaim(e);
+	*ret_next = s.kind == STEP_MERGE && s.down ? s.lower : s.upper;
+	return o;
+}
+
 /* ---- threads ---- */
 
 /* Lock held. */
@@ -500,8 +524,7 @@ static void *work(void *arg)
 	e->running = false;
 	settle_entry(e, o, next);
 	pthread_mutex_unlock(&all.lock);
-	if (write_backlog(t, sr) < 0)
-		log_line(t, "backlog not recorded error=\"%s\"", task_error(t));
+	publish(t, sr);
 	talloc_free(t);
 	pthread_mutex_lock(&all.lock);
 	all.running--;
@@ -599,11 +622,11 @@ static bool has_entries(const char *sr)
 
 /* What is written of an SR was true when the last daemon wrote it.  Where there is nothing to look at, no worker
  * will say so. */
-static int begin_sr(struct task *t, const struct SR_row *sr)
+static void begin_sr(struct task *t, const struct SR_row *sr)
 {
 	coalesce_kick_sr(t, sr->row.ref);
-	bool stale = map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref);
-	return stale ? write_backlog(t, sr->row.ref) : 0;
+	if (map_get(&sr->sm_config, "backlog") && !has_entries(sr->row.ref))
+		publish(t, sr->row.ref);
 }
 
 /* Not before clients are served: it reads the records of all disks. */
@@ -611,11 +634,7 @@ static void begin_all(void)
 {
 	struct task *t = task_new(NULL, "coalesce");
 	DB_ALL (t, SR, sr)
-		if (begin_sr(t, sr) < 0) {
-			log_line(t, "backlog not recorded sr=%s error=\"%s\"", sr->uuid,
-				 task_error(t));
-			task_forgive(t);
-		}
+		begin_sr(t, sr);
 	talloc_free(t);
 }
 

@@ -293,9 +293,10 @@ class MillionInterfaces(Agent):
 
 
 class Twice(Agent):
+    """In one piece: one that comes later than the next question cannot be told from its answer."""
+
     def reply(self, s, value):
-        super().reply(s, value)
-        super().reply(s, value)
+        s.sendall(2 * (json.dumps({'return': value}).encode() + b'\n'))
 
 
 class Escapes(Agent):
