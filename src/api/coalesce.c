@@ -38,7 +38,8 @@ struct entry {
 	bool running, again, held;
 	struct task *task; /* while a step is at work, on these: */
 	struct list claims;
-	const char *vm; /* in whose process; "" none */
+	const char *vm;    /* in whose process; "" none */
+	unsigned gave_way; /* so many steps in a row were cancelled */
 	uint64_t backlog;
 	char *why;
 };
@@ -476,6 +477,7 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 	note_backlog(t, e, tree_backlog(tree), why);
 	if (s.kind == STEP_NONE)
 		return NOTHING;
+	s.haste = e->gave_way;
 	struct list claims = tree_claims(t, &s);
 	if (!claim(e, t, &claims, s.vm))
 		return HELD;
@@ -517,8 +519,11 @@ static void *work(void *arg)
 	const char *next = e->volume, *sr = talloc_strdup(t, e->sr);
 	enum outcome o = take_step(t, e, &next);
 	/* One that was cancelled made way, and goes on. */
-	if (o == FAILED && t->code == TASK_CANCELLED)
+	if (o == FAILED && t->code == TASK_CANCELLED) {
 		o = HELD;
+		e->gave_way++;
+	} else if (o == DONE)
+		e->gave_way = 0;
 	task_forgive(t);
 	pthread_mutex_lock(&all.lock);
 	e->running = false;

@@ -29,6 +29,7 @@ static struct vmm_merge merge_of(struct task *t, const struct step *s)
 		.name = str(t, "merge-%s", s->upper),
 		.disk = s->disk,
 		.down = s->down,
+		.haste = s->haste,
 		.upper = node(t, s->upper),
 		.lower = node(t, s->lower),
 	};

@@ -56,6 +56,7 @@ struct step {
 	bool into_top;         /* upper is what the guest writes */
 	struct list dropped;   /* volumes that leave the chain, the topmost first */
 	uint64_t cost;         /* bytes to be copied, about */
+	unsigned haste;        /* how often its tree's step had to make way in a row */
 };
 
 /* The volume that the volume stands on in the end; "" when it is gone. */

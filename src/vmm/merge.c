@@ -163,7 +163,7 @@ static int plan_make(struct task *t, const struct vmm_merge *m, struct plan *p)
 			    str(t, "a merge from the top of %s needs a pivot", m->disk));
 	bool to_flush = !m->down && !p->above;
 	p->job = to_flush ? str(t, "%s.%s", m->name, m->upper) : m->name;
-	p->pace = pace_begin(p->job);
+	p->pace = pace_begin(p->job, m->haste);
 	return 0;
 }
 

@@ -14,9 +14,10 @@ enum { FIRST_LOOK_MS = 60, LOOK_MS = 250, LOOK_TIMES = 50 };
  * that was busy is believed to be idle after so many looks only: it may be held up, perhaps by us. */
 enum { IDLE_OPS = 10, SHARE = 4, IDLE_LOOKS = 4 };
 
-struct pace pace_begin(const char *job)
+struct pace pace_begin(const char *job, unsigned haste)
 {
-	return (struct pace){ .job = job, .speed = PACE_FLOOR, .idle = IDLE_LOOKS };
+	uint64_t floor = (uint64_t)PACE_FLOOR << (haste < PACE_HASTE_MAX ? haste : PACE_HASTE_MAX);
+	return (struct pace){ .job = job, .floor = floor, .speed = floor, .idle = IDLE_LOOKS };
 }
 
 static uint64_t number_in(const json_t *stats, const char *key)
@@ -68,7 +69,7 @@ static int look(struct task *t, struct qmp *q, struct pace *p)
 	if (first)
 		return 0;
 	p->idle = did * 1000 < IDLE_OPS * (uint64_t)ms ? p->idle + 1 : 0;
-	uint64_t part = PACE_FLOOR + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE;
+	uint64_t part = p->floor + moved * 1000 / (uint64_t)(ms ? ms : 1) / SHARE;
 	set_speed(t, q, p, p->idle > IDLE_LOOKS ? 0 : part);
 	return 0;
 }

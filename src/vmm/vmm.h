@@ -128,6 +128,7 @@ struct vmm_merge {
 		dropped; /* nodes that the disk uses no more afterwards, the topmost first; they are
 	                        closed up to one that something uses, so those of a merge that was not
 	                        done are all kept */
+	unsigned haste;  /* how often it was begun before and had to make way */
 	const char *link; /* what a header is to call lower, layout's link(); "" for none */
 	/* Called when a merge down into the top is at its end, both layers show the same and the guest's writes
 	 * wait: if it returns 0, nothing is taken back any more, whatever happens; else the merge fails.  To be

@@ -117,4 +117,28 @@ def test_revert_in_the_middle():
         assert len(d.volumes()) == 1, d.volumes()
 
 
+def test_makes_way_but_not_for_ever():
+    """A merge that takes longer than there is between two snapshots is done all the same."""
+    with Daemon() as d:
+        vm = guest_vm(d, disks=1, size='768MiB', start=False)
+        with d.boot(vm) as serial:
+            serial.ask('write a below 320 1', timeout=200)
+            first = d.snapshot(vm, 'first')
+            serial.ask('write a above 120 2', timeout=200)
+            d.snapshot(vm, 'second')
+            start_churn(serial, 'a')
+            d.xe('snapshot-uninstall', '--force', uuid=first)
+            for n in range(25):
+                time.sleep(1)
+                backlog = d.get('sr', d.sr(), 'sm-config', 'backlog')
+                if n and backlog == '0':
+                    break
+                d.snapshot(vm, f's{n}')
+            print(f'  merged after {n} snapshots, a second apart')
+            assert backlog == '0', f'{backlog} bytes are still to be merged\n{d.log()[-3000:]}'
+            right(serial, 'a', 'stop')
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
+
+
 main(globals())
