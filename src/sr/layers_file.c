@@ -5,9 +5,9 @@
  * reachable, so a header alone proves nothing: what was below is kept until the merge has returned, and
  * a merge that did not is taken back by relinking to it.
  *
- *     up      rebase: copies into the volume what it would no longer see, then changes the name.  Where
- *             files can share blocks that is done to a second file, which takes the volume's name when
- *             it is durable: then a loss of power cannot show tables whose data was not yet written.
+ *     up      rebase: copies into the volume what it would no longer see, then changes the name.  That
+ *             is done to a clone of the file, which takes the volume's name when it is durable: so a
+ *             loss of power cannot show tables whose data was not yet written.
  *     down    commit: copies into the lower one.  The upper one goes on hiding what is half copied.
  *
  * The name that lands in a header is one without a folder.  qemu-img takes such a one only for an image
@@ -152,8 +152,7 @@ static int share_blocks(struct task *t, int from, int to, const char *name)
 	return ioctl(to, FICLONE, from) < 0 ? task_fail_errno(t, errno, name) : 0;
 }
 
-/* What is written to a file that loses its name is lost.  Where the volume is merged as it is, qemu-img
- * finds a writer out. */
+/* What is written to a file that loses its name is lost. */
 static int check_no_writer(struct task *t, int fd, const char *id)
 {
 	int writer = volume_file_writer(fd);
@@ -162,8 +161,8 @@ static int check_no_writer(struct task *t, int fd, const char *id)
 	return writer ? volume_file_refuse(t, id, "a program has a lock on it") : 0;
 }
 
-static int merge_up_aside(struct task *t, const struct sr *sr, const struct volumes *run,
-			  const char *lower)
+static int merge_up(struct task *t, const struct sr *sr, const struct volumes *run,
+		    const char *lower)
 {
 	const char *id = run->v[0].id, *name = volume_file_name(t, id);
 	FD_SCOPE int dir = volume_file_dir(t, sr);
@@ -180,17 +179,6 @@ static int merge_up_aside(struct task *t, const struct sr *sr, const struct volu
 	return volume_file_finish(t, sr, dir, name, fd, written);
 }
 
-static int merge_up(struct task *t, const struct sr *sr, const struct volumes *run,
-		    const char *lower)
-{
-	const char *id = run->v[0].id;
-	if (sr->reflink)
-		return merge_up_aside(t, sr, run, lower);
-	if (rebase(t, sr, run, volume_file_name(t, id), lower) < 0)
-		return -1;
-	return volume_file_durable(t, sr, id, SYNC_MERGED_UP);
-}
-
 int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge *m)
 {
 	struct volumes run;
@@ -198,6 +186,9 @@ int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge
 		return -1;
 	if (run.v[0].raw)
 		return sr_refuse_layer(t);
+	if (!m->down && !sr->reflink)
+		return volume_file_refuse(t, m->upper,
+					  "the SR cannot clone it to be merged up into");
 	return m->down ? merge_down(t, sr, &run) : merge_up(t, sr, &run, m->lower);
 }
 

@@ -195,11 +195,7 @@ static int tidy(struct task *t, const struct sr *sr)
 
 static int sync_volume(struct task *t, const struct sr *sr, const char *id)
 {
-	bool raw;
-	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
-	if (fd < 0)
-		return -1;
-	return sync_data(fd, SYNC_VOLUME_WRITTEN) < 0 ? task_fail_errno(t, errno, id) : 0;
+	return volume_file_durable(t, sr, id, SYNC_VOLUME_WRITTEN);
 }
 
 /* ---- how QEMU opens it ---- */

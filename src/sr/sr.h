@@ -12,7 +12,8 @@
  *                               <-- a clone's volume
  *
  * All functions block, heed the task's cancel where they can be long, and return 0 or -1 with
- * the error recorded.  What "durable" says: file and folder were fsynced before the return. */
+ * the error recorded.  What "durable" says: before the return the file was fsynced, and its folder where
+ * a name in it is new or gone. */
 #pragma once
 
 #include <jansson.h>
@@ -157,6 +158,7 @@ struct sr_check {
  *     up into upper, which names           then shows what upper did.  What stands on upper (x) is
  *     lower (here `below`, "" for          not touched: the caller relinks it to lower.
  *     none) as its parent then.
+ *     Only where sr->reflink.
  *
  *     below <-- upper    (a, b)            below <-- lower             (b, upper) <-- x
  *

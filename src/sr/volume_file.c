@@ -259,12 +259,9 @@ int volume_file_check_new(struct task *t, int dir, const char *id)
 
 int volume_file_durable(struct task *t, const struct sr *sr, const char *id, enum sync_site site)
 {
-	FD_SCOPE int dir = volume_file_dir(t, sr);
 	bool raw;
-	FD_SCOPE int fd = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
+	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
 	if (fd < 0)
 		return -1;
-	return sync_file(fd, site) < 0 || sync_file(dir, SYNC_VOLUME_FOLDER) < 0
-		       ? task_fail_errno(t, errno, sr->path)
-		       : 0;
+	return sync_data(fd, site) < 0 ? task_fail_errno(t, errno, id) : 0;
 }

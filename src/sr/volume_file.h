@@ -62,5 +62,5 @@ int volume_file_finish_new(struct task *, const struct sr *, int dir, const char
 			   int written);
 /* SR_BACKEND_FAILURE_78 when there is a volume by that id already. */
 int volume_file_check_new(struct task *, int dir, const char *id);
-/* File and folder are on the disk. */
+/* What was written to the volume in place is on the disk; its name was, since it was made. */
 int volume_file_durable(struct task *, const struct sr *, const char *id, enum sync_site);

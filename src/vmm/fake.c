@@ -504,6 +504,8 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	if (!has(chain, m->upper) || (*m->lower && position(chain, m->lower) >= high))
 		return fail(t, INTERNAL_ERROR, str(t, "fake merge: no such layers, %s", about));
 	const char *above = json_string_value(json_array_get(chain, high + 1));
+	if (!m->down && !above)
+		return fail(t, INTERNAL_ERROR, str(t, "fake merge: up into the top, %s", about));
 	json_t *entry =
 		json_own(t, json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m)));
 	if (note_merge(t, vm, m->name, entry, false) < 0 || merge_files(t, m, above) < 0 ||

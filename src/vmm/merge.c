@@ -33,16 +33,10 @@ static struct task *aside(struct task *t)
 /* ---- the job, as QEMU has it ---- */
 
 struct job {
-	const char *id, *status; /* "": there is none */
-	const char *error;       /* NULL: none */
+	const char *status; /* "": there is none */
+	const char *error;  /* NULL: none */
 	double done, total;
 };
-
-static bool is_named(const char *id, const char *name)
-{
-	size_t n = strlen(name);
-	return starts_with(id, name) && (id[n] == 0 || id[n] == '.');
-}
 
 /* query: a cancelled task fails at once. */
 static int job_find(struct task *t, struct qmp *q, const char *name, struct job *ret)
@@ -52,14 +46,13 @@ static int job_find(struct task *t, struct qmp *q, const char *name, struct job 
 		return -1;
 	const json_t *j;
 	size_t i;
-	*ret = (struct job){ .id = name, .status = "" };
+	*ret = (struct job){ .status = "" };
 	json_array_foreach (c.ret, i, j) {
 		const char *id = json_string_value(json_object_get(j, "id"));
 		const char *status = json_string_value(json_object_get(j, "status"));
-		if (!id || !status || !is_named(id, name))
+		if (!id || !status || !streq(id, name))
 			continue;
 		*ret = (struct job){
-			.id = id,
 			.status = status,
 			.error = json_string_value(json_object_get(j, "error")),
 			.done = json_number_value(json_object_get(j, "current-progress")),
@@ -107,20 +100,6 @@ static int job_failed(struct task *t, const struct job *j)
 	return fail(t, INTERNAL_ERROR, text);
 }
 
-/* HMP says nothing when all is well.  It holds the guest up for as long as it takes. */
-static int flush(struct task *t, struct qmp *q, const char *node)
-{
-	if (!sync_wanted(SYNC_STREAM_TABLES))
-		return 0;
-	const char *line = str(t, "qemu-io %s flush", node);
-	struct qmp_call c = { .command = "human-monitor-command",
-			      .arguments = json_pack("{s:s}", "command-line", line) };
-	if (qmp_call(t, q, &c) < 0)
-		return -1;
-	const char *said = json_string_value(c.ret);
-	return said && !*said ? 0 : fail(t, INTERNAL_ERROR, str(t, "%s: %s", line, said));
-}
-
 /* ---- what is to be done ---- */
 
 struct plan {
@@ -129,7 +108,6 @@ struct plan {
 	const json_t *upper, *lower; /* layers; lower NULL: none */
 	const json_t *above;         /* the one that stands on upper; NULL: upper is the top */
 	const char *top;
-	const char *job; /* its id */
 	struct pace pace;
 	double at_first;    /* bytes that were to be copied; 0: not yet known */
 	int64_t sprint_end; /* 0: not yet */
@@ -158,12 +136,13 @@ static int plan_make(struct task *t, const struct vmm_merge *m, struct plan *p)
 	p->above = above(m->layers, p->upper);
 	p->top = disks_top_node(t, m->layers);
 	p->pivots = m->down && !p->above;
+	if (!m->down && !p->above)
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "a merge up into the top of %s is not durable", m->disk));
 	if (p->pivots && !m->pivot)
 		return fail(t, INTERNAL_ERROR,
 			    str(t, "a merge from the top of %s needs a pivot", m->disk));
-	bool to_flush = !m->down && !p->above;
-	p->job = to_flush ? str(t, "%s.%s", m->name, m->upper) : m->name;
-	p->pace = pace_begin(p->job, m->haste);
+	p->pace = pace_begin(m->name, m->haste);
 	return 0;
 }
 
@@ -180,7 +159,7 @@ static int lend(struct task *t, struct qmp *q, const struct plan *p)
 	const struct vmm_merge *m = p->m;
 	const char *ours = note(t, m);
 	if (!m->down)
-		return p->above ? disks_lend(t, q, p->upper, ours, ours) : 0;
+		return disks_lend(t, q, p->upper, ours, ours);
 	if (disks_lend(t, q, p->lower, ours, p->pivots ? m->lower : ours) < 0)
 		return -1;
 	bool is_frozen = p->above && above(m->layers, p->above);
@@ -190,7 +169,7 @@ static int lend(struct task *t, struct qmp *q, const struct plan *p)
 static json_t *arguments(struct task *t, const struct plan *p)
 {
 	const struct vmm_merge *m = p->m;
-	json_t *a = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "job-id", p->job, "device",
+	json_t *a = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "job-id", m->name, "device",
 			      m->down ? p->top : m->upper, "filter-node-name",
 			      disks_filter(t, m->upper), "speed", (json_int_t)p->pace.speed,
 			      "auto-finalize", m->down && !p->pivots, "auto-dismiss", false);
@@ -240,7 +219,7 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
 	if (p->asked)
 		return 0;
 	p->asked = true;
-	return job_do(t, q, "job-complete", j->id);
+	return job_do(t, q, "job-complete", p->m->name);
 }
 
 /* All is copied.  Down from the top: the guest waits.  Up: what was copied is in the file, the tables that show
@@ -249,12 +228,13 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
  * flushes between refcounts and L2 tables; it is promised nowhere.) */
 static int on_pending(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
 {
+	(void)j;
 	int ready = p->pivots ? p->m->pivot(p->task, p->m->arg)
 			      : disks_sync(t, p->upper, SYNC_STREAM_DATA);
 	if (ready < 0)
 		return -1;
 	p->finalized = true;
-	return job_do(t, q, "job-finalize", j->id);
+	return job_do(t, q, "job-finalize", p->m->name);
 }
 
 static int on_end(struct task *t, struct qmp *q, struct plan *p, const struct job *j)
@@ -316,18 +296,8 @@ static int take_back(struct task *t, struct qmp *q, const struct vmm_merge *m)
 static void undone(struct task *t, struct qmp *q, const struct plan *p)
 {
 	struct task *own = aside(t);
-	job_do(own, q, "job-dismiss", p->job);
+	job_do(own, q, "job-dismiss", p->m->name);
 	take_back(own, q, p->m);
-}
-
-/* The layers are in their new order.  The file is synced from here first, so that QEMU's flush is short. */
-static int done(struct task *t, struct qmp *q, const struct plan *p)
-{
-	if (take_back(t, q, p->m) < 0)
-		return -1;
-	if (streq(p->job, p->m->name))
-		return 0;
-	return disks_sync(t, p->upper, SYNC_STREAM_FILE) < 0 ? -1 : flush(t, q, p->m->upper);
 }
 
 static int begin(struct task *t, struct qmp *q, const struct plan *p)
@@ -350,13 +320,13 @@ int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	struct task *own = aside(t);
 	struct job j;
 	if (follow(t, q, &p) < 0 && !p.finalized)
-		job_do(own, q, "job-cancel", p.job);
+		job_do(own, q, "job-cancel", m->name);
 	task_forgive(own);
 	if (job_end(own, q, m->name, &j) < 0)
 		return t->code ? -1 : task_fail_params(t, own->code, own->params);
 	if (succeeded(&j)) {
 		task_forgive(t); /* a cancel came too late */
-		return done(t, q, &p);
+		return take_back(t, q, m);
 	}
 	undone(t, q, &p);
 	return t->code ? -1 : job_failed(t, &j);
@@ -376,11 +346,8 @@ int merge_state(struct task *t, struct qmp *q, const char *name, bool recorded,
 	if (job_find(t, q, name, &j) < 0)
 		return -1;
 	if (!is_over(&j))
-		job_do(aside(t), q, end_of(&j, recorded), j.id); /* it may be over by now */
+		job_do(aside(t), q, end_of(&j, recorded), name); /* it may be over by now */
 	if (job_end(t, q, name, &j) < 0)
-		return -1;
-	const char *dot = strchr(j.id, '.');
-	if (succeeded(&j) && dot && flush(t, q, dot + 1) < 0)
 		return -1;
 	*ret = succeeded(&j) ? VMM_MERGE_DONE : VMM_MERGE_NONE;
 	return 0;
@@ -391,7 +358,7 @@ int merge_close(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	struct job j;
 	if (job_find(t, q, m->name, &j) < 0)
 		return -1;
-	if (*j.status && job_do(t, q, "job-dismiss", j.id) < 0)
+	if (*j.status && job_do(t, q, "job-dismiss", m->name) < 0)
 		return -1;
 	if (take_back(t, q, m) < 0)
 		return -1;

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* merge.h -- layers that become one in a running QEMU, by its block jobs.
  *
- *     up                    block-stream   into a frozen layer: the disk is free meanwhile; or the top
+ *     up                    block-stream   into a frozen layer: the disk is free meanwhile
  *     down, below another   block-commit   that other layer's header is rewritten at the end
  *     down, from the top    block-commit   an active one: when both layers show the same, the guest's I/O
  *                                          waits until the job is finished or cancelled
  *
  * The job stays in QEMU's list when it is over, with its outcome: that is what a daemon that comes
- * anew is told.  It is called NAME, or NAME.NODE where the node is to be flushed before the merge
- * counts as done: a stream's result is in QEMU's memory alone when the job says that it is over,
- * unless the layer is then frozen again. */
+ * anew is told.  A stream's result is in QEMU's memory when the job says that it is over, and in the file as
+ * soon as the layer is frozen again. */
 #pragma once
 
 #include <stdbool.h>

@@ -112,11 +112,12 @@ struct vmm_switch {
  * those of nodes:
  *
  *     up    what the nodes between lower and upper hold goes up into upper, which then stands on lower,
- *           or on nothing ("").  Unless upper is the top, the disk can be switched meanwhile.
+ *           or on nothing ("").  The disk can be switched meanwhile.  Never into the top: the guest's
+ *           flushes would make tables durable before the data that they show.
  *     down  what upper and the nodes between hold goes down into lower, which takes upper's place: below the
  *           layer that stands on upper, or as the top.  The disk cannot be switched meanwhile.
  *
- * "Meanwhile" lasts until merge_close().  top() says upper while a merge into or from the top runs. */
+ * "Meanwhile" lasts until merge_close().  top() says upper while a merge from the top runs. */
 struct vmm_merge {
 	const char *name;     /* of the job: letters, digits and '-'; one at a time */
 	const char *disk;     /* vmm_disk.id, VMM_NVRAM for the UEFI store */

@@ -174,6 +174,22 @@ static void merge_shown(struct task *t, const struct sr *sr, const struct sr_mer
 
 /* ---- up ---- */
 
+/* Where files share no blocks it is refused. */
+static bool goes_up(const struct sr *sr, const struct sr_merge *m)
+{
+	return m->down || sr->reflink;
+}
+
+static void test_no_up(struct task *t, const struct sr *sr)
+{
+	build(t, sr);
+	const char *d = sum(t, sr, D);
+	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, D, A }) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_46, "cannot clone"));
+	CHECK(streq(d, sum(t, sr, D)));
+	clear(t, sr);
+}
+
 static void test_up(struct task *t, const struct sr *sr)
 {
 	build(t, sr);
@@ -282,7 +298,7 @@ static void test_in_use(struct task *t, const struct sr *sr)
 	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ true, D, B }) < 0 &&
 	      failed(t, SR_BACKEND_FAILURE_46, "lock"));
 	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, D, B }) < 0 &&
-	      failed(t, SR_BACKEND_FAILURE_46, "lock"));
+	      failed(t, SR_BACKEND_FAILURE_46, sr->reflink ? "lock" : "cannot clone"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	CHECK(shows(t, sr, D, D) && shows(t, sr, B, B));
@@ -551,6 +567,8 @@ static void test_full(struct task *t, const struct sr *sr)
 {
 	const char *filler = str(t, "%s/filler", sr->path);
 	for (size_t w = 0; w < COUNT(ways); w++) {
+		if (!goes_up(sr, &ways[w]))
+			continue;
 		for (size_t i = 0; i < 4; i++)
 			GOOD(sr->layout->create(t, sr, chain[i], i ? chain[i - 1] : "", 16 * MIB));
 		draw(t, sr, A, "write -P 1 0 2M");
@@ -579,14 +597,19 @@ static void test_place(const char *name, const char *dir, bool small)
 	if (small) {
 		test_full(t, sr);
 	} else {
-		test_up(t, sr);
-		test_up_to_none(t, sr);
+		if (sr->reflink) {
+			test_up(t, sr);
+			test_up_to_none(t, sr);
+		} else
+			test_no_up(t, sr);
 		test_down(t, sr);
 		test_refused(t, sr);
 		test_in_use(t, sr);
 		test_relink(t, sr);
 		test_clone(t, sr);
 		for (size_t i = 0; i < COUNT(ways); i++) {
+			if (!goes_up(sr, &ways[i]))
+				continue;
 			test_cancel(t, sr, &ways[i]);
 			test_kill(t, sr, &ways[i]);
 			test_each_write(t, sr, &ways[i]);
@@ -601,6 +624,7 @@ static void test_place(const char *name, const char *dir, bool small)
 
 static const struct fs file_systems[] = {
 	{ "full ext4", "mkfs.ext4", "-q", 32, .small = true },
+	{ "full xfs", "mkfs.xfs", "-q", 320, .small = true },
 	{ "ext4", "mkfs.ext4", "-q", 400, .small = false },
 	{ "xfs", "mkfs.xfs", "-q", 500, .small = false },
 	{ "btrfs", "mkfs.btrfs", "-q", 500, .small = false },

@@ -155,7 +155,7 @@ static int refuse(struct task *t, void *arg)
 static void merges(struct task *t, struct vmm *vm)
 {
 	int pivots = 0;
-	struct vmm_merge up = { .name = "m", .disk = "b", .upper = "b0", .lower = "", .link = "" };
+	struct vmm_merge up = { .name = "m", .disk = "b", .upper = "b1", .lower = "", .link = "" };
 	struct vmm_merge down = { .name = "m",
 				  .disk = "b",
 				  .upper = "b1",
@@ -164,6 +164,8 @@ static void merges(struct task *t, struct vmm *vm)
 				  .down = true,
 				  .pivot = refuse,
 				  .arg = &pivots };
+	fails(t, d->merge(t, vm, &up)); /* it is the top */
+	up.upper = "b0";
 	setenv("STILLFRAME_FAKE", "fail=merge", 1);
 	fails(t, d->merge(t, vm, &up));
 	unsetenv("STILLFRAME_FAKE");
@@ -258,8 +260,7 @@ static void merges_files(struct task *t, const char *dir)
 		bool down;
 	} all[] = {
 		{ "f3", "f1", "f4", "f3", false }, { "f3", "", "f4", "f3", false },
-		{ "f4", "f2", "f4", "f2", false }, { "f3", "f2", "f4", "f2", true },
-		{ "f4", "f1", "f1", "", true },
+		{ "f3", "f2", "f4", "f2", true },  { "f4", "f1", "f1", "", true },
 	};
 	for (size_t i = 0; i < COUNT(all); i++) {
 		struct vmm_disk disk = { .id = "c", .layers = json_own(t, json_array()) };
