@@ -328,6 +328,10 @@ static void offer_merge(struct task *t, const struct tree *tree, const struct tr
 		c->why = "more than one running VM has a layer open";
 		return;
 	}
+	if (*upper->vm && !*top_over(tree, upper)) {
+		c->why = "a running VM has a layer open, of a disk that it only reads";
+		return;
+	}
 	const struct tree_node *heavy = heavy_one(t, tree, upper->parent, lowest);
 	struct step up = merge_up(t, tree, heavy ? heavy : upper, lowest->parent);
 	struct step down = merge_down(t, tree, upper, lowest);

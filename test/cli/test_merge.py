@@ -193,6 +193,27 @@ def test_a_base_of_two_is_no_backlog():
         w.check()
 
 
+def test_a_disk_that_is_only_read():
+    """By a running VM: what it has open is left alone until it has ended, and that is said."""
+    with Daemon('fake') as d:
+        disk = d.vdi()
+        snap, second = d.xe('vdi-snapshot', uuid=disk), d.xe('vdi-snapshot', uuid=disk)
+        vm = d.vm()
+        d.xe('vbd-create', vm_uuid=vm, vdi_uuid=disk, device=0, mode='RO')
+        d.xe('vm-start', uuid=vm)
+        d.xe('vdi-destroy', uuid=snap)
+        end = time.time() + 20 * SLOW
+        while 'only reads' not in backlog(d)[1]:
+            assert time.time() < end, backlog(d)
+            time.sleep(0.05)
+        assert len(d.volumes()) == 3 and 'failed call=VDI.merge' not in d.log()
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.wait_quiet()
+        assert len(d.volumes()) == 2 and backlog(d) == (0, '')
+        d.xe('vdi-destroy', uuid=second)
+        d.check()
+
+
 # ---- nobody waits for a merge ----
 
 def hanging(d, w, vm):
