@@ -15,11 +15,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -269,6 +271,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	umask(0);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	char stay[] = "-f", options[] = "-oallow_other,fsname=faulty";
 	char *words[] = { argv[0], stay, options, argv[3], NULL };
 	return fuse_main(4, words, &operations, NULL);

@@ -32,7 +32,8 @@ class Faulty:
         with open(path, 'r+b') as f:
             self.control = mmap.mmap(f.fileno(), LAYOUT.size)
         self.process = subprocess.Popen([program, path, self.below, self.folder], start_new_session=True,
-                                        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
         end = time.time() + 20 * SLOW
         while not os.path.ismount(self.folder):
             if self.process.poll() is not None or time.time() > end:
