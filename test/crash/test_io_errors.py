@@ -10,7 +10,7 @@ from sf import *
 from faulty import Faulty
 from layers import MIB, World
 
-ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '20'))
+ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '8'))
 SEED = int(os.environ.get('SEED', time.time()))
 ONLY = os.environ.get('ONLY', '').split()
 TELLS = r'SR_BACKEND_FAILURE_\d+|Input/output error|No space left|insufficient space|disk I/O error'
