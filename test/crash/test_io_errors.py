@@ -10,7 +10,7 @@ from sf import *
 from faulty import Faulty
 from layers import MIB, World
 
-ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '8'))
+ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '6'))
 SEED = int(os.environ.get('SEED', time.time()))
 ONLY = os.environ.get('ONLY', '').split()
 TELLS = r'SR_BACKEND_FAILURE_\d+|Input/output error|No space left|insufficient space|disk I/O error'
@@ -250,7 +250,6 @@ def clean(k, operation, name):
     k.d.wait_quiet()
     n = k.fs.count()
     finish(g, result, None)
-    k.right()
     k.clear()
     return n
 
@@ -297,6 +296,7 @@ def campaign(k, name, kinds, restart=False):
         if not ONLY or operation.__name__ in ONLY:
             counts[operation] = clean(k, operation, name)
             todo += [(operation, n, *kind) for n in range(1, counts[operation] + 1) for kind in kinds]
+    k.right()
     print('  calls:', ', '.join(f'{o.__name__} {n}' for o, n in counts.items()), flush=True)
     for operation, n, error, sticky in todo if ALL else sorted(
             drawn(dice, todo), key=lambda x: OPERATIONS.index(x[0])):
