@@ -119,35 +119,83 @@ static const char *row_begin(struct task *t, const struct call *c)
 	return row->row.ref;
 }
 
-static const char *result_text(struct task *t, const struct call *c, void *args)
+static const char *result_text(const void *ctx, const struct call *c, void *args)
 {
 	if (c->result == VOID)
 		return "";
-	return str(t, "<value>%s</value>", *(const char **)((char *)args + c->result_offset));
+	return str(ctx, "<value>%s</value>", *(const char **)((char *)args + c->result_offset));
 }
 
-static int row_end(struct task *t, const char *ref, const struct call *c, void *args,
-		   const struct task *how)
+/* How a call ended: what its row says from then on. */
+struct end {
+	struct end *next;
+	const char *ref, *result, *finished;
+	enum task_status_type status;
+	struct list error_info;
+};
+
+/* Those that could not be written, for tasks_retry_undo(); calls.lock held. */
+static struct end *unwritten;
+
+static struct end *end_new(const char *ref, const struct call *c, void *args,
+			   const struct task *how)
+{
+	struct end *e = talloc_zero(NULL, struct end);
+	e->ref = talloc_strdup(e, ref);
+	e->finished = time_now(e);
+	e->status = how->code == NO_ERROR         ? task_status_type_success
+		    : how->code == TASK_CANCELLED ? task_status_type_cancelled
+						  : task_status_type_failure;
+	e->result = how->code == NO_ERROR ? result_text(e, c, args) : "";
+	if (how->code != NO_ERROR)
+		list_add(e, &e->error_info, code_rows[how->code].name);
+	for (size_t i = 0; how->code != NO_ERROR && how->params[i]; i++)
+		list_add(e, &e->error_info, how->params[i]);
+	return e;
+}
+
+static int end_write(struct task *t, const struct end *e)
 {
 	DB_SCOPE(t);
-	struct task_row *row = db_get(t, task, ref);
+	struct task_row *row = db_get(t, task, e->ref);
 	if (!row)
 		return -1;
-	row->finished = time_now(row);
+	row->finished = e->finished;
 	row->progress = 1;
-	row->status = how->code == NO_ERROR         ? task_status_type_success
-		      : how->code == TASK_CANCELLED ? task_status_type_cancelled
-						    : task_status_type_failure;
-	if (how->code == NO_ERROR) {
-		row->result = result_text(t, c, args);
-	} else {
-		list_add(row, &row->error_info, code_rows[how->code].name);
-		for (size_t i = 0; how->params[i]; i++)
-			list_add(row, &row->error_info, how->params[i]);
-	}
+	row->status = e->status;
+	row->result = e->result;
+	row->error_info = list_copy(row, &e->error_info);
 	if (db_put(t, &row->row) < 0)
 		return -1;
 	return db_commit(t);
+}
+
+/* One that cannot be written now is kept: nobody shall wait for ever for a task that has ended. */
+static void end_record(struct task *t, struct end *e)
+{
+	if (end_write(t, e) == 0 || t->code == HANDLE_INVALID) {
+		task_forgive(t);
+		talloc_free(e);
+		return;
+	}
+	log_line(t, "task not recorded ref=%s error=\"%s\"", e->ref, task_error(t));
+	task_forgive(t);
+	pthread_mutex_lock(&calls.lock);
+	e->next = unwritten;
+	unwritten = e;
+	pthread_mutex_unlock(&calls.lock);
+}
+
+static void retry_ends(struct task *t)
+{
+	pthread_mutex_lock(&calls.lock);
+	struct end *e = unwritten;
+	unwritten = NULL;
+	pthread_mutex_unlock(&calls.lock);
+	for (struct end *next; e; e = next) {
+		next = e->next;
+		end_record(t, e);
+	}
 }
 
 /* ---- a call ---- */
@@ -155,8 +203,7 @@ static int row_end(struct task *t, const char *ref, const struct call *c, void *
 static void finish(struct task *t, const struct call *c, void *args)
 {
 	struct task *own = task_new(t, t->name);
-	if (row_end(own, t->ref, c, args, t) < 0)
-		log_line(t, "task not recorded error=\"%s\"", task_error(own));
+	end_record(own, end_new(t->ref, c, args, t));
 	talloc_free(own);
 	if (t->code != NO_ERROR)
 		log_line(t, "call failed call=%s error=\"%s\" place=%s", c->name, task_error(t),
@@ -268,6 +315,7 @@ void tasks_close(int ms)
 
 void tasks_retry_undo(struct task *t)
 {
+	retry_ends(t);
 	struct list ops = { 0 };
 	for (struct journal_row *j = journal_rows(t, NULL); j->nr; j++)
 		if (!is_running(j->op))

@@ -283,12 +283,12 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 	if (coalesce_hold_sr(t, t, a->sr) < 0)
 		return -1;
 	struct sr *place = sr_open(t, sr->type, sr->uuid, &pbd->device_config, false);
-	if (!place || sr_destroy(t, sr->type, place) < 0)
+	if (!place || undo_sr_mark(t, a->sr) < 0 || sr_destroy(t, sr->type, place) < 0)
 		return -1;
 	storage_detach(sr->uuid);
 	DB_SCOPE(t);
 	sr = db_get(t, SR, a->sr);
-	if (!sr || delete_records(t, sr) < 0)
+	if (!sr || delete_records(t, sr) < 0 || journal_drop(t) < 0)
 		return -1;
 	return db_commit(t);
 }

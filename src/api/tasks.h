@@ -8,5 +8,5 @@ struct task;
 int tasks_open(struct task *);
 /* At the end: asks all running calls to stop, and waits for them, at most ms. */
 void tasks_close(int ms);
-/* Tries again what could not be undone, of calls that run no more. */
+/* Tries again what could not be undone or recorded, of calls that run no more. */
 void tasks_retry_undo(struct task *);

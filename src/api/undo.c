@@ -54,6 +54,11 @@ int undo_sr_detach(struct task *t, const char *sr)
 	return journal_add(t, "SR_DETACH", sr, NULL);
 }
 
+int undo_sr_mark(struct task *t, const char *sr)
+{
+	return journal_add(t, "SR_MARK", sr, NULL);
+}
+
 int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
 {
 	return journal_add(t, "MEDIUM_SETTLE", vbd, vdi, NULL);
@@ -220,6 +225,19 @@ static int sr_detach(struct task *t, args a, const char *op)
 		return 0;
 	}
 	return sr_destroy(t, row->type, sr);
+}
+
+/* It has no volumes, so that there is nothing to mix up in a place that lacks the mark. */
+static int sr_mark(struct task *t, args a, const char *op)
+{
+	(void)op;
+	struct SR_row *row = db_seek(t, SR, a[0]);
+	struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", a[0]);
+	if (!row || !pbd)
+		return 0;
+	if (pbd->currently_attached)
+		return storage_attach(t, row, &pbd->device_config, true);
+	return sr_open(t, row->type, row->uuid, &pbd->device_config, true) ? 0 : -1;
 }
 
 static int medium_settle(struct task *t, args a, const char *op)

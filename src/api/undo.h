@@ -35,6 +35,8 @@ int undo_record_delete(struct task *, const char *class, const char *ref);
 
 /* Lets go of an SR that was being made. */
 int undo_sr_detach(struct task *, const char *sr);
+/* The mark of an SR that is being destroyed. */
+int undo_sr_mark(struct task *, const char *sr);
 
 /* The disc is about to go into the drive, or out of it: asks the VM, and the drive's row says what is. */
 int undo_medium_settle(struct task *, const char *vbd, const char *vdi);

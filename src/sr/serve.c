@@ -199,9 +199,15 @@ static bool ends_soon(pid_t pid)
 	return pidfd >= 0 && poll(&p, 1, 500) > 0;
 }
 
+static bool says_something(const struct server *x)
+{
+	struct stat st;
+	return fstat(x->complaints, &st) == 0 && st.st_size > 0;
+}
+
 int serve_find_cause(struct task *t, struct server *x, pid_t pid)
 {
-	if (t->code != INTERNAL_ERROR || (!x->image && !ends_soon(pid)))
+	if (t->code != INTERNAL_ERROR || (!(x->image && says_something(x)) && !ends_soon(pid)))
 		return -1;
 	task_forgive(t);
 	return serve_complain(t, x);

@@ -4,9 +4,10 @@
 block is ever wrong, nothing is refused, and in the end there are as many volumes as disks.
 SECONDS, EARLIER and SEED may be given in the environment: a snapshot each second for so long, with so many
 earlier ones being deleted meanwhile."""
-import os, random, sys, threading
+import errno, os, random, sys, threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from faulty import Faulty
 
 SECONDS, EARLIER = int(os.environ.get('SECONDS', '8')), int(os.environ.get('EARLIER', '8'))
 SEED = int(os.environ.get('SEED', time.time()))
@@ -117,6 +118,7 @@ def test_revert_in_the_middle():
         assert len(d.volumes()) == 1, d.volumes()
 
 
+<<<<<<< HEAD
 def test_makes_way_but_not_for_ever():
     """A merge that takes longer than there is between two snapshots is done all the same."""
     with Daemon() as d:
@@ -139,6 +141,41 @@ def test_makes_way_but_not_for_ever():
             right(serial, 'a', 'stop')
         d.xe('vm-shutdown', '--force', uuid=vm)
         d.check()
+=======
+def test_storage_errors():
+    """Writes to a layer that is being merged fail: the guest sees nothing of it, and the merge is done later."""
+    with Faulty() as fs, Daemon() as d:
+        sr = fs.sr(d)
+        vm = guest_vm(d, disks=1, sr=sr, start=False)
+        with d.boot(vm) as serial:
+            start_churn(serial, 'a')
+            snaps = []
+            for n in range(3):
+                snaps.append(d.snapshot(vm, f's{n}'))
+                time.sleep(1)
+            disk, = d.disks(snaps[2]).values()
+            above = d.get('vdi', disk, 'location')
+            fs.fail(1, errno.EIO, True, above)
+            d.xe('snapshot-uninstall', '--force', uuid=snaps[1])        # it goes up into that layer
+            end = time.time() + 30 * SLOW
+            while 'call failed call=VDI.merge' not in d.log():
+                assert time.time() < end, d.log()[-2000:]
+                time.sleep(0.1)
+            time.sleep(3)                                               # it is tried again, too
+            right(serial, 'a')
+            failures = fs.count()
+            assert failures and d.state_of(vm) == 'running'
+            assert len(d.volumes(fs.folder)) == 4, 'the merge was not finished'
+            fs.fail(0)
+            d.wait_quiet(120)
+            assert len(d.volumes(fs.folder)) == 3, d.volumes(fs.folder)
+            right(serial, 'a')
+            right(serial, 'a', 'stop')
+            d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
+        d.xe('sr-check', uuid=sr)
+        print(f'  {failures} writes of a merge failed; the guest saw none of it')
+>>>>>>> eio
 
 
 main(globals())
