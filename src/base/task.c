@@ -89,13 +89,26 @@ int task_fail(struct task *t, enum code code, const char *file, int line, ...)
 	return task_fail_params(t, code, params);
 }
 
+/* What is the storage's fault, wherever it is met. */
+static const struct {
+	int err;
+	enum code code;
+	const char *says;
+} of_storage[] = {
+	{ ENOSPC, SR_BACKEND_FAILURE_44, "There is insufficient space" },
+	{ EDQUOT, SR_BACKEND_FAILURE_44, "There is insufficient space" },
+	{ EIO, SR_BACKEND_FAILURE_46, "The storage does not work" },
+	{ EROFS, SR_BACKEND_FAILURE_46, "The storage has become read-only" },
+};
+
 int task_fail_errno(struct task *t, int err, const char *what)
 {
 	const char *text = talloc_asprintf(t, "%s: %s", what, strerror(err));
-	if (err == ENOSPC || err == EDQUOT)
-		return fail(t, SR_BACKEND_FAILURE_44, "",
-			    talloc_asprintf(t, "There is insufficient space [opterr=%s]", text),
-			    "");
+	for (size_t i = 0; i < COUNT(of_storage); i++)
+		if (of_storage[i].err == err)
+			return fail(t, of_storage[i].code, "",
+				    talloc_asprintf(t, "%s [opterr=%s]", of_storage[i].says, text),
+				    "");
 	return fail(t, INTERNAL_ERROR, text);
 }
 
