@@ -386,12 +386,13 @@ static int write_backlog(struct task *t, const char *sr)
 	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
 }
 
-static void publish(struct task *t, const char *sr)
+static int publish(struct task *t, const char *sr)
 {
 	if (write_backlog(t, sr) == 0)
-		return;
+		return 0;
 	log_line(t, "backlog not recorded sr=%s error=\"%s\"", sr, task_error(t));
 	task_forgive(t);
+	return -1;
 }
 
 static void note_backlog(struct task *t, struct entry *e, uint64_t bytes, const char *why)
@@ -512,11 +513,23 @@ static void settle_entry(struct entry *e, enum outcome o, const char *next)
 		drop(e);
 }
 
+/* A database that fails now may work then. */
+static void look_again(const char *sr, const char *volume)
+{
+	pthread_mutex_lock(&all.lock);
+	struct entry *e = find(sr, volume);
+	if (!e)
+		e = add(sr, volume);
+	e->due = clock_ms() + FAILED_MS;
+	pthread_mutex_unlock(&all.lock);
+}
+
 static void *work(void *arg)
 {
 	struct entry *e = arg;
 	struct task *t = task_new(NULL, "coalesce");
-	const char *next = e->volume, *sr = talloc_strdup(t, e->sr);
+	const char *sr = talloc_strdup(t, e->sr), *volume = talloc_strdup(t, e->volume);
+	const char *next = e->volume;
 	enum outcome o = take_step(t, e, &next);
 	/* One that was cancelled made way, and goes on. */
 	if (o == FAILED && t->code == TASK_CANCELLED) {
@@ -529,7 +542,8 @@ static void *work(void *arg)
 	e->running = false;
 	settle_entry(e, o, next);
 	pthread_mutex_unlock(&all.lock);
-	publish(t, sr);
+	if (publish(t, sr) < 0)
+		look_again(sr, volume);
 	talloc_free(t);
 	pthread_mutex_lock(&all.lock);
 	all.running--;

@@ -4,7 +4,7 @@
  * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
  *
  *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]},
- *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "chain": ["base"], "done": false}}}
+ *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "dropped": ["base"], "done": false}}}
  *
  * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
  * compare what was done.  In the environment
@@ -432,16 +432,14 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 
 /* ---- merges ---- */
 
-/* The disk's layers after the merge. */
-static json_t *merged(const json_t *chain, const struct vmm_merge *m)
+/* The layers of the disk that it does without after the merge. */
+static json_t *dropped(const json_t *chain, const struct vmm_merge *m)
 {
-	json_t *left = json_array(), *node;
-	size_t i, high = position(chain, m->upper);
-	size_t low = *m->lower ? position(chain, m->lower) + 1 : 0; /* so many stay below */
-	json_array_foreach (chain, i, node)
-		if (i < low || i > high || (i == high && !m->down))
-			json_array_append(left, node);
-	return left;
+	json_t *gone = json_array();
+	size_t high = position(chain, m->upper) + m->down;
+	for (size_t i = *m->lower ? position(chain, m->lower) + 1 : 0; i < high; i++)
+		json_array_append(gone, json_array_get(chain, i));
+	return gone;
 }
 
 static const char *file_of(const struct vmm_merge *m, const char *node)
@@ -475,6 +473,17 @@ static int merge_files(struct task *t, const struct vmm_merge *m, const char *ab
 		     : 0;
 }
 
+/* From what the disk has now: it may have been switched meanwhile. */
+static void drop_layers(json_t *state, const json_t *merge)
+{
+	json_t *gone = json_object_get(merge, "dropped"), *node;
+	json_t *chain = json_object_get(json_object_get(state, "chains"),
+					json_string_value(json_object_get(merge, "disk")));
+	size_t i;
+	json_array_foreach (gone, i, node)
+		json_array_remove(chain, position(chain, json_string_value(node)));
+}
+
 /* Notes how the merge stands, and with it, when it is done, the disk's new layers. */
 static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *merge, bool is_done)
 {
@@ -483,9 +492,7 @@ static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *
 	json_object_set(merge, "done", json_boolean(is_done));
 	json_object_set(json_object_get(state, "merges"), name, merge);
 	if (is_done)
-		json_object_set(json_object_get(state, "chains"),
-				json_string_value(json_object_get(merge, "disk")),
-				json_object_get(merge, "chain"));
+		drop_layers(state, merge);
 	int result = state ? store(t, vm->dir, state) : -1;
 	pthread_mutex_unlock(&lock);
 	return result;
@@ -507,7 +514,7 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	if (!m->down && !above)
 		return fail(t, INTERNAL_ERROR, str(t, "fake merge: up into the top, %s", about));
 	json_t *entry =
-		json_own(t, json_pack("{s:s, s:o}", "disk", m->disk, "chain", merged(chain, m)));
+		json_own(t, json_pack("{s:s, s:o}", "disk", m->disk, "dropped", dropped(chain, m)));
 	if (note_merge(t, vm, m->name, entry, false) < 0 || merge_files(t, m, above) < 0 ||
 	    (m->pivot && m->pivot(t, m->arg) < 0))
 		return -1;

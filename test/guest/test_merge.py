@@ -124,9 +124,9 @@ def test_makes_way_but_not_for_ever():
     with Daemon() as d:
         vm = guest_vm(d, disks=1, size='768MiB', start=False)
         with d.boot(vm) as serial:
-            serial.ask('write a below 320 1', timeout=200)
+            serial.ask('write a below 220 1', timeout=200)
             first = d.snapshot(vm, 'first')
-            serial.ask('write a above 120 2', timeout=200)
+            serial.ask('write a above 90 2', timeout=200)
             d.snapshot(vm, 'second')
             start_churn(serial, 'a')
             d.xe('snapshot-uninstall', '--force', uuid=first)

@@ -18,7 +18,8 @@ def counters_of(d, vm):
 
 
 def test_one_instant():
-    """20 snapshots of a guest that writes one counter to four disks without rest."""
+    """20 snapshots of a guest that writes one counter to four disks without rest; of some of them (CLONES, in the
+    environment) a clone boots."""
     with Daemon() as d:
         vm = guest_vm(d, disks=4, size='64MiB', start=False)
         serial = d.boot(vm)
@@ -35,7 +36,7 @@ def test_one_instant():
             assert one_instant(found), f'torn: {found}'
             assert found['0'] > last, 'the counter stood still'
             last = found['0']
-        for snap in snaps:
+        for snap in snaps[::len(snaps) // int(os.environ.get('CLONES', '4'))]:
             clone = d.xe('snapshot-clone', uuid=snap, new_name_label='clone')
             d.xe('vm-param-set', uuid=clone, is_a_template='false')
             with d.boot(clone) as s:
