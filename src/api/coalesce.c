@@ -449,9 +449,13 @@ static bool same_step(const struct step *a, const struct step *b)
 	       list_equal(&a->dropped, &b->dropped);
 }
 
-static bool is_still_next(struct task *t, const struct entry *e, const struct step *s)
+/* generation: of the database, before the step was chosen. */
+static bool is_still_next(struct task *t, const struct entry *e, const struct step *s,
+			  int64_t generation)
 {
 	const char *why;
+	if (db_generation() == generation)
+		return true;
 	const struct tree *tree = tree_read(t, e->volume);
 	struct step again = { 0 };
 	if (tree)
@@ -471,6 +475,7 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 		*ret_next = root;
 		return MOVED;
 	}
+	int64_t generation = db_generation();
 	const struct tree *tree = look(t, e);
 	if (!tree)
 		return NOTHING;
@@ -483,7 +488,7 @@ static enum outcome take_step(struct task *t, struct entry *e, const char **ret_
 	if (!claim(e, t, &claims, s.vm))
 		return HELD;
 	enum outcome o = HELD;
-	if (is_still_next(t, e, &s))
+	if (is_still_next(t, e, &s, generation))
 		o = step_run(t, &s) == 0 ? DONE : FAILED;
 	unclaim(e);
 	*ret_next = s.kind == STEP_MERGE && s.down ? s.lower : s.upper;
