@@ -205,9 +205,15 @@ static bool says_something(const struct server *x)
 	return fstat(x->complaints, &st) == 0 && st.st_size > 0;
 }
 
+/* Here a pipe was closed, or NBD said EIO: why, only the program knows. */
+static bool is_vague(const struct task *t)
+{
+	return t->code == INTERNAL_ERROR || t->code == SR_BACKEND_FAILURE_46;
+}
+
 int serve_find_cause(struct task *t, struct server *x, pid_t pid)
 {
-	if (t->code != INTERNAL_ERROR || (!(x->image && says_something(x)) && !ends_soon(pid)))
+	if (!is_vague(t) || (!(x->image && says_something(x)) && !ends_soon(pid)))
 		return -1;
 	task_forgive(t);
 	return serve_complain(t, x);
