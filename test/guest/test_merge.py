@@ -118,7 +118,6 @@ def test_revert_in_the_middle():
         assert len(d.volumes()) == 1, d.volumes()
 
 
-<<<<<<< HEAD
 def test_makes_way_but_not_for_ever():
     """A merge that takes longer than there is between two snapshots is done all the same."""
     with Daemon() as d:
@@ -141,7 +140,8 @@ def test_makes_way_but_not_for_ever():
             right(serial, 'a', 'stop')
         d.xe('vm-shutdown', '--force', uuid=vm)
         d.check()
-=======
+
+
 def test_storage_errors():
     """Writes to a layer that is being merged fail: the guest sees nothing of it, and the merge is done later."""
     with Faulty() as fs, Daemon() as d:
@@ -175,7 +175,6 @@ def test_storage_errors():
         d.check()
         d.xe('sr-check', uuid=sr)
         print(f'  {failures} writes of a merge failed; the guest saw none of it')
->>>>>>> eio
 
 
 main(globals())
