@@ -28,6 +28,7 @@ enum {
 	FAILED_MS = 1000,      /* after a failure, then twice as long each time, to */
 	FAILED_MAX_MS = 60000, /* this */
 	PATIENCE_MS = 30000,   /* of who holds, for a merge to end */
+	GRACE_MS = 150, /* since its begin a step is not cancelled: most have ended by then */
 };
 
 struct entry {
@@ -36,7 +37,8 @@ struct entry {
 	int64_t due, failed_ms;
 	dev_t device; /* 0: not known yet */
 	bool running, again, held;
-	struct task *task; /* while a step is at work, on these: */
+	struct task *task; /* while a step is at work, since, on these: */
+	int64_t began;
 	struct list claims;
 	const char *vm;    /* in whose process; "" none */
 	unsigned gave_way; /* so many steps in a row were cancelled */
@@ -164,16 +166,22 @@ static bool is_held(const struct entry *e, const struct list *claims)
 	return false;
 }
 
-/* Cancels what is at work in the way of the hold.  False: nothing is. */
-static bool interrupt(const struct hold *h)
+/* Cancels what is at work in the way of the hold, but for what has just begun.  When to look again; 0: nothing
+ * is in the way. */
+static int64_t interrupt(const struct hold *h)
 {
-	bool any = false;
-	for (struct entry *e = all.entries; e; e = e->next)
-		if (e->task && stands_in_way(h, e, &e->claims)) {
+	int64_t again = 0, now = clock_ms();
+	for (struct entry *e = all.entries; e; e = e->next) {
+		if (!e->task || !stands_in_way(h, e, &e->claims))
+			continue;
+		int64_t due = e->began + GRACE_MS;
+		if (due <= now) {
 			task_interrupt(e->task);
-			any = true;
+			due = now + PATIENCE_MS;
 		}
-	return any;
+		again = !again || due < again ? due : again;
+	}
+	return again;
 }
 
 /* Or until something has changed; lock held. */
@@ -181,6 +189,7 @@ static void wait_until(int64_t due)
 {
 	struct timespec until;
 	int64_t ms = due - clock_ms();
+	ms = ms > 0 ? ms : 0;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_nsec += (ms % 1000) * 1000000;
 	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
@@ -221,13 +230,12 @@ static struct hold *hold_new(const void *ctx)
 
 static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 {
-	int64_t end = clock_ms() + PATIENCE_MS;
-	bool busy;
+	int64_t end = clock_ms() + PATIENCE_MS, again;
 	pthread_mutex_lock(&all.lock);
-	while ((busy = interrupt(h)) && clock_ms() < end)
-		wait_until(end);
+	while ((again = interrupt(h)) && clock_ms() < end)
+		wait_until(again < end ? again : end);
 	pthread_mutex_unlock(&all.lock);
-	return busy ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF) : 0;
+	return again ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF) : 0;
 }
 
 /* What a row of the journal says is between two states. */
@@ -416,6 +424,7 @@ static bool claim(struct entry *e, struct task *t, const struct list *claims, co
 		e->claims = list_copy(e, claims);
 		e->vm = talloc_strdup(e, vm);
 		e->task = t;
+		e->began = clock_ms();
 	}
 	e->held = !free;
 	pthread_mutex_unlock(&all.lock);
