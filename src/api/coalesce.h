@@ -3,9 +3,9 @@
  * gets long.
  *
  * Nobody waits for a merge: whoever is about to open, switch or copy layers holds them; merges that
- * are at work on them are cancelled, but for one that has just begun and gets a moment, and none begins until the
- * hold ends.  A merge goes on where it was
- * cancelled.  There is one at a time on each file system. */
+ * are at work on them are cancelled, though one that has just begun gets a moment to end, and none
+ * begins until the hold ends.  A merge goes on where it was cancelled.  There is one at a time on each
+ * file system. */
 #pragma once
 
 #include <stdbool.h>
