@@ -10,31 +10,37 @@ from sf import *
 
 def test_marks():
     with Daemon() as d:
-        vm = guest_vm(d, disks=2, start=False)
-        written = []
+        vm, written = guest_vm(d, disks=2, start=False), []
         for n in range(1, 100):
-            serial = d.boot(vm)
-            d.kill()
-            d.start(env={'STILLFRAME_CRASH_AT': str(n)})
-            status = d.run('vm-snapshot', uuid=vm, new_name_label=f'at {n}')[0]
-            serial.ask(f'mark m{n}')
-            written.append(f'm{n}')
-            os.kill(d.guests()[vm], signal.SIGKILL)
-            serial.close()
+            with marks_are_there(d, vm, written) as serial:
+                d.kill()
+                d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+                status = d.run('vm-snapshot', uuid=vm, new_name_label=f'at {n}')[0]
+                serial.ask(f'mark m{n}')
+                written.append(f'm{n}')
+                os.kill(d.guests()[vm], signal.SIGKILL)
             if status == 0:
-                break
-            d.process.wait()
+                d.kill()            # it still has its point ahead
+            else:
+                d.process.wait()
             d.start()
             d.check()
             assert d.state_of(vm) == 'halted'
-            with d.boot(vm) as serial:
-                for disk, marks in serial.fields('marks').items():
-                    lost = set(written) - set(marks.split(','))
-                    assert not lost, f'point {n}: disk {disk} lost {lost}'
-            d.xe('vm-shutdown', '--force', uuid=vm)
+            if status == 0:
+                break
         else:
             raise Exception('the snapshot never came through')
+        marks_are_there(d, vm, written).close()
         print(f'  {len(written)} marks, none lost')
+
+
+def marks_are_there(d, vm, written):
+    """Boots the guest, and it finds on each disk what was written before."""
+    serial = d.boot(vm)
+    for disk, marks in serial.fields('marks').items():
+        lost = set(written) - set(marks.split(','))
+        assert not lost, f'after point {len(written)}: disk {disk} lost {lost}'
+    return serial
 
 
 main(globals())
