@@ -178,6 +178,20 @@ static int run_check(struct task *t, const char *path, bool repair, struct sr_ch
 	return 0;
 }
 
+/* qemu-img writes when it closes the image, and tells nobody when that fails: what it says it has repaired is
+ * looked at. */
+static int confirm(struct task *t, const char *path, int fd, struct sr_check *c)
+{
+	struct sr_check now;
+	if (sync_file(fd, SYNC_CHECK_REPAIRED) < 0)
+		return task_fail_errno(t, errno, path);
+	if (run_check(t, path, false, &now) < 0)
+		return -1;
+	now.repaired = c->repaired > now.leaks ? c->repaired - now.leaks : 0;
+	*c = now;
+	return 0;
+}
+
 int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 	       struct sr_check *ret)
 {
@@ -200,8 +214,8 @@ int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 		     !untouched(&before, &after) || has_writer(fd);
 	if (!repair && c.verdict != SR_SOUND && moved)
 		c.verdict = SR_BUSY;
-	if (repair && c.repaired && sync_file(fd, SYNC_CHECK_REPAIRED) < 0)
-		return task_fail_errno(t, errno, name);
+	if (repair && c.repaired && confirm(t, path, fd, &c) < 0)
+		return -1;
 	*ret = c;
 	return 0;
 }
