@@ -3,7 +3,10 @@
 """Each call of an operation that changes a file fails in turn, with EIO or ENOSPC, once or from then on.  The
 operation does all the same what it should, or fails and says that the storage is at fault; nothing half done stays,
 no other disk changes, and the daemon goes on.  A part of the calls is drawn; ALL=1: each one.  POINTS, SEED and
-ONLY (names of operations) may be given in the environment; the seed is printed."""
+ONLY (names of operations) may be given in the environment; the seed is printed.
+
+COMMITS=1: all, but of the calls between two fsyncs the first only, in one of the ways, with the fsync in the next
+way: SQLite takes a transaction back whole, whichever of its writes fails.  Seeds 0 to 3 together: each way."""
 import errno, os, random, struct, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
@@ -11,6 +14,7 @@ from faulty import Faulty
 from layers import MIB, World
 
 ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '6'))
+COMMITS = 'COMMITS' in os.environ
 SEED = int(os.environ.get('SEED', time.time() if 'ALL' in os.environ else 1))
 ONLY = os.environ.get('ONLY', '').split()
 TELLS = r'SR_BACKEND_FAILURE_\d+|Input/output error|No space left|insufficient space|disk I/O error'
@@ -242,16 +246,23 @@ class Tally:
 
 
 def clean(k, operation, name):
-    """How many calls it takes."""
+    """How many calls it takes, and which of them are fsyncs."""
     g = operation(k)
     deed = next(g)
     k.fs.fail(0, name=name)
     result = deed()
     k.d.wait_quiet()
-    n = k.fs.count()
+    n, syncs = k.fs.count(), k.fs.syncs()
     finish(g, result, None)
     k.clear()
-    return n
+    return n, syncs
+
+
+def points(n, syncs, kinds):
+    if not COMMITS:
+        return [(i, *kind) for i in range(1, n + 1) for kind in kinds]
+    calls = sorted({1, *syncs, *(i + 1 for i in syncs if i < n)})
+    return [(i, *kinds[(SEED + at) % len(kinds)]) for at, i in enumerate(calls)]
 
 
 def finish(g, result, error):
@@ -294,11 +305,11 @@ def campaign(k, name, kinds, restart=False):
     todo, counts = [], {}
     for operation in OPERATIONS:
         if not ONLY or operation.__name__ in ONLY:
-            counts[operation] = clean(k, operation, name)
-            todo += [(operation, n, *kind) for n in range(1, counts[operation] + 1) for kind in kinds]
+            counts[operation], syncs = clean(k, operation, name)
+            todo += [(operation, *p) for p in points(counts[operation], syncs, kinds)]
     k.right()
     print('  calls:', ', '.join(f'{o.__name__} {n}' for o, n in counts.items()), flush=True)
-    for operation, n, error, sticky in todo if ALL else sorted(
+    for operation, n, error, sticky in todo if ALL or COMMITS else sorted(
             drawn(dice, todo), key=lambda x: OPERATIONS.index(x[0])):
         what = f'{operation.__name__}, call {n}, {errno.errorcode[error]}{" from then on" if sticky else ""}'
         if 'VERBOSE' in os.environ:

@@ -5,7 +5,7 @@
  *
  * CONTROL is a file of one struct control, shared with test/lib/faulty.py.  Calls that change something are
  * counted when their file's name contains `name`; the one whose number is `fail_at` fails, and with `sticky`
- * all behind it.  What deletes does not run out of space.
+ * all behind it.  `what` tells which sort each was.  What deletes does not run out of space.
  *
  * Nothing is written back later, so the program that writes is the one that gets the error; what the kernel
  * writes for a shared mapping has no such program, and is left alone.  Locks are the kernel's.  Files are
@@ -29,12 +29,13 @@ struct control {
 	_Atomic uint64_t count, fail_at;
 	_Atomic int32_t error, sticky;
 	char name[64];
+	uint8_t what[4096]; /* of each call */
 };
 
 static struct control *control;
 static int folder;
 
-enum { DELETES = 1 };
+enum { CHANGES, DELETES, SYNCS };
 
 /* Is this call one that fails?  0, or what it answers. */
 static int trouble(const char *path, int what)
@@ -42,6 +43,7 @@ static int trouble(const char *path, int what)
 	if (!strstr(path ? path : "", control->name))
 		return 0;
 	uint64_t n = ++control->count, at = control->fail_at;
+	control->what[(n - 1) % sizeof control->what] = (uint8_t)what;
 	if (!at || n < at || (n > at && !control->sticky))
 		return 0;
 	return what == DELETES && control->error == ENOSPC ? 0 : -control->error;
@@ -70,20 +72,20 @@ static int op_write(const char *path, const char *data, size_t n, off_t at,
 		    struct fuse_file_info *fi)
 {
 	if (!fi->writepage)
-		MAY_FAIL(path, 0);
+		MAY_FAIL(path, CHANGES);
 	return said((int)pwrite((int)fi->fh, data, n, at));
 }
 
 static int op_fsync(const char *path, int data, struct fuse_file_info *fi)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, SYNCS);
 	return said(data ? fdatasync((int)fi->fh) : fsync((int)fi->fh));
 }
 
 static int op_fsyncdir(const char *path, int data, struct fuse_file_info *fi)
 {
 	(void)data, (void)fi;
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, SYNCS);
 	int fd = openat(folder, in(path), O_RDONLY | O_DIRECTORY);
 	int result = said(fd < 0 ? fd : fsync(fd));
 	close(fd);
@@ -92,7 +94,7 @@ static int op_fsyncdir(const char *path, int data, struct fuse_file_info *fi)
 
 static int op_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, CHANGES);
 	int fd = fi ? (int)fi->fh : openat(folder, in(path), O_WRONLY);
 	int result = said(fd < 0 ? fd : ftruncate(fd, size));
 	if (!fi && fd >= 0)
@@ -102,13 +104,13 @@ static int op_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 
 static int op_fallocate(const char *path, int mode, off_t at, off_t n, struct fuse_file_info *fi)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, CHANGES);
 	return said(fallocate((int)fi->fh, mode, at, n));
 }
 
 static int op_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, CHANGES);
 	int fd = openat(folder, in(path), (fi->flags & ~(O_DIRECT | O_ACCMODE)) | O_RDWR, mode);
 	fi->fh = (uint64_t)fd;
 	return fd < 0 ? -errno : 0;
@@ -116,13 +118,13 @@ static int op_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 
 static int op_mknod(const char *path, mode_t mode, dev_t dev)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, CHANGES);
 	return said(mknodat(folder, in(path), mode, dev));
 }
 
 static int op_mkdir(const char *path, mode_t mode)
 {
-	MAY_FAIL(path, 0);
+	MAY_FAIL(path, CHANGES);
 	return said(mkdirat(folder, in(path), mode));
 }
 

@@ -8,7 +8,8 @@
 import mmap, os, shutil, struct, subprocess, tempfile, time
 from sf import *
 
-LAYOUT = struct.Struct('<QQii64s')              # struct control
+LAYOUT = struct.Struct('<QQii64s4096s')          # struct control
+SYNCS = 2
 
 
 class Faulty:
@@ -66,3 +67,9 @@ class Faulty:
     def count(self):
         """Calls since then."""
         return struct.unpack_from('<Q', self.control)[0]
+
+    def syncs(self):
+        """The numbers of those that were fsyncs."""
+        n, what = self.count(), LAYOUT.unpack(self.control[:])[5]
+        assert n <= len(what), f'{n} calls'
+        return [i + 1 for i in range(n) if what[i] == SYNCS]
