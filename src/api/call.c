@@ -143,13 +143,16 @@ static struct end *end_new(const char *ref, const struct call *c, void *args,
 	struct end *e = talloc_zero(NULL, struct end);
 	e->ref = talloc_strdup(e, ref);
 	e->finished = time_now(e);
-	e->status = how->code == NO_ERROR         ? task_status_type_success
-		    : how->code == TASK_CANCELLED ? task_status_type_cancelled
-						  : task_status_type_failure;
-	e->result = how->code == NO_ERROR ? result_text(e, c, args) : "";
-	if (how->code != NO_ERROR)
-		list_add(e, &e->error_info, code_rows[how->code].name);
-	for (size_t i = 0; how->code != NO_ERROR && how->params[i]; i++)
+	if (how->code == NO_ERROR) {
+		e->status = task_status_type_success;
+		e->result = result_text(e, c, args);
+		return e;
+	}
+	e->status =
+		how->code == TASK_CANCELLED ? task_status_type_cancelled : task_status_type_failure;
+	e->result = "";
+	list_add(e, &e->error_info, code_rows[how->code].name);
+	for (size_t i = 0; how->params[i]; i++)
 		list_add(e, &e->error_info, how->params[i]);
 	return e;
 }
