@@ -54,7 +54,7 @@ class Work(threading.Thread):
             self.size += 1 << 20
             d.xe('vdi-resize', uuid=self.other, disk_size=(16 << 20) + self.size)
         elif what == 'import':
-            d.xe('vdi-import', uuid=self.other, filename=os.path.join(d.state, 'boot', 'vmlinuz'))
+            d.xe('vdi-import', uuid=self.other, filename=os.path.join(d.state, 'boot', 'initrd.img'))
 
     def run(self):
         try:

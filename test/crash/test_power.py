@@ -150,7 +150,7 @@ class Work:
             d.xe('vdi-import', uuid=self.disk, filename=self.image)
             self.vm = d.vm('vm', memory='128MiB')
             d.xe('vbd-create', vm_uuid=self.vm, vdi_uuid=self.disk, device=0)
-            d.xe('vm-param-set', f'uuid={self.vm}', f'PV-kernel={guest_folder()}/vmlinuz',
+            d.xe('vm-param-set', f'uuid={self.vm}', f'PV-kernel={guest_folder()}/vmlinux',
                  f'PV-ramdisk={guest_folder()}/initrd.img', 'PV-args=console=ttyS0 quiet', 'HVM-boot-policy=')
             now.disks[self.disk] = [Shows({})]
             self.serial = d.boot(self.vm)

@@ -8,7 +8,7 @@ from sf import *
 
 def test_outlives_the_daemon():
     with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
+        vm = guest_vm(d, disks=1, start=False, kernel='vmlinuz')
         s = d.boot(vm)
         boot = s.fields('status')['boot']
         d.restart()
@@ -147,10 +147,10 @@ def test_kernels_only_from_allowed_folders():
     with Daemon() as d:
         vm = guest_vm(d, start=False)
         boot = os.path.join(d.state, 'boot')
-        shutil.copy(os.path.join(boot, 'vmlinuz'), os.path.join(d.state, 'elsewhere'))
+        shutil.copy(os.path.join(boot, 'vmlinux'), os.path.join(d.state, 'elsewhere'))
         os.symlink('../elsewhere', os.path.join(boot, 'link'))
         for path in (d.state + '/elsewhere', boot + '/../elsewhere', boot + '/link', '/etc/passwd',
-                     boot + '/none', boot, 'vmlinuz'):
+                     boot + '/none', boot, 'vmlinux'):
             d.xe('vm-param-set', f'PV-kernel={path}', uuid=vm)
             d.fails('vm-start', uuid=vm, says=path)
             assert d.state_of(vm) == 'halted'

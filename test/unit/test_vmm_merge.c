@@ -708,7 +708,7 @@ static void figures(struct task *t, const char *guest)
 {
 	struct place *p = place_new(t);
 	FD_SCOPE int serial = -1;
-	FD_SCOPE int kernel = open(str(t, "%s/vmlinuz", guest), O_RDONLY | O_CLOEXEC);
+	FD_SCOPE int kernel = open(str(t, "%s/vmlinux", guest), O_RDONLY | O_CLOEXEC);
 	FD_SCOPE int ramdisk = open(str(t, "%s/initrd.img", guest), O_RDONLY | O_CLOEXEC);
 	CHECK(d->stop(t, p->vm) == 0);
 	d->release(p->vm);
