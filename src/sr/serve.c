@@ -22,6 +22,7 @@
 
 enum {
 	FLUSH_MS = 600000, /* what is in the page cache has to reach the disk at the end */
+	AGAIN_MS = 500,    /* after which it is told again to end */
 	COMPLAINT = 4096,
 	NOBODY = 65534,
 };
@@ -159,20 +160,45 @@ void serve_kill(pid_t *pid)
 	*pid = 0;
 }
 
-int serve_wait(struct task *t, pid_t *pid)
+/* 1: it has ended, 0: not yet. */
+static int ended_within(struct task *t, pid_t pid, int ms)
 {
-	int status;
-	FD_SCOPE int pidfd = (int)syscall(SYS_pidfd_open, *pid, 0);
+	FD_SCOPE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		return task_fail_errno(t, errno, "pidfd_open");
-	int ready = task_wait(t, pidfd, POLLIN, FLUSH_MS);
-	if (ready < 0)
+	int ready = task_wait(t, pidfd, POLLIN, ms);
+	return ready < 0 ? -1 : ready > 0;
+}
+
+/* ended: as ended_within() says. */
+static int reap(struct task *t, pid_t *pid, int ended)
+{
+	int status;
+	if (ended < 0)
 		return -1;
-	if (ready == 0)
+	if (ended == 0)
 		return fail(t, INTERNAL_ERROR, "a transfer's program did not end in time");
 	waitpid(*pid, &status, 0);
 	*pid = 0;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+int serve_wait(struct task *t, pid_t *pid)
+{
+	return reap(t, pid, ended_within(t, *pid, FLUSH_MS));
+}
+
+/* It looks whether it was told, then sleeps; told in between it would sleep on, so it is told until it ends
+ * (QEMU's storage-daemon/qemu-storage-daemon.c, qemu_system_killed). */
+static int tell_to_end(struct task *t, pid_t *pid)
+{
+	int64_t until = clock_ms() + FLUSH_MS;
+	int ended = 0;
+	while (ended == 0 && clock_ms() < until) {
+		kill(*pid, SIGTERM);
+		ended = ended_within(t, *pid, AGAIN_MS);
+	}
+	return reap(t, pid, ended);
 }
 
 int serve_complain(struct task *t, struct server *x)
@@ -221,8 +247,7 @@ int serve_find_cause(struct task *t, struct server *x, pid_t pid)
 
 static int end_well(struct task *t, struct server *x)
 {
-	kill(x->pid, SIGTERM);
-	int ok = serve_wait(t, &x->pid);
+	int ok = tell_to_end(t, &x->pid);
 	return ok == 0 ? serve_complain(t, x) : ok < 0 ? -1 : 0;
 }
 

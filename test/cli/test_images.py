@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Disks in and out as raw, qcow2 and VHD images, against qemu-img's judgement."""
-import base64, http.client, json, os, signal, socket, struct, subprocess, sys, time
+import base64, http.client, json, os, shutil, signal, socket, struct, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -369,6 +369,30 @@ def test_interrupted():
         err = p.communicate(timeout=20)[1].decode()
         assert p.returncode == 1 and 'cancel' in err.lower() and 'content is undefined' in err, err
         settled(d)
+
+
+OVERHEARS = """#!/bin/bash
+trap 'told=$told.; [ $told = . ] || kill $child' TERM
+%s "$@" &
+child=$!
+until wait $child; [ $? -lt 128 ]; do :; done
+"""
+
+
+def test_a_server_that_overhears_its_end():
+    """qemu-storage-daemon that is told to end just before it sleeps goes on sleeping."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = 'qemu-storage-daemon'
+        with open(os.path.join(folder, name), 'w') as f:
+            f.write(OVERHEARS % shutil.which(name))
+        os.chmod(f.name, 0o755)
+        with Daemon('fake', env={'PATH': folder + ':' + os.environ['PATH']}) as d:
+            disk = d.vdi('1MiB')
+            path = os.path.join(d.state, 'out')
+            d.xe('vdi-export', uuid=disk, filename=path, timeout=60)
+            assert os.path.getsize(path) == MIB
+            d.xe('vdi-import', uuid=disk, filename=path, timeout=60)
+            d.xe('vdi-copy', uuid=disk, timeout=60)
 
 
 def test_no_room():
