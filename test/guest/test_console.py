@@ -72,7 +72,7 @@ def snapshot(d, vm, **kw):
 
 
 def drawn(d, **kw):
-    vm = guest_vm(d, disks=1, start=False, **kw)
+    vm = guest_vm(d, disks=1, start=False, kernel='vmlinuz', **kw)
     s = d.boot(vm)
     draw(s)
     s.close()       # one client at a time
