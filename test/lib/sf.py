@@ -413,8 +413,8 @@ def guest_folder():
 
 def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', start=True,
              network=None, kernel='vmlinux'):
-    """A VM that boots the test guest's kernel directly; services of its 36 PCIe ports, which nothing
-    here looks at, would take a fifth of the boot."""
+    """A VM that boots the test guest's kernel directly.  vmlinuz is the one that users have: it takes longer, and finds
+    the screen.  Services of the 36 PCIe ports, which nothing here looks at, would take a fifth of the boot."""
     folder = guest_folder()
     boot = os.path.join(d.state, 'boot')
     for f in (kernel, 'initrd.img'):
