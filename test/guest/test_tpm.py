@@ -56,7 +56,8 @@ def emulators(d, vm):
 
 def test_it_remembers():
     with Daemon() as d:
-        vm = guest_vm(d, 'tpm', start=False)
+        # QEMU lays the initrd of an unpacked kernel over the ACPI tables, which a TPM's log pushes down.
+        vm = guest_vm(d, 'tpm', start=False, kernel='vmlinuz')
         d.xe('vtpm-create', vm_uuid=vm)
         with d.boot(vm) as s:
             tpm = Tpm(s)
