@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "archive/blocks.h"
-#include "archive/bytes.h"
+#include "base/bytes.h"
 #include "archive/image.h"
 #include "base/stream.h"
 #include "base/task.h"

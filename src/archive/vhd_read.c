@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "archive/bytes.h"
+#include "base/bytes.h"
 #include "archive/image.h"
 #include "base/stream.h"
 #include "base/task.h"

@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "archive/blocks.h"
-#include "archive/bytes.h"
+#include "base/bytes.h"
 #include "archive/image.h"
 #include "base/stream.h"
 #include "base/task.h"

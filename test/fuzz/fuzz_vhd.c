@@ -5,7 +5,7 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "archive/bytes.h"
+#include "base/bytes.h"
 #include "archive/vhd.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

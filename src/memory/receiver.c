@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memory/receiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/task.h"
+#include "base/text.h"
+
+enum { LOOK_MS = 300 };
+
+struct receiver {
+	int fd;    /* ours of the pair */
+	int image; /* our own */
+	uint64_t limit;
+	int done; /* eventfd: the writer has ended */
+	pthread_t drain;
+	_Atomic uint64_t pages, pages_in_all;
+
+	/* The writer's, and after its end the owner's. */
+	struct task *own;
+	struct migration_sink inner;
+	struct image_writer *writer;
+
+	pthread_mutex_t lock; /* guards what follows, for moments only */
+	pthread_cond_t moved;
+	char *ring;
+	uint64_t in, out;   /* bytes that ever went in, and came out */
+	int64_t full_since; /* the ring has not been half empty since; 0: it is */
+	uint64_t out_since; /* what had come out then */
+	bool ended;         /* by QEMU */
+	const char *closed; /* by us: why; NULL: not */
+	int users;          /* owner and writer */
+};
+
+/* ---- life ---- */
+
+static void receiver_free(struct receiver *r)
+{
+	if (r->ring)
+		munmap(r->ring, RECEIVER_RING);
+	fd_close(&r->fd);
+	fd_close(&r->image);
+	fd_close(&r->done);
+	pthread_mutex_destroy(&r->lock);
+	pthread_cond_destroy(&r->moved);
+	talloc_free(r->own);
+	free(r);
+}
+
+static void let_go(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	bool last = --r->users == 0;
+	pthread_mutex_unlock(&r->lock);
+	if (last)
+		receiver_free(r);
+}
+
+/* lock held */
+static void close_now(struct receiver *r, const char *why)
+{
+	if (!r->closed)
+		r->closed = why;
+	shutdown(r->fd, SHUT_RDWR);
+	pthread_cond_broadcast(&r->moved);
+}
+
+/* ---- the ring; lock held ---- */
+
+static bool is_over(const struct receiver *r)
+{
+	return r->ended || r->closed;
+}
+
+/* Until something moves, or it is time to look again. */
+static void sleep_on(struct receiver *r)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += LOOK_MS * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&r->moved, &r->lock, &until);
+}
+
+/* A full ring is no harm as long as it moves: a page of the guest's is soon sent then. */
+static void judge(struct receiver *r)
+{
+	int64_t now = clock_ms();
+	if (r->full_since && now - r->full_since < RECEIVER_STALL_MS)
+		return;
+	if (r->full_since && r->out - r->out_since < RECEIVER_LEAST) {
+		close_now(r, "the storage of the memory image is too slow, or does not answer");
+		return;
+	}
+	r->full_since = now;
+	r->out_since = r->out;
+}
+
+/* A piece of the ring to be filled; 0: it is over. */
+static size_t room(struct receiver *r, char **ret)
+{
+	while (!is_over(r) && r->in - r->out == RECEIVER_RING) {
+		judge(r);
+		if (!is_over(r))
+			sleep_on(r);
+	}
+	size_t at = (size_t)(r->in % RECEIVER_RING);
+	uint64_t free_bytes = RECEIVER_RING - (r->in - r->out);
+	*ret = r->ring + at;
+	if (is_over(r))
+		return 0;
+	return free_bytes < RECEIVER_RING - at ? (size_t)free_bytes : RECEIVER_RING - at;
+}
+
+/* ---- reading from QEMU ---- */
+
+static void *drain(void *arg)
+{
+	struct receiver *r = arg;
+	char *to;
+	pthread_mutex_lock(&r->lock);
+	for (size_t n; (n = room(r, &to));) {
+		pthread_mutex_unlock(&r->lock);
+		ssize_t got = recv(r->fd, to, n, 0);
+		int err = errno;
+		pthread_mutex_lock(&r->lock);
+		if (got > 0)
+			r->in += (uint64_t)got;
+		else if (got == 0 || err != EINTR)
+			r->ended = true;
+		pthread_cond_broadcast(&r->moved);
+	}
+	pthread_mutex_unlock(&r->lock);
+	return NULL;
+}
+
+/* ---- writing ---- */
+
+/* As migration_source.read. */
+static ssize_t take(struct task *t, void *arg, void *to, size_t n)
+{
+	struct receiver *r = arg;
+	pthread_mutex_lock(&r->lock);
+	while (r->in == r->out && !is_over(r))
+		sleep_on(r);
+	const char *closed = r->closed;
+	size_t at = (size_t)(r->out % RECEIVER_RING), some = (size_t)(r->in - r->out);
+	pthread_mutex_unlock(&r->lock);
+	if (closed)
+		return fail(t, INTERNAL_ERROR, closed);
+	some = some < n ? some : n;
+	some = some < RECEIVER_RING - at ? some : RECEIVER_RING - at;
+	memcpy(to, r->ring + at, some); /* nobody else touches what is filled */
+	pthread_mutex_lock(&r->lock);
+	r->out += some;
+	if (r->in - r->out < RECEIVER_RING / 2)
+		r->full_since = 0;
+	pthread_cond_broadcast(&r->moved);
+	pthread_mutex_unlock(&r->lock);
+	return (ssize_t)some;
+}
+
+static int count_blocks(struct task *t, void *arg, const char *machine, size_t n,
+			const struct migration_block *blocks)
+{
+	struct receiver *r = arg;
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < n; i++)
+		bytes += blocks[i].size;
+	atomic_store(&r->pages_in_all, bytes / MIGRATION_PAGE);
+	return r->inner.begin(t, r->inner.arg, machine, n, blocks);
+}
+
+static int count_page(struct task *t, void *arg, size_t block, uint64_t offset, const void *page)
+{
+	struct receiver *r = arg;
+	atomic_fetch_add(&r->pages, 1);
+	return r->inner.page(t, r->inner.arg, block, offset, page);
+}
+
+static int hand_state(struct task *t, void *arg, const void *bytes, size_t n)
+{
+	struct receiver *r = arg;
+	return r->inner.state(t, r->inner.arg, bytes, n);
+}
+
+static void *writer(void *arg)
+{
+	struct receiver *r = arg;
+	const struct migration_source source = { take, r };
+	const struct migration_sink sink = { count_blocks, count_page, hand_state, r };
+	if (migration_read(r->own, &source, r->limit, &sink) < 0) {
+		pthread_mutex_lock(&r->lock);
+		close_now(r, "the memory image could not be written");
+		pthread_mutex_unlock(&r->lock);
+	}
+	eventfd_write(r->done, 1);
+	let_go(r);
+	return NULL;
+}
+
+/* ---- beginning ---- */
+
+static void init_lock(struct receiver *r)
+{
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->moved, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+static struct receiver *receiver_new(struct task *t, int image, uint64_t limit)
+{
+	struct receiver *r = calloc(1, sizeof *r);
+	if (!r)
+		return fail_ptr(t, INTERNAL_ERROR, "out of memory");
+	*r = (struct receiver){ .fd = -1, .limit = limit, .users = 1 };
+	init_lock(r);
+	r->own = task_new(NULL, t->name);
+	r->own->ref = talloc_strdup(r->own, t->ref);
+	r->image = fcntl(image, F_DUPFD_CLOEXEC, 0);
+	r->done = eventfd(0, EFD_CLOEXEC);
+	void *ring = mmap(NULL, RECEIVER_RING, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	r->ring = ring == MAP_FAILED ? NULL : ring;
+	if (r->image >= 0 && r->done >= 0 && r->ring)
+		return r;
+	task_fail_errno(t, errno, "memory receiver");
+	receiver_free(r);
+	return NULL;
+}
+
+/* The writer is nobody's child: it may have to be left behind. */
+static int start_writer(struct receiver *r)
+{
+	pthread_t thread;
+	r->writer = image_begin(r->own, r->image);
+	r->inner = image_sink(r->writer);
+	r->users++;
+	int err = pthread_create(&thread, NULL, writer, r);
+	if (err == 0)
+		pthread_detach(thread);
+	else
+		r->users--;
+	return err;
+}
+
+struct receiver *receiver_open(struct task *t, int image, uint64_t limit, int *ret_theirs)
+{
+	int pair[2];
+	struct receiver *r = receiver_new(t, image, limit);
+	if (!r)
+		return NULL;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		task_fail_errno(t, errno, "socketpair");
+		receiver_free(r);
+		return NULL;
+	}
+	r->fd = pair[0];
+	int err = pthread_create(&r->drain, NULL, drain, r);
+	if (err == 0 && (err = start_writer(r)) == 0) {
+		*ret_theirs = pair[1];
+		return r;
+	}
+	close(pair[1]); /* the drain, where there is one, ends by that */
+	if (r->writer)
+		pthread_join(r->drain, NULL);
+	task_fail_errno(t, err, "a thread for memory");
+	receiver_free(r);
+	return NULL;
+}
+
+/* ---- the end ---- */
+
+static const char *why_closed(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	const char *why = r->closed;
+	pthread_mutex_unlock(&r->lock);
+	return why;
+}
+
+static void tell_progress(struct task *t, struct receiver *r)
+{
+	uint64_t all = atomic_load(&r->pages_in_all), n = atomic_load(&r->pages);
+	if (all)
+		task_progress(t, n < all ? (double)n / (double)all : 1);
+}
+
+struct image_writer *receiver_wait(struct task *t, struct receiver *r)
+{
+	bool asked = false;
+	for (;;) {
+		int ready = task_wait(t, r->done, POLLIN, LOOK_MS);
+		if (ready < 0)
+			return NULL;
+		if (ready > 0)
+			break;
+		tell_progress(t, r);
+		const char *why = why_closed(r);
+		if (why && asked) /* a second look: the writer does not end, its disk hangs */
+			return fail_ptr(t, INTERNAL_ERROR, why);
+		asked = why != NULL;
+	}
+	if (r->own->code == NO_ERROR)
+		return r->writer;
+	task_fail_params(t, r->own->code, r->own->params);
+	return NULL;
+}
+
+/* The writer ends at once, unless its disk hangs. */
+int receiver_find_cause(struct task *t, struct receiver *r)
+{
+	struct pollfd p = { .fd = r->done, .events = POLLIN };
+	bool ended = poll(&p, 1, why_closed(r) ? 2 * LOOK_MS : 0) > 0;
+	const char *why = why_closed(r);
+	if (!why)
+		return -1;
+	task_forgive(t);
+	if (ended && r->own->code != NO_ERROR)
+		return task_fail_params(t, r->own->code, r->own->params);
+	return fail(t, INTERNAL_ERROR, why);
+}
+
+void receiver_close(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	close_now(r, "it was given up");
+	pthread_mutex_unlock(&r->lock);
+	pthread_join(r->drain, NULL);
+	let_go(r);
+}
