@@ -195,6 +195,8 @@ static int add_disks(struct task *t, const struct VM_row *vm, struct vmm_config 
 static int add_nics(struct task *t, const struct VM_row *vm, struct vmm_config *c)
 {
 	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
+		if (!vif->currently_attached)
+			continue;
 		c->nics = talloc_realloc(t, c->nics, struct vmm_nic, c->nnics + 1);
 		if (boot_nic(t, vm, vif, &c->nics[c->nnics]) < 0)
 			return -1;
@@ -241,7 +243,7 @@ static const char *generation_uuid(struct task *t, const char *id)
 struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 {
 	struct vmm_config *c = talloc_zero(t, struct vmm_config);
-	c->kernel = c->ramdisk = -1;
+	c->kernel = c->ramdisk = c->image = -1;
 	c->uuid = vm->uuid;
 	c->name = vm->name_label;
 	c->dir = guest_dir(t, vm->uuid);

@@ -134,13 +134,21 @@ static void on_event(void *arg, enum vmm_event event, const char *detail)
 	pthread_mutex_unlock(&all.lock);
 }
 
+static int mark_gone(struct task *t, struct VM_row *vm)
+{
+	vm->resident_on = NULL_REF;
+	vm->domid = -1;
+	if (guest_metrics_silent(t, vm) < 0 ||
+	    db_delete_all(t, &class_console, "VM", vm->row.ref) < 0)
+		return -1;
+	return db_put(t, &vm->row);
+}
+
 int guest_mark_halted(struct task *t, struct VM_row *vm)
 {
 	if (vtpm_save(t, vm) < 0)
 		return -1;
 	vm->power_state = vm_power_state_Halted;
-	vm->resident_on = NULL_REF;
-	vm->domid = -1;
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (!vbd->currently_attached)
 			continue;
@@ -155,10 +163,12 @@ int guest_mark_halted(struct task *t, struct VM_row *vm)
 		if (db_put(t, &vif->row) < 0)
 			return -1;
 	}
-	if (guest_metrics_silent(t, vm) < 0 ||
-	    db_delete_all(t, &class_console, "VM", vm->row.ref) < 0)
-		return -1;
-	return db_put(t, &vm->row);
+	return mark_gone(t, vm);
+}
+
+int guest_mark_suspended(struct task *t, struct VM_row *vm)
+{
+	return mark_gone(t, vm);
 }
 
 static int write_state(struct task *t, const char *ref, enum vm_power_state state)
@@ -213,6 +223,17 @@ static void storage_failed(struct task *t, const char *ref, const char *disk)
 			      "the "
 			      "host's storage.",
 			      disk);
+}
+
+/* Does a call have it stand still and go on?  It sees to the row. */
+static bool is_being_saved(const struct VM_row *vm)
+{
+	for (size_t i = 0; vm && i < vm->current_operations.n; i++) {
+		const char *op = vm->current_operations.v[i].value;
+		if (streq(op, "checkpoint") || streq(op, "suspend") || streq(op, "resume"))
+			return true;
+	}
+	return false;
 }
 
 /* Is a call waiting for its end?  It sees to what comes after. */
@@ -274,7 +295,8 @@ static void handle(struct task *t, const struct happening *h)
 	case VMM_STOPPED:
 	case VMM_RESUMED:
 		/* The event may be older than what was done since: the VM is asked. */
-		write_state(t, g->ref, state_of(status_of(t, g->vmm)));
+		if (!is_being_saved(db_seek(t, VM, g->ref)))
+			write_state(t, g->ref, state_of(status_of(t, g->vmm)));
 		break;
 	case VMM_NOSPACE:
 		storage_full(t, g->ref, h->detail);
@@ -429,6 +451,15 @@ bool guest_settle(struct task *t, const char *ref)
 	return full;
 }
 
+int guest_settle_state(struct task *t, const char *ref)
+{
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_get(hold, ref);
+	int result = vmm ? write_state(t, ref, state_of(status_of(t, vmm))) : 0;
+	talloc_free(hold);
+	return result;
+}
+
 struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm)
 {
 	struct vmm *vmm = guest_get(hold, vm->row.ref);
@@ -528,13 +559,18 @@ const char *guest_dir(struct task *t, const char *uuid)
 static void adopt(struct task *t, const struct VM_row *vm)
 {
 	const char *dir = str(t, "%s/run/%s", settings.state, vm->uuid);
-	bool halted = vm->power_state == vm_power_state_Halted;
-	if (halted && !file_exists(str(t, "%s/pid", dir)))
+	bool halted = !vm_has_process(vm), suspended = vm->power_state == vm_power_state_Suspended;
+	if (halted && !suspended && !file_exists(str(t, "%s/pid", dir)))
 		return;
 	struct guest *g = reserve(t, vm->row.ref);
 	struct vmm *vmm = settings.vmm->adopt(t, vm->uuid, dir,
 					      (struct vmm_listener){ .event = on_event, .arg = g });
 	unreserve(g, vmm);
+	if (vmm && suspended && settings.vmm->stop(t, vmm) == 0) {
+		log_line(t, "process of a suspended VM ended vm=%s", vm->uuid);
+		retire(g);
+		return;
+	}
 	if (vmm) {
 		log_line(t, "guest adopted vm=%s", vm->uuid);
 		if (!halted) {

@@ -40,5 +40,10 @@ int guest_stop(struct task *, const char *vm_ref);
 /* The VM's own folder under the state folder, made if need be. */
 const char *guest_dir(struct task *, const char *vm_uuid);
 
+/* Asks whether it runs, and writes it to the row. */
+int guest_settle_state(struct task *, const char *vm_ref);
+
 /* In a transaction: the row and its devices as those of a VM without a process. */
 int guest_mark_halted(struct task *, struct VM_row *);
+/* The same of one that is suspended: it keeps its devices from others. */
+int guest_mark_suspended(struct task *, struct VM_row *);

@@ -103,6 +103,10 @@ static int check_kind(struct task *t, const struct VM_row *vm, const struct op_r
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, op_text(row->op));
 	if (row->op == vm_operations_provision && !vm->is_a_template)
 		return fail(t, PROVISION_ONLY_ALLOWED_ON_TEMPLATE);
+	/* A copy of a checkpoint has no memory; a VM that is suspended wants its disks as they are. */
+	if ((row->op == vm_operations_clone || row->op == vm_operations_copy) &&
+	    vm->power_state == vm_power_state_Suspended && !vm->is_a_snapshot)
+		return bad_power_state(t, vm, "halted");
 	if (row->op == vm_operations_revert && !vm->is_a_snapshot)
 		return fail(t, REVERT_ONLY_ALLOWED_ON_SNAPSHOT);
 	return 0;

@@ -215,6 +215,20 @@ int plan_copies(struct task *t, struct plan *p)
 	return 0;
 }
 
+int plan_volumes(struct task *t, struct plan *p)
+{
+	struct plan frozen = { .vm = p->vm };
+	for (size_t i = 0; i < p->n; i++) {
+		if (!p->v[i].vdi->is_a_snapshot)
+			continue;
+		frozen.v = &p->v[i];
+		frozen.n = 1;
+		if (plan_copies(t, &frozen) < 0)
+			return -1;
+	}
+	return plan_overlays(t, p);
+}
+
 /* ---- the switch ---- */
 
 /* What the guest writes during one round is left for the next, which has less to do: the pause begins
@@ -269,6 +283,28 @@ static int journal_switch(struct task *t, const struct plan *p)
 	return db_commit(t);
 }
 
+/* All that can be done before the instant. */
+static int prepare(struct task *t, const struct plan *p, size_t n, const struct vmm_switch *s)
+{
+	return settings.vmm->prepare(t, p->vmm, n, s) < 0 || journal_switch(t, p) < 0 ||
+			       sync_disks(t, p) < 0
+		       ? -1
+		       : 0;
+}
+
+int plan_save(struct task *t, struct plan *p, struct vmm_save *v)
+{
+	struct vmm_switch *s = switches(t, p, &v->n);
+	v->switches = s;
+	if (!s || prepare(t, p, v->n, s) < 0)
+		return -1;
+	crash_point();
+	int saved = settings.vmm->save(t, p->vmm, v);
+	p->pause_ms = v->pause_ms;
+	crash_point();
+	return saved;
+}
+
 int plan_switch(struct task *t, struct plan *p)
 {
 	size_t n = 0;
@@ -277,8 +313,7 @@ int plan_switch(struct task *t, struct plan *p)
 		return -1;
 	if (n == 0)
 		return 0;
-	if (settings.vmm->prepare(t, p->vmm, n, s) < 0 || journal_switch(t, p) < 0 ||
-	    sync_disks(t, p) < 0)
+	if (prepare(t, p, n, s) < 0)
 		return -1;
 	/* From here it is quicker to end than to go back. */
 	t->cancellable = false;

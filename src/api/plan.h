@@ -50,8 +50,15 @@ int plan_check(struct task *, const struct plan *);
 int plan_overlays(struct task *, struct plan *);
 int plan_copies(struct task *, struct plan *);
 
+/* Overlays for all disks, but for those that are frozen already: of these, copies. */
+int plan_volumes(struct task *, struct plan *);
+
 /* The instant: a running VM's disks go over to their overlays, all or none. */
 int plan_switch(struct task *, struct plan *);
+
+/* The same with the VM's memory, which goes on its way; the rest is what vmm.h says of save(). */
+struct vmm_save;
+int plan_save(struct task *, struct plan *, struct vmm_save *);
 
 /* In a transaction: each disk that has an overlay gets it as its volume. */
 int plan_record_overlays(struct task *, const struct plan *);

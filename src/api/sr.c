@@ -334,7 +334,7 @@ static int check_idle(struct task *t, const struct SR_row *sr)
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref) {
 		bool busy = vdi->current_operations.n > 0;
 		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-			busy |= vbd->currently_attached;
+			busy |= vbd->currently_attached && !vdi->is_a_snapshot;
 		if (busy)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "unplug");
 	}

@@ -149,7 +149,7 @@ static bool is_written(struct task *t, const struct VDI_row *vdi)
 static bool is_open(struct task *t, const struct VDI_row *vdi)
 {
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-		if (vbd->currently_attached)
+		if (vbd->currently_attached && guest_alive(vbd->VM))
 			return true;
 	DB_EACH (t, VM, vm, "NVRAM_VDI", vdi->row.ref)
 		if (guest_alive(vm->row.ref))

@@ -41,11 +41,18 @@ static void note_open(struct tree_node *n, const char *vm, const char *disk, boo
 	}
 }
 
+/* A suspended VM keeps its disks from others, but no process has them open. */
+static bool is_open_in(struct task *t, const char *vm_ref)
+{
+	const struct VM_row *vm = db_seek(t, VM, vm_ref);
+	return vm && vm->power_state != vm_power_state_Suspended;
+}
+
 static void find_users(struct task *t, struct tree_node *n)
 {
 	const char *ref = n->vdi->row.ref;
 	DB_EACH (t, VBD, vbd, "VDI", ref)
-		if (vbd->currently_attached)
+		if (vbd->currently_attached && is_open_in(t, vbd->VM))
 			note_open(n, vbd->VM, vbd_device_id(t, vbd->userdevice),
 				  vbd->mode == vbd_mode_RW && !n->vdi->is_a_snapshot);
 	DB_EACH (t, VM, vm, "NVRAM_VDI", ref)

@@ -39,6 +39,11 @@ int undo_guest_kill(struct task *t, const char *vm)
 	return journal_add(t, "GUEST_KILL", vm, NULL);
 }
 
+int undo_vm_resume(struct task *t, const char *vm)
+{
+	return journal_add(t, "VM_RESUME", vm, NULL);
+}
+
 int undo_device_settle(struct task *t, const char *class, const char *ref)
 {
 	return journal_add(t, "DEVICE_SETTLE", class, ref, NULL);
@@ -119,7 +124,7 @@ static int vol_delete(struct task *t, args a, const char *op)
 	return sr->layout->remove(t, sr, a[1]);
 }
 
-/* Does the VM's disk still write `below`?  With no VM left to ask the answer is no: the switch
+/* Does the VM's disk still write `below`?  If not, the VM has been told that.  With no VM left to ask the answer is no: the switch
  * may have happened, and an overlay without writes reads as what is below it. */
 static int still_below(struct task *t, args a, bool *ret)
 {
@@ -131,7 +136,7 @@ static int still_below(struct task *t, args a, bool *ret)
 	if (settings.vmm->top(t, vmm, a[2], &node) < 0)
 		return -1;
 	*ret = streq(node, volume_node(t, a[3]));
-	return 0;
+	return *ret ? 0 : settings.vmm->settle(t, vmm, volume_node(t, a[3]));
 }
 
 /* The guest ended while it was asked: that is an answer too. */
@@ -176,9 +181,27 @@ static int guest_kill(struct task *t, args a, const char *op)
 	struct VM_row *vm = db_seek(t, VM, a[0]);
 	if (!vm)
 		return 0;
-	if (guest_mark_halted(t, vm) < 0)
-		return -1;
-	return db_commit(t);
+	int marked = vm->power_state == vm_power_state_Suspended ? guest_mark_suspended(t, vm)
+								 : guest_mark_halted(t, vm);
+	return marked < 0 ? -1 : db_commit(t);
+}
+
+/* The row says what the guest did, or is to do; the process stands still where we were stopped. */
+static int vm_resume(struct task *t, args a, const char *op)
+{
+	(void)op;
+	struct vmm *vmm = guest_get(t, a[0]);
+	enum vmm_status status;
+	if (!vmm)
+		return 0;
+	if (settings.vmm->status(t, vmm, &status) < 0 ||
+	    (status == VMM_PAUSED && settings.vmm->resume(t, vmm) < 0)) {
+		if (!guest_ends(t, a[0]))
+			return -1;
+		task_forgive(t);
+		return 0;
+	}
+	return guest_settle_state(t, a[0]);
 }
 
 static int device_settle(struct task *t, args a, const char *op)

@@ -26,6 +26,9 @@ int undo_overlay_keep(struct task *, const char *vm, const char *vdi, const char
 /* Ends the VM's process. */
 int undo_guest_kill(struct task *, const char *vm);
 
+/* The VM that runs is about to stand still for a moment: it goes on, if it still does. */
+int undo_vm_resume(struct task *, const char *vm);
+
 /* The drive or interface (class VBD or VIF) is about to be plugged or unplugged: the VM is asked what
  * it has, and the row made to say the same. */
 int undo_device_settle(struct task *, const char *class, const char *ref);

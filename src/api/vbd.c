@@ -58,8 +58,8 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 				    op->key);
 	}
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
-		bool shared =
-			vdi->sharable || (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
+		bool shared = vdi->sharable || vdi->is_a_snapshot ||
+			      (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
 		if (vbd->currently_attached && !shared)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
 	}

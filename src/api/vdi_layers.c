@@ -22,6 +22,9 @@
 /* NULL: nobody. */
 static const char *writer_of(struct task *t, const char *vdi)
 {
+	const struct VDI_row *row = db_seek(t, VDI, vdi);
+	if (row && row->is_a_snapshot)
+		return NULL;
 	DB_EACH (t, VBD, vbd, "VDI", vdi)
 		if (vbd->currently_attached && vbd->mode == vbd_mode_RW)
 			return vbd->VM;

@@ -36,3 +36,5 @@ const char *vm_generation_id(struct task *);
 
 /* Takes the VM's process and folder away and halts it; the caller has begun an operation. */
 int vm_force_halt(struct task *, const char *ref);
+/* In a transaction: a number for a VM that gets a process. */
+int64_t vm_next_domid(struct task *);

@@ -84,7 +84,7 @@ static int copy_vbd(struct task *t, const struct vm_copy *c, const struct VBD_ro
 	vbd->VM = to->row.ref;
 	vbd->VDI = vdi;
 	vbd->empty = ref_is_null(vdi);
-	vbd->currently_attached = false;
+	vbd->currently_attached = c->memory && from->currently_attached;
 	vbd->current_operations = (struct map){ 0 };
 	if (from->type == vbd_type_Disk)
 		map_set(vbd, &vbd->other_config, "owner", "");
@@ -96,7 +96,7 @@ static int copy_vif(struct task *t, const struct vm_copy *c, const struct VIF_ro
 {
 	struct VIF_row *vif = (struct VIF_row *)model_copy(t, &from->row);
 	vif->VM = to->row.ref;
-	vif->currently_attached = false;
+	vif->currently_attached = c->memory && from->currently_attached;
 	vif->current_operations = (struct map){ 0 };
 	if (!c->snapshot) {
 		vif->MAC = mac_from_seed(t, map_get(&to->other_config, "mac_seed"), vif->device);

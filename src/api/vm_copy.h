@@ -10,6 +10,7 @@ struct vm_copy {
 	const struct VM_row *from;
 	const char *new_name;
 	bool snapshot;      /* else a clone */
+	bool memory;        /* devices are attached as they were, for the memory knows them */
 	struct map vdis;    /* ref of a disk -> ref of its copy; drives of others are left out */
 	struct VM_row *ret; /* stored; may be changed and put again in the transaction */
 };

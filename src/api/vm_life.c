@@ -9,9 +9,11 @@
 #include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
+#include "api/metadata.h"
 #include "api/operation.h"
 #include "api/settings.h"
 #include "api/sizes.h"
+#include "api/suspend_image.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
@@ -27,7 +29,7 @@ enum { SHUTDOWN_S = 120, PRESS_AGAIN_MS = 5000 };
 
 /* A number that no running VM has, long unused: its process's user follows from it.  The database's lock
  * guards the last one. */
-static int64_t next_domid(struct task *t)
+int64_t vm_next_domid(struct task *t)
 {
 	static int64_t last;
 	int64_t most = (settings.qemu_uids > 1 ? settings.qemu_uids : 65536) - 1;
@@ -57,7 +59,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 	struct VM_row *now = db_get(t, VM, vm->row.ref);
 	if (!now || undo_guest_kill(t, now->row.ref) < 0)
 		return -1;
-	now->domid = next_domid(t);
+	now->domid = vm_next_domid(t);
 	now->NVRAM_stale = !ref_is_null(now->NVRAM_VDI);
 	if (db_put(t, &now->row) < 0)
 		return -1;
@@ -95,6 +97,8 @@ static int record_start(struct task *t, const char *ref, bool paused)
 		return fail(t, INTERNAL_ERROR, "the guest ended while it was being started");
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
+	vm->last_booted_record = ""; /* or each would hold all before */
+	vm->last_booted_record = metadata_write(t, &vm->row);
 	if (write_start_time(t, vm) < 0 || consoles_make(t, vm) < 0 || db_put(t, &vm->row) < 0 ||
 	    operation_end(t) < 0)
 		return -1;
@@ -200,7 +204,8 @@ int vm_force_halt(struct task *t, const char *ref)
 		return -1;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || guest_mark_halted(t, vm) < 0 || db_commit(t) < 0)
+	if (!vm || suspend_image_drop(t, vm) < 0 || guest_mark_halted(t, vm) < 0 ||
+	    db_commit(t) < 0)
 		return -1;
 	sizes_look_at(t, ref);
 	return 0;

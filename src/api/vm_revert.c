@@ -17,9 +17,11 @@
 #include "api/operation.h"
 #include "api/plan.h"
 #include "api/settings.h"
+#include "api/suspend_image.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vm_copy.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -141,13 +143,15 @@ static int replace_metrics(struct task *t, struct VM_row *vm, const struct VM_ro
 	return 0;
 }
 
-static int record(struct task *t, const char *vm_ref, const char *snap_ref, struct plan *p)
+/* memory: that of a checkpoint, to be stored; NULL: of a snapshot without. */
+static int record(struct task *t, const char *vm_ref, const char *snap_ref, struct plan *p,
+		  struct VDI_row *memory)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, vm_ref), *snap = db_get(t, VM, snap_ref);
 	if (!vm || !snap)
 		return -1;
-	struct vm_copy c = { .from = snap, .snapshot = true };
+	struct vm_copy c = { .from = snap, .snapshot = true, .memory = memory };
 	if (plan_check(t, p) < 0 || revert_disks(t, p, &c.vdis) < 0 ||
 	    db_delete_all(t, &class_VBD, "VM", vm_ref) < 0 ||
 	    db_delete_all(t, &class_VIF, "VM", vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
@@ -162,7 +166,12 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	vm->generation_id = vm_generation_id(t);
 	vm->parent = snap->row.ref;
 	vm->ha_always_run = false;
-	vm->power_state = vm_power_state_Halted;
+	vm->power_state = memory ? vm_power_state_Suspended : vm_power_state_Halted;
+	if (memory) {
+		vm->suspend_VDI = memory->row.ref;
+		if (db_insert(t, &memory->row) < 0)
+			return -1;
+	}
 	const char *body = str(t, "VM '%s' (uuid: %s) reverted to snapshot: %s (uuid %s)",
 			       vm->name_label, vm->uuid, snap->name_label, snap->uuid);
 	if (db_put(t, &vm->row) < 0 || db_put(t, &snap->row) < 0 ||
@@ -205,6 +214,31 @@ static const char *revive_vm(struct task *t, const struct VM_row *snap)
 	return db_commit(t) < 0 ? NULL : vm->row.ref;
 }
 
+/* ---- memory ---- */
+
+/* Before anything is stopped: is all of it what was written, and can this host load it? */
+static int verify_memory(struct task *t, const struct VM_row *snap)
+{
+	struct saved s;
+	if (saved_open(t, snap, &s) < 0)
+		return -1;
+	int result = image_verify(t, s.image);
+	fd_close(&s.fd);
+	return result;
+}
+
+/* ret NULL: the snapshot has none. */
+static int take_memory(struct task *t, const struct VM_row *snap, struct VDI_row **ret)
+{
+	*ret = NULL;
+	if (snap->power_state != vm_power_state_Suspended)
+		return 0;
+	if (verify_memory(t, snap) < 0)
+		return -1;
+	*ret = suspend_image_share(t, snap->suspend_VDI, false);
+	return *ret ? 0 : -1;
+}
+
 /* ---- the call ---- */
 
 static int keep_current(struct task *t, const char *vm, const struct VM_row *snap)
@@ -238,8 +272,11 @@ int VM_revert(struct task *t, struct VM_revert *a)
 	struct plan *p = plan_disks(t, snap, &none, vdi_operations_revert_from);
 	if (!p || take_targets(t, p, vm) < 0 || plan_copies(t, p) < 0)
 		return -1;
+	struct VDI_row *memory = NULL;
+	if (take_memory(t, snap, &memory) < 0)
+		return -1;
 	t->cancellable = false;
-	if (vm_force_halt(t, vm) < 0 || record(t, vm, a->snapshot, p) < 0)
+	if (vm_force_halt(t, vm) < 0 || record(t, vm, a->snapshot, p, memory) < 0)
 		return -1;
 	plan_refresh(t, p);
 	log_line(t, "vm reverted vm=%s snapshot=%s duration_ms=%lld", vm, snap->uuid,

@@ -14,6 +14,8 @@
  * overlay:
  *
  *     before   frozen <- guest           after   frozen (snapshot's disk) <- overlay <- guest */
+#include "api/vm_snapshot.h"
+
 #include "api/call.h"
 #include "api/message.h"
 #include "api/operation.h"
@@ -35,54 +37,57 @@ static int record_disks(struct task *t, struct plan *p, struct map *ret_vdis)
 	return plan_record_overlays(t, p);
 }
 
-static void set_figures(struct VM_row *snap, const struct plan *p, int64_t begin)
+static void set_figures(struct VM_row *snap, const struct taken *k)
 {
 	struct map *m = &snap->snapshot_info;
-	map_set(snap, m, "method", "overlay");
+	const struct plan *p = k->plan;
+	map_set(snap, m, "method", k->method);
 	map_set(snap, m, "consistency", "crash");
 	map_set(snap, m, "attempts", "1");
 	map_set(snap, m, "guest-pause-ms", str(snap, "%.1f", p->pause_ms));
 	if (p->copy_bytes)
 		map_set(snap, m, "copy-bytes",
 			str(snap, "%llu", (unsigned long long)p->copy_bytes));
-	map_set(snap, m, "duration-ms", str(snap, "%lld", (long long)(clock_ms() - begin)));
+	if (k->memory)
+		map_set(snap, m, "memory-bytes",
+			str(snap, "%llu", (unsigned long long)k->memory_bytes));
+	map_set(snap, m, "duration-ms", str(snap, "%lld", (long long)(clock_ms() - k->begin)));
 }
 
-static int record(struct task *t, const char *ref, struct plan *p, const char *name, int64_t begin,
-		  const char **ret)
+/* The message that tells of it. */
+static int tell(struct task *t, const struct VM_row *vm, const struct taken *k)
 {
+	return message_create(t, k->memory ? "VM_CHECKPOINTED" : "VM_SNAPSHOTTED", 5, cls_VM,
+			      vm->uuid,
+			      str(t, "VM '%s' (uuid: %s) %s, snapshot name: %s", vm->name_label,
+				  vm->uuid, k->memory ? "checkpointed" : "snapshotted", k->name));
+}
+
+int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
+{
+	struct plan *p = k->plan;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	struct vm_copy c = { .from = vm, .new_name = name, .snapshot = true };
+	struct vm_copy c = {
+		.from = vm, .new_name = k->name, .snapshot = true, .memory = k->memory
+	};
 	if (plan_check(t, p) < 0 || record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
 		return -1;
-	set_figures(c.ret, p, begin);
+	set_figures(c.ret, k);
 	vm->parent = c.ret->row.ref;
-	const char *body = str(t, "VM '%s' (uuid: %s) snapshotted, snapshot name: %s",
-			       vm->name_label, vm->uuid, name);
-	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 ||
-	    message_create(t, "VM_SNAPSHOTTED", 5, cls_VM, vm->uuid, body) < 0 ||
+	if (k->memory) {
+		if (db_insert(t, &k->memory->row) < 0)
+			return -1;
+		c.ret->suspend_VDI = k->memory->row.ref;
+		c.ret->power_state = vm_power_state_Suspended;
+	}
+	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 || tell(t, vm, k) < 0 ||
 	    operation_end(t) < 0)
 		return -1;
-	*ret = c.ret->row.ref;
+	k->ret = c.ret->row.ref;
 	return db_commit(t);
-}
-
-/* Disks that are snapshots themselves are frozen: no overlay, a copy. */
-static int make_volumes(struct task *t, struct plan *p)
-{
-	struct plan frozen = { .vm = p->vm };
-	for (size_t i = 0; i < p->n; i++) {
-		if (!p->v[i].vdi->is_a_snapshot)
-			continue;
-		frozen.v = &p->v[i];
-		frozen.n = 1;
-		if (plan_copies(t, &frozen) < 0)
-			return -1;
-	}
-	return plan_overlays(t, p);
 }
 
 int VM_snapshot(struct task *t, struct VM_snapshot *a)
@@ -95,11 +100,13 @@ int VM_snapshot(struct task *t, struct VM_snapshot *a)
 	if (!p)
 		return -1;
 	task_span(t, 0, 0.8);
-	if (make_volumes(t, p) < 0)
+	if (plan_volumes(t, p) < 0)
 		return -1;
 	task_span(t, 0.8, 1);
-	if (plan_switch(t, p) < 0 || record(t, a->vm, p, a->new_name, begin, &a->result) < 0)
+	struct taken k = { .plan = p, .name = a->new_name, .begin = begin, .method = "overlay" };
+	if (plan_switch(t, p) < 0 || vm_snapshot_record(t, a->vm, &k) < 0)
 		return -1;
+	a->result = k.ret;
 	plan_refresh(t, p);
 	log_line(t, "snapshot taken vm=%s disks=%zu pause_ms=%.1f duration_ms=%lld", vm->uuid, p->n,
 		 p->pause_ms, (long long)(clock_ms() - begin));

@@ -2,18 +2,22 @@
 /* snapshot.c -- taking snapshots and using them. */
 #include "cli/cli.h"
 
-static command_fn vm_snapshot, snapshot_revert, snapshot_clone, snapshot_copy, snapshot_destroy,
-	snapshot_uninstall, snapshot_disk_list;
+static command_fn vm_snapshot, vm_checkpoint, snapshot_revert, snapshot_clone, snapshot_copy,
+	snapshot_destroy, snapshot_uninstall, snapshot_disk_list;
 
 const struct command commands_snapshot[] = {
 	{ "vm-snapshot", vm_snapshot, STANDARD | VM_SELECTORS, "new-name-label",
 	  "new-name-description,ignore-vdi-uuids",
 	  "Takes a snapshot of a VM: all its disks at one instant, running or not; prints its "
 	  "uuid." },
+	{ "vm-checkpoint", vm_checkpoint, STANDARD | VM_SELECTORS, "new-name-label",
+	  "new-name-description",
+	  "Takes a snapshot of a running, paused or suspended VM with its memory; prints its "
+	  "uuid." },
 	{ "snapshot-revert", snapshot_revert, STANDARD | EXACT, "",
-	  "uuid,snapshot-uuid,keep-current,force",
+	  "uuid,snapshot-uuid,keep-current,resume,force",
 	  "Brings the VM back to a snapshot; keep-current=true takes a snapshot of what it is now "
-	  "first." },
+	  "first; after one with memory the VM is suspended, with resume=true it runs." },
 	{ "snapshot-clone", snapshot_clone, STANDARD, "new-name-label",
 	  "uuid,snapshot-uuid,new-name-description",
 	  "Makes a template whose disks are layers over those of a snapshot; prints its uuid." },
@@ -68,6 +72,8 @@ static void tell_figures(struct cli *c, const char *ref)
 	} figures[] = {
 		{ "guest-pause-ms", "the guest was paused for %s ms" },
 		{ "duration-ms", "it took %s ms in all" },
+		{ "method", "by %s" },
+		{ "memory-bytes", "the memory takes %s bytes" },
 		{ "consistency", "the disks are %s consistent" },
 		{ "copy-bytes", "the chain gets long: %s bytes are copied in the background" },
 	};
@@ -99,7 +105,32 @@ static int vm_snapshot(struct cli *c)
 	return for_vms(c, snapshot_one);
 }
 
+static int checkpoint_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_checkpoint a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
+	if (cli_call(c, VM_checkpoint, &a) < 0)
+		return -1;
+	tell_figures(c, a.result);
+	return show_new_vm(c, a.result);
+}
+
+static int vm_checkpoint(struct cli *c)
+{
+	return for_vms(c, checkpoint_one);
+}
+
 /* ---- using ---- */
+
+static int resume_reverted(struct cli *c, const char *snapshot)
+{
+	struct VM_row *snap = db_get(c->t, VM, snapshot);
+	struct VM_row *vm = snap ? db_get(c->t, VM, snap->snapshot_of) : NULL;
+	if (!vm)
+		return -1;
+	if (vm->power_state != vm_power_state_Suspended)
+		return cli_fail(c, "The snapshot has no memory: start the VM with vm-start.");
+	return cli_call(c, VM_resume, (&(struct VM_resume){ .vm = vm->row.ref }));
+}
 
 static int snapshot_revert(struct cli *c)
 {
@@ -108,7 +139,10 @@ static int snapshot_revert(struct cli *c)
 		return -1;
 	struct VM_revert a = { .snapshot = snapshot->row.ref };
 	int64_t start = clock_ms();
-	if (cli_bool(c, "keep-current", &a.keep_current) < 0 || cli_call(c, VM_revert, &a) < 0)
+	bool resume = false;
+	if (cli_bool(c, "keep-current", &a.keep_current) < 0 ||
+	    cli_bool(c, "resume", &resume) < 0 || cli_call(c, VM_revert, &a) < 0 ||
+	    (resume && resume_reverted(c, snapshot->row.ref) < 0))
 		return -1;
 	cli_note(c, "reverted in %lld ms", (long long)(clock_ms() - start));
 	return 0;

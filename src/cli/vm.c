@@ -6,7 +6,8 @@
 #include "api/record.h"
 
 static command_fn vm_clone, vm_copy, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot,
-	vm_pause, vm_unpause, vm_memory_limits_set, vm_disk_list, vm_vif_list, console;
+	vm_pause, vm_unpause, vm_suspend, vm_resume, vm_memory_limits_set, vm_disk_list,
+	vm_vif_list, console;
 
 const struct command commands_vm[] = {
 	{ "vm-clone", vm_clone, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "new-name-label",
@@ -28,6 +29,10 @@ const struct command commands_vm[] = {
 	  "Asks the guest to reboot; --force resets it." },
 	{ "vm-pause", vm_pause, STANDARD | VM_SELECTORS, "", "", "Stops the VCPUs." },
 	{ "vm-unpause", vm_unpause, STANDARD | VM_SELECTORS, "", "", "Lets the VCPUs go on." },
+	{ "vm-suspend", vm_suspend, STANDARD | VM_SELECTORS, "", "",
+	  "Writes the memory of a running VM to disk and ends its process." },
+	{ "vm-resume", vm_resume, STANDARD | VM_SELECTORS, "", "force,on,paused",
+	  "Lets a suspended VM go on, with paused=true without letting it run." },
 	{ "vm-memory-limits-set", vm_memory_limits_set, VM_SELECTORS | TEMPLATES_TOO,
 	  "static-min,static-max,dynamic-min,dynamic-max", "", "Sets all four memory limits." },
 	{ "vm-disk-list", vm_disk_list, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "",
@@ -164,6 +169,37 @@ static int unpause_one(struct cli *c, struct VM_row *vm)
 static int vm_unpause(struct cli *c)
 {
 	return for_vms(c, unpause_one);
+}
+
+static int suspend_one(struct cli *c, struct VM_row *vm)
+{
+	int64_t start = clock_ms();
+	if (cli_call(c, VM_suspend, (&(struct VM_suspend){ .vm = vm->row.ref })) < 0)
+		return -1;
+	cli_note(c, "suspended in %lld ms", (long long)(clock_ms() - start));
+	return 0;
+}
+
+static int vm_suspend(struct cli *c)
+{
+	return for_vms(c, suspend_one);
+}
+
+static int resume_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_resume a = { .vm = vm->row.ref };
+	int64_t start = clock_ms();
+	if (cli_bool(c, "paused", &a.start_paused) < 0 || cli_bool(c, "force", &a.force) < 0 ||
+	    (cli_arg(c, "on") && !select_host(c, cli_arg(c, "on"))) ||
+	    cli_call(c, VM_resume, &a) < 0)
+		return -1;
+	cli_note(c, "resumed in %lld ms", (long long)(clock_ms() - start));
+	return 0;
+}
+
+static int vm_resume(struct cli *c)
+{
+	return for_vms(c, resume_one);
 }
 
 static int limit_one(struct cli *c, struct VM_row *vm)

@@ -154,6 +154,38 @@ static int create_raw(struct task *t, const struct sr *sr, const char *id, uint6
 	return volume_file_finish_new(t, sr, dir, name, fd, written);
 }
 
+/* ---- bytes of ours ---- */
+
+static int open_bytes(struct task *t, const struct sr *sr, const char *id, bool writable,
+		      int *ret_fd)
+{
+	bool raw;
+	FD_SCOPE int fd = volume_file_open(t, sr, id, &raw);
+	if (fd < 0)
+		return -1;
+	if (!raw)
+		return volume_file_refuse(t, id, "it is no raw volume");
+	int bytes =
+		open(str(t, "/proc/self/fd/%d", fd), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	if (bytes < 0)
+		return task_fail_errno(t, errno, id);
+	*ret_fd = bytes;
+	return 0;
+}
+
+/* A second name of the file. */
+static int share(struct task *t, const struct sr *sr, const char *id, const char *new_id)
+{
+	FD_SCOPE int dir = volume_file_dir(t, sr);
+	if (dir < 0 || volume_file_check_new(t, dir, new_id) < 0)
+		return -1;
+	const char *from = volume_file_raw_name(t, id), *to = volume_file_raw_name(t, new_id);
+	if (linkat(dir, from, dir, to, 0) < 0)
+		return errno == ENOENT ? fail(t, VDI_MISSING, sr->uuid, id)
+				       : task_fail_errno(t, errno, from);
+	return sync_file(dir, SYNC_VOLUME_NAME) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+}
+
 /* Also what a create of this id left unfinished when it was killed. */
 static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 {
@@ -245,6 +277,8 @@ const struct layout layout_file = {
 	.space = space,
 	.create = create,
 	.create_raw = create_raw,
+	.open = open_bytes,
+	.share = share,
 	.remove = remove_volume,
 	.blockdev = blockdev,
 	.sync = sync_volume,

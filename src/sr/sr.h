@@ -77,6 +77,12 @@ struct layout {
 	/* Optional.  A new raw volume, empty and sparse; else the same.  What it is, is known by the storage,
 	 * and never by what a guest wrote into it. */
 	int (*create_raw)(struct task *, const struct sr *, const char *id, uint64_t size);
+	/* Optional, both or none: raw volumes whose bytes are ours.  The bytes, to be read, or written; the
+	 * descriptor is the caller's.  resize() is not needed: the volume is as large as what was written. */
+	int (*open)(struct task *, const struct sr *, const char *id, bool writable, int *ret_fd);
+	/* A second volume with the bytes of a raw one that nobody will write any more; they take room once, and
+	 * stay until both are removed.  Durable. */
+	int (*share)(struct task *, const struct sr *, const char *id, const char *new_id);
 	/* Durable.  A volume that is not there is no error. */
 	int (*remove)(struct task *, const struct sr *, const char *id);
 	/* Required.  How QEMU opens the volume: an array of blockdev-add descriptions, the lowest

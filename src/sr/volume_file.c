@@ -89,7 +89,8 @@ static const char *inspect_raw(const void *ctx, const struct stat *st, struct vo
 		return "its disk size is out of range";
 	ret->parent = talloc_strdup(ctx, "");
 	ret->virtual_size = (uint64_t)st->st_size;
-	ret->physical_size = (uint64_t)st->st_blocks * 512;
+	/* Its part, where volumes share the file. */
+	ret->physical_size = (uint64_t)st->st_blocks * 512 / (st->st_nlink ? st->st_nlink : 1);
 	return NULL;
 }
 

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/devices.h"
@@ -118,7 +119,7 @@ static int accelerator(struct task *t, struct args *a, const char *accel)
 static void machine(struct task *t, struct args *a, const struct vmm_config *c)
 {
 	const struct vmm_firmware *f = &c->firmware;
-	char *m = str(t, "q35,dump-guest-core=off,vmport=off");
+	char *m = str(t, "%s,dump-guest-core=off,vmport=off", c->machine ? c->machine : "q35");
 	if (f->code)
 		m = talloc_asprintf_append(m, ",smm=%s,pflash0=%s,pflash1=%s",
 					   f->secure ? "on" : "off", disks_top_node(t, f->code),
@@ -206,6 +207,45 @@ static int boot(struct task *t, struct args *a, const struct vmm_config *c)
 	return 0;
 }
 
+/* ---- coming back ---- */
+
+enum { IMAGE_SET = 1000 }; /* behind the sets that count up, and before those of layers */
+
+const char *args_image(struct task *t)
+{
+	return str(t, "/dev/fdset/%d", IMAGE_SET);
+}
+
+/* Several threads read the file, each by an opening of its own. */
+static int incoming(struct task *t, struct args *a, const struct vmm_config *c)
+{
+	if (c->image < 0)
+		return 0;
+	int fd = open(str(t, "/proc/self/fd/%d", c->image), O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return task_fail_errno(t, errno, "memory image");
+	args_fd_in_set(a, fd, IMAGE_SET, NULL);
+	args_add(a, "-incoming", "defer");
+	return 0;
+}
+
+int args_knows_machine(struct task *t, const char *machine, bool *ret)
+{
+	enum { HELP_MS = 20000 };
+	const char *qemu = args_program(t, "qemu-system-x86_64");
+	struct run r = { .argv = RUN_ARGV(qemu, "-machine", "help"),
+			 .in = -1,
+			 .out = -1,
+			 .timeout_ms = HELP_MS };
+	if (!qemu || run_ok(t, &r) < 0)
+		return -1;
+	struct list lines = list_split(t, r.ret_out, '\n');
+	*ret = false;
+	for (size_t i = 0; i < lines.n; i++)
+		*ret |= starts_with(lines.v[i], str(t, "%s ", machine));
+	return 0;
+}
+
 struct args *args_vm(struct task *t, const struct vmm_config *c)
 {
 	struct args *a = talloc_zero(t, struct args);
@@ -220,7 +260,7 @@ struct args *args_vm(struct task *t, const struct vmm_config *c)
 	for (size_t i = 0; i < COUNT(same); i++)
 		args_add(a, same[i].option, same[i].value);
 	if (accelerator(t, a, c->accel) < 0 || consoles(t, a, c->dir) < 0 || boot(t, a, c) < 0 ||
-	    disks_args(t, a, c) < 0 || devices_args(t, a, c) < 0)
+	    incoming(t, a, c) < 0 || disks_args(t, a, c) < 0 || devices_args(t, a, c) < 0)
 		return NULL;
 	return a;
 }

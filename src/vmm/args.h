@@ -7,6 +7,7 @@
  *     -add-fd fd=9,set=3  -blockdev {... "filename":"/dev/fdset/3"} */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct task;
@@ -24,6 +25,11 @@ struct args {
 /* The whole line for a VM, whose sockets now listen in config.dir: qmp.sock,
  * serial.sock, agent.sock. */
 struct args *args_vm(struct task *, const struct vmm_config *);
+
+/* The name by which QEMU finds the image that it comes back from. */
+const char *args_image(struct task *);
+/* Has QEMU a machine of that type? */
+int args_knows_machine(struct task *, const char *machine, bool *ret);
 
 /* An option and its value (NULL: none), copied. */
 void args_add(struct args *, const char *option, const char *value);

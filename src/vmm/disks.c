@@ -435,11 +435,16 @@ static json_t *transaction(size_t n, const struct vmm_switch *s)
 	return json_pack("{s:o}", "actions", actions);
 }
 
-static double now_ms(void)
+double disks_now_ms(void)
 {
 	struct timespec ts;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
+int disks_instant(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
+{
+	return qmp_do(t, q, "transaction", transaction(n, s));
 }
 
 int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s,
@@ -447,20 +452,30 @@ int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switc
 {
 	if (task_wait(t, -1, 0, BEFORE_INSTANT_MS) < 0)
 		return -1;
-	json_t *all = transaction(n, s);
-	double start = now_ms();
-	if (qmp_do(t, q, "transaction", all) < 0)
+	double start = disks_now_ms();
+	if (disks_instant(t, q, n, s) < 0)
 		return -1;
-	*ret_pause_ms = now_ms() - start;
+	*ret_pause_ms = disks_now_ms() - start;
+	disks_settled(t, q, n, s);
+	return 0;
+}
 
-	/* The old tops are reopened by now; what they were reopened with is used up. */
+/* The old tops are reopened by now; what they were reopened with is used up. */
+void disks_settled(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
+{
 	struct task *own = aside(t);
 	struct list used = { 0 };
 	for (size_t i = 0; i < n; i++)
 		list_add(own, &used, s[i].below);
 	task_wait(own, -1, 0, AFTER_INSTANT_MS);
 	sets_drop(own, q, &used);
-	return 0;
+}
+
+int disks_settle_node(struct task *t, struct qmp *q, const char *node)
+{
+	struct list used = { 0 };
+	list_add(t, &used, node);
+	return sets_drop(t, q, &used);
 }
 
 int disks_resize(struct task *t, struct qmp *q, const json_t *layers, uint64_t size)

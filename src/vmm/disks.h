@@ -45,6 +45,12 @@ int disks_settle(struct task *, struct qmp *);
 int disks_prepare(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch *,
 		 double *ret_pause_ms);
+/* The transaction alone, for a guest that stands still, and what is due some time after it. */
+int disks_instant(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
+void disks_settled(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
+/* Of the clock by which pauses are told. */
+double disks_now_ms(void);
+int disks_settle_node(struct task *, struct qmp *, const char *node);
 int disks_resize(struct task *, struct qmp *, const json_t *layers, uint64_t size);
 int disks_forget(struct task *, struct qmp *, const char *node);
 /* Opens the layers in a running QEMU, those that it has open already but for, lowest first; all or none. */

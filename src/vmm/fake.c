@@ -31,6 +31,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/disks.h"
+#include "vmm/fake_memory.h"
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
@@ -208,6 +209,8 @@ static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_
 		return NULL;
 	if (c->tpm && tpm_write(t, c) < 0)
 		return NULL;
+	if (c->image >= 0 && fake_memory_load(t, c->image, c->image_at) < 0)
+		return NULL;
 	json_t *state = json_own(t, first_state(c));
 	return store(t, c->dir, state) < 0 ? NULL : vmm_new(t, c->dir, l);
 }
@@ -377,6 +380,38 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return 0;
 }
 
+static int send_memory(struct task *t, struct vmm_save *v)
+{
+	FD_SCOPE int to = v->open(t, v->arg);
+	return to < 0 ? -1 : fake_memory_send(t, to);
+}
+
+static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
+{
+	v->method = v->keep_stopped ? "stop-and-copy" : "background-snapshot";
+	if (enter(t, vm->dir, "save", steps(t, v->n, v->switches)) < 0 ||
+	    (v->running && set_paused(t, vm, "pause", true) < 0) ||
+	    change(t, vm, v->n, v->switches, use_overlays) < 0)
+		return -1;
+	v->pause_ms = PAUSE_MS;
+	int sent = send_memory(t, v);
+	if (v->running && !v->keep_stopped && set_paused(t, vm, "resume", false) < 0)
+		return -1;
+	return sent;
+}
+
+static int save_end(struct task *t, struct vmm *vm, bool cancel)
+{
+	return enter(t, vm->dir, "save_end", cancel ? "cancel" : "") < 0 ? -1 : 0;
+}
+
+static int knows_machine(struct task *t, const char *machine, bool *ret)
+{
+	(void)t;
+	*ret = streq(machine, FAKE_MACHINE);
+	return 0;
+}
+
 /* Grows the image, as QEMU would: it is the one thing that is asked of the file. */
 static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t size)
 {
@@ -398,6 +433,12 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 			 .out = -1,
 			 .timeout_ms = HANG_MS };
 	return file ? run_ok(t, &r) : 0;
+}
+
+static int settle(struct task *t, struct vmm *vm, const char *node)
+{
+	return enter(t, vm->dir, "settle", str(t, "node=%s", node)) < 0 || !load(t, vm->dir) ? -1
+											     : 0;
 }
 
 static int drop(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
@@ -692,7 +733,11 @@ const struct vmm_driver vmm_fake = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.save = save,
+	.save_end = save_end,
+	.knows_machine = knows_machine,
 	.resize = resize,
+	.settle = settle,
 	.forget = forget,
 	.top = top,
 	.merge = merge,

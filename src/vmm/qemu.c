@@ -6,6 +6,7 @@
  *     qmp      talks to it
  *     devices  what the guest finds where
  *     disks    layers, and the instant in which all disks switch
+ *     save     memory and disks at one instant, and back (pages: large ones again before it)
  *     merge    layers that become one, while the guest runs (pace: as slowly as it needs)
  *     plug     devices that come and go
  *     tpm      the process beside it
@@ -33,6 +34,7 @@
 #include "vmm/plug.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
+#include "vmm/save.h"
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
@@ -43,6 +45,7 @@ struct vmm {
 	struct process process;
 	struct qmp *qmp;
 	struct vmm_listener listener;
+	struct saving saving;
 
 	/* The reader thread's own. */
 	bool stopped;      /* the guest stands still */
@@ -151,6 +154,11 @@ static void on_port(struct vmm *vm, const json_t *data)
 		tell(vm, VMM_AGENT, json_is_true(json_object_get(data, "open")) ? "open" : "");
 }
 
+static void on_migration(struct vmm *vm, const json_t *data)
+{
+	save_on_event(&vm->saving, data);
+}
+
 static void on_event(void *arg, const char *name, const json_t *data)
 {
 	static const struct {
@@ -165,6 +173,7 @@ static void on_event(void *arg, const char *name, const json_t *data)
 		{ "BLOCK_IO_ERROR", on_io_error },
 		{ "DEVICE_DELETED", on_unplugged },
 		{ "VSERPORT_CHANGE", on_port },
+		{ "MIGRATION", on_migration },
 	};
 	for (size_t i = 0; i < COUNT(events); i++)
 		if (streq(name, events[i].name))
@@ -256,7 +265,11 @@ static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
 static int bring_up(struct task *t, struct vmm *vm, const struct vmm_config *c)
 {
 	vm->stopped = true;
-	if (greet(t, vm, START_MS) < 0 || disks_settle(t, vm->qmp) < 0)
+	if (greet(t, vm, START_MS) < 0)
+		return -1;
+	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at) < 0)
+		return -1;
+	if (disks_settle(t, vm->qmp) < 0)
 		return -1;
 	if (!c->paused && qmp_do(t, vm->qmp, "cont", NULL) < 0)
 		return -1;
@@ -307,7 +320,8 @@ static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 static int meet_again(struct task *t, struct vmm *vm)
 {
 	enum vmm_status s;
-	if (greet(t, vm, ADOPT_MS) < 0 || disks_settle(t, vm->qmp) < 0 || status(t, vm, &s) < 0)
+	if (greet(t, vm, ADOPT_MS) < 0 || save_settle(t, vm->qmp) < 0 ||
+	    disks_settle(t, vm->qmp) < 0 || status(t, vm, &s) < 0)
 		return -1;
 	return go_live(t, vm);
 }
@@ -385,9 +399,24 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return disks_switch(t, vm->qmp, n, s, ret_pause_ms);
 }
 
+static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
+{
+	return save_begin(t, vm->qmp, &vm->saving, &vm->process, v);
+}
+
+static int do_save_end(struct task *t, struct vmm *vm, bool cancel)
+{
+	return save_end(t, vm->qmp, cancel);
+}
+
 static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t size)
 {
 	return disks_resize(t, vm->qmp, layers, size);
+}
+
+static int settle(struct task *t, struct vmm *vm, const char *node)
+{
+	return disks_settle_node(t, vm->qmp, node);
 }
 
 static int forget(struct task *t, struct vmm *vm, const char *node)
@@ -523,7 +552,11 @@ const struct vmm_driver vmm_qemu = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.save = save,
+	.save_end = do_save_end,
+	.knows_machine = args_knows_machine,
 	.resize = resize,
+	.settle = settle,
 	.forget = forget,
 	.top = top,
 	.merge = merge,

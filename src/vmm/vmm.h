@@ -75,6 +75,10 @@ struct vmm_config {
 	size_t nnics;
 	struct vmm_nic *nics;
 	bool paused; /* do not let the guest run yet */
+	/* A VM that was saved comes back: its memory and devices are loaded before it runs. */
+	int image; /* -1: it boots; the file, in the form that memory/image.h draws, stays the caller's */
+	uint64_t image_at;   /* where QEMU's stream begins in it */
+	const char *machine; /* the machine type that it was; NULL: the newest */
 };
 
 enum vmm_status { VMM_RUNNING, VMM_PAUSED, VMM_IO_ERROR };
@@ -106,6 +110,20 @@ struct vmm_switch {
 	const char *disk;      /* vmm_disk.id */
 	const char *below;     /* node name of the present top */
 	const json_t *overlay; /* description of the new top; its "backing" is overridden */
+};
+
+/* A VM's memory and devices, and its disks, at one instant. */
+struct vmm_save {
+	size_t n; /* disks that go over to their overlays, which are prepared */
+	const struct vmm_switch *switches;
+	bool running;      /* else the guest stands still, and goes on doing so */
+	bool keep_stopped; /* it does not go on: stop() follows */
+	/* A socket for what is sent, the driver's from then on, whose other end is read by a thread of its own.
+	 * Called again when a try is repeated: what came out of the one before is worthless. */
+	int (*open)(struct task *, void *arg);
+	void *arg;
+	const char *method; /* returned: how it was done */
+	double pause_ms;    /* ... and how long the guest stood still */
 };
 
 /* Layers of a disk that become one while the guest uses it.  sr/sr.h draws the two ways; the names here are
@@ -172,6 +190,9 @@ struct vmm_driver {
 	 * guest's disks stood still. */
 	int (*switch_disks)(struct task *, struct vmm *, size_t n, const struct vmm_switch *,
 			    double *ret_pause_ms);
+	/* The node was the top in a switch or a save whose end nobody has seen, and is none any more: lets go of what
+	 * a top needs, and what would keep its layer from being merged. */
+	int (*settle)(struct task *, struct vmm *, const char *node);
 	/* Closes a node that no disk uses; one that is not open is no error. */
 	int (*forget)(struct task *, struct vmm *, const char *node);
 	/* The disk that the guest writes, whose layers these are as they were opened, gets larger, and the guest
@@ -180,6 +201,16 @@ struct vmm_driver {
 	int (*resize)(struct task *, struct vmm *, const json_t *layers, uint64_t size);
 	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
+
+	/* When it returns 0 the instant has been, the guest does what it did before, and its memory is on its way:
+	 * when all of it has been read, save_end() is to be called.  -1: the guest does what it did before, and
+	 * top() tells of the disks.  The methods, the first one that the VM and the kernel allow:
+	 * background-snapshot, pre-copy, stop-and-copy (vmm/save.h). */
+	int (*save)(struct task *, struct vmm *, struct vmm_save *);
+	/* Whether all was sent; cancel: ends what is under way, or has failed, so that the next can begin. */
+	int (*save_end)(struct task *, struct vmm *, bool cancel);
+	/* Is there a machine of that type to be had? */
+	int (*knows_machine)(struct task *, const char *machine, bool *ret);
 
 	/* Merges, and returns when that is done, or the task is cancelled, or it failed; progress goes to the
 	 * task.  It gives way to the guest's own I/O.  0: merge_state() says DONE, until

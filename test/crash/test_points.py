@@ -136,6 +136,45 @@ def test_disks_by_themselves():
         assert top == 'v' + d.get('vdi', d.disks(running)['0'], 'location'), 'the row names what is written'
 
 
+def test_memory():
+    """Killed while memory is taken, given up or come back to: the guest runs on, or is suspended with its memory whole;
+    never is there an image that nobody has, nor a guest that runs beside its own image."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=2)
+        d.xe('vm-start', uuid=vm)
+        state = lambda: (d.state_of(vm), len(d.sql("SELECT uuid FROM VDI WHERE type = 'suspend'")), len(d.fakes()))
+
+        def to(wanted):
+            def prepare():
+                now = d.state_of(vm)
+                if now == 'halted':
+                    d.xe('vm-start', uuid=vm)
+                if now == 'suspended' and wanted == 'running':
+                    d.xe('vm-resume', uuid=vm)
+                if now != 'suspended' and wanted == 'suspended':
+                    d.xe('vm-suspend', uuid=vm)
+            return prepare
+
+        def is_whole(before=None, now=None):
+            what, images, processes = state()
+            assert what in ('running', 'suspended'), what
+            assert processes == (what == 'running'), f'{what} with {processes} processes'
+            assert images == len(d.list('snapshot')) + (what == 'suspended'), f'{what}: {images} images'
+            assert not any(f['paused'] for f in d.fakes().values()), 'the guest was not let go'
+            return True
+
+        more = lambda b, n: is_whole() and (n == b or len(n[0]) == len(b[0]) + 1)
+        at_every_point(d, 'checkpoint', lambda: d.xe('vm-checkpoint', uuid=vm, new_name_label='c'), more)
+        at_every_point(d, 'suspend', lambda: d.xe('vm-suspend', uuid=vm), is_whole, to('running'))
+        at_every_point(d, 'resume', lambda: d.xe('vm-resume', uuid=vm), is_whole, to('suspended'))
+        at_every_point(d, 'checkpoint of a suspended VM', lambda: d.xe('vm-checkpoint', uuid=vm, new_name_label='c'),
+                       more, to('suspended'))
+        snap = d.list('snapshot')[0]
+        at_every_point(d, 'revert to memory', lambda: d.xe('snapshot-revert', uuid=snap), is_whole, to('running'))
+        at_every_point(d, 'giving memory up', lambda: d.xe('vm-shutdown', '--force', uuid=vm),
+                       lambda b, n: d.state_of(vm) == 'halted' or is_whole(), to('suspended'))
+
+
 def test_import_of_a_new_disk():
     """Killed while an image becomes a disk: there is the disk, whole, or nothing at all."""
     with Daemon('fake') as d:

@@ -121,6 +121,17 @@ class Daemon:
                 pass
         return found
 
+    def fakes(self):
+        """The same of the fake's: VM uuid -> what its file says."""
+        found, run = {}, os.path.join(self.state, 'run')
+        for uuid in os.listdir(run) if os.path.isdir(run) else []:
+            try:
+                with open(os.path.join(run, uuid, 'fake.json')) as f:
+                    found[uuid] = json.load(f)
+            except FileNotFoundError:
+                pass
+        return found
+
     # ---- xe ----
 
     def run(self, *words, input=None, timeout=300, **params):
@@ -391,8 +402,9 @@ class Serial:
             return m[3]
 
     def churn(self, what, disk='a', *more):
-        """What test/guest/churn.c says of a file on the disk, as numbers."""
-        said = self.ask(f'shell churn {what} /disk/{disk}/churn {" ".join(map(str, more))}', 300)
+        """What test/guest/churn.c says of a file on the disk, or on None in memory, as numbers."""
+        path = f'/disk/{disk}/churn' if disk else '/tmp/churn'
+        said = self.ask(f'shell churn {what} {path} {" ".join(map(str, more))}', 300)
         return {k: float(v) for k, v in (w.rstrip('\\n').split('=') for w in said.split() if '=' in w)}
 
     def fields(self, command):

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "archive/blocks.h"
-#include "archive/bytes.h"
+#include "base/bytes.h"
 #include "archive/image.h"
 #include "archive/qcow2_stream.h"
 #include "archive/vhd.h"

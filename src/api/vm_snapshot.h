@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+/* vm_snapshot.h -- how a snapshot that was taken is recorded. */
+#pragma once
+
+#include "model/model.h"
+
+struct plan;
+struct task;
+
+struct taken {
+	struct plan *plan;
+	const char *name;
+	int64_t begin;          /* of the operation, as clock_ms() tells */
+	const char *method;     /* how it was taken */
+	struct VDI_row *memory; /* with memory: its disk, to be stored; else NULL */
+	uint64_t memory_bytes;
+	const char *ret; /* ref of the snapshot */
+};
+
+/* One transaction: the snapshot with its disks and devices; the VM goes on with its overlays; the operation
+ * ends. */
+int vm_snapshot_record(struct task *, const char *vm, struct taken *);

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/save.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/disks.h"
+#include "vmm/pages.h"
+#include "vmm/process.h"
+#include "vmm/qmp.h"
+
+enum {
+	PROTECT_MS = 30000, /* RAM is write protected by then */
+	PRECOPY_MS = 30000, /* the guest has to be stopped to get to the end */
+	SEND_MS = 3600000,  /* all is sent */
+	END_MS = 30000,     /* QEMU says how it went */
+	LOOK_MS = 1,        /* in the pause */
+	SLOWLY_MS = 20,
+	COLLAPSED_MIB = 64,
+	CHANNELS = 4, /* that load an image at once */
+};
+
+/* ---- a migration ---- */
+
+/* Those that are used here; what is not in `on` is switched off. */
+static int set_capabilities(struct task *t, struct qmp *q, const struct list *on)
+{
+	static const char *const known[] = { "events", "background-snapshot", "mapped-ram",
+					     "multifd", "pause-before-switchover" };
+	json_t *all = json_array();
+	for (size_t i = 0; i < COUNT(known); i++)
+		json_array_append_new(all, json_pack("{s:s, s:b}", "capability", known[i], "state",
+						     list_has(on, known[i])));
+	return qmp_do(t, q, "migrate-set-capabilities", json_pack("{s:o}", "capabilities", all));
+}
+
+static int capabilities(struct task *t, struct qmp *q, const char *words)
+{
+	struct list on = list_split(t, words, ' ');
+	return set_capabilities(t, q, &on);
+}
+
+struct state {
+	const char *status;
+	json_int_t pages; /* sent */
+	const char *error;
+};
+
+static const char *word(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+	return s ? s : "";
+}
+
+static int look(struct task *t, struct qmp *q, struct state *ret)
+{
+	struct qmp_call c = { .command = "query-migrate", .query = true };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	const json_t *ram = json_object_get(c.ret, "ram");
+	*ret = (struct state){
+		.status = word(c.ret, "status"),
+		.pages = json_integer_value(json_object_get(ram, "normal")) +
+			 json_integer_value(json_object_get(ram, "duplicate")),
+		.error = word(c.ret, "error-desc"),
+	};
+	return 0;
+}
+
+static bool is_any(const char *s, const char *const *of)
+{
+	for (; *of; of++)
+		if (streq(s, *of))
+			return true;
+	return false;
+}
+
+static const char *const over[] = { "completed", "failed", "cancelled", "", NULL };
+static const char *const bad[] = { "failed", "cancelled", "", NULL };
+
+/* Until the status is the wanted one, and pages were sent if that is wanted.  0: not in that time. */
+static int await(struct task *t, struct qmp *q, const char *wanted, bool pages, int ms, int pace)
+{
+	for (int64_t until = clock_ms() + ms;;) {
+		struct state s;
+		if (look(t, q, &s) < 0)
+			return -1;
+		if (streq(s.status, wanted) && (!pages || s.pages > 0))
+			return 1;
+		if (is_any(s.status, bad) || (is_any(s.status, over) && !pages))
+			return fail(t, INTERNAL_ERROR,
+				    str(t, "QEMU could not save or load the memory: %s",
+					*s.error ? s.error : s.status));
+		/* One so small that it is over already was protected before. */
+		if (pages && streq(s.status, "completed"))
+			return 1;
+		if (clock_ms() > until)
+			return 0;
+		if (task_wait(t, -1, 0, pace) < 0)
+			return -1;
+	}
+}
+
+static int await_surely(struct task *t, struct qmp *q, const char *wanted, bool pages, int ms,
+			int pace)
+{
+	int done = await(t, q, wanted, pages, ms, pace);
+	if (done != 0)
+		return done < 0 ? -1 : 0;
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "QEMU's migration is not '%s' after %d s", wanted, ms / 1000));
+}
+
+/* To a fresh socket. */
+static int migrate(struct task *t, struct qmp *q, struct vmm_save *v)
+{
+	FD_SCOPE int to = v->open(t, v->arg);
+	struct qmp_call give = { .command = "getfd",
+				 .arguments = json_pack("{s:s}", "fdname", "save"),
+				 .fd = to };
+	if (to < 0) {
+		json_decref(give.arguments);
+		return -1;
+	}
+	if (qmp_call(t, q, &give) < 0)
+		return -1;
+	return qmp_do(t, q, "migrate", json_pack("{s:s}", "uri", "fd:save"));
+}
+
+static int await_end(struct task *t, struct qmp *q)
+{
+	struct state s;
+	for (int64_t until = clock_ms() + END_MS; clock_ms() < until;) {
+		if (look(t, q, &s) < 0)
+			return -1;
+		if (is_any(s.status, over))
+			return 0;
+		if (task_wait(t, -1, 0, SLOWLY_MS) < 0)
+			return -1;
+	}
+	return fail(t, INTERNAL_ERROR, "QEMU does not end a migration that was cancelled");
+}
+
+/* A background snapshot that ends before RAM is write protected closes descriptor 0, taking it for that of
+ * userfaultfd (QEMU 10.0, ram_write_tracking_stop).  The next file that is opened would get that number, which
+ * file-posix.c takes for none: it would never be closed, nor its lock be gone.  So it is taken again: a
+ * descriptor that comes has the lowest number there is.  When it is the daemon that ended, the next one's own
+ * connection takes it. */
+static int take_zero(struct task *t, struct qmp *q)
+{
+	FD_SCOPE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct qmp_call add = { .command = "add-fd",
+				.arguments = json_pack("{s:s}", "opaque", "standard input"),
+				.fd = null };
+	if (qmp_call(t, q, &add) < 0)
+		return -1;
+	json_int_t fd = json_integer_value(json_object_get(add.ret, "fd"));
+	if (fd == 0)
+		return 0;
+	return qmp_do(t, q, "remove-fd",
+		      json_pack("{s:O, s:I}", "fdset-id", json_object_get(add.ret, "fdset-id"),
+				"fd", fd));
+}
+
+/* Whatever it is at, it ends, or has. */
+static int cancel(struct task *t, struct qmp *q)
+{
+	struct state s;
+	if (look(t, q, &s) < 0)
+		return -1;
+	if (!is_any(s.status, over) &&
+	    (qmp_do(t, q, "migrate_cancel", NULL) < 0 || await_end(t, q) < 0))
+		return -1;
+	return streq(s.status, "completed") ? 0 : take_zero(t, q);
+}
+
+/* ---- the instant ---- */
+
+struct taking {
+	struct qmp *q;
+	struct saving *saving;
+	struct vmm_save *v;
+	double begin; /* of the pause */
+	bool stopped;
+};
+
+static double now_ms(void)
+{
+	return disks_now_ms();
+}
+
+static int stop(struct task *t, struct taking *k)
+{
+	if (!k->v->running || k->stopped)
+		return 0;
+	k->begin = now_ms();
+	k->stopped = true;
+	return qmp_do(t, k->q, "stop", NULL);
+}
+
+static int go_on(struct task *t, struct taking *k)
+{
+	if (!k->stopped || k->v->keep_stopped)
+		return 0;
+	if (qmp_do(t, k->q, "cont", NULL) < 0)
+		return -1;
+	k->v->pause_ms = now_ms() - k->begin;
+	k->stopped = false;
+	return 0;
+}
+
+static int transaction(struct task *t, struct taking *k)
+{
+	return k->v->n ? disks_instant(t, k->q, k->v->n, k->v->switches) : 0;
+}
+
+/* ---- the ways ---- */
+
+/* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
+static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
+{
+	atomic_store(&k->saving->active, false);
+	if (migrate(t, k->q, k->v) < 0 || stop(t, k) < 0)
+		return -1;
+	*ret_lost = k->stopped && atomic_load(&k->saving->active);
+	return 0;
+}
+
+static int early_stop(struct task *t, struct taking *k)
+{
+	return cancel(t, k->q) < 0 || migrate(t, k->q, k->v) < 0 ? -1 : 0;
+}
+
+static int background(struct task *t, struct taking *k)
+{
+	bool lost;
+	if (late_stop(t, k, &lost) < 0 || (lost && early_stop(t, k) < 0))
+		return -1;
+	if (lost)
+		log_line(t, "the guest's stop came too late, and is done first");
+	if (transaction(t, k) < 0 || await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0)
+		return -1;
+	return go_on(t, k);
+}
+
+static int precopy(struct task *t, struct taking *k)
+{
+	if (migrate(t, k->q, k->v) < 0)
+		return -1;
+	int there = await(t, k->q, "pre-switchover", false, PRECOPY_MS, LOOK_MS);
+	if (there < 0 || (there == 0 && stop(t, k) < 0) ||
+	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, SEND_MS, LOOK_MS) < 0))
+		return -1;
+	if (!k->stopped)
+		k->begin = now_ms(); /* QEMU did it, a moment before */
+	k->stopped = k->v->running;
+	if (transaction(t, k) < 0 ||
+	    qmp_do(t, k->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover")) <
+		    0 ||
+	    await_surely(t, k->q, "completed", false, SEND_MS, LOOK_MS) < 0)
+		return -1;
+	return go_on(t, k);
+}
+
+static int stopped(struct task *t, struct taking *k)
+{
+	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
+	    await_surely(t, k->q, "completed", false, SEND_MS, SLOWLY_MS) < 0)
+		return -1;
+	return go_on(t, k);
+}
+
+static const struct way {
+	const char *method, *capabilities;
+	int (*run)(struct task *, struct taking *);
+	bool stands; /* for a guest that shall not go on, too */
+} ways[] = {
+	{ "background-snapshot", "events background-snapshot", background, false },
+	{ "pre-copy", "events pause-before-switchover", precopy, false },
+	{ "stop-and-copy", "events", stopped, true },
+};
+
+/* The first that QEMU takes: it looks at the kernel, and at what the guest's memory is made of. */
+static const struct way *choose(struct task *t, struct qmp *q, const struct vmm_save *v)
+{
+	for (size_t i = 0; i < COUNT(ways); i++) {
+		struct task *try = task_new(t, t->name);
+		if (v->keep_stopped && !ways[i].stands)
+			continue;
+		if (capabilities(try, q, ways[i].capabilities) == 0)
+			return &ways[i];
+		log_line(t, "memory is not saved so method=%s because=\"%s\"", ways[i].method,
+			 task_error(try));
+		if (i == COUNT(ways) - 1)
+			task_fail_params(t, try->code, try->params);
+	}
+	return NULL;
+}
+
+/* After a failure the guest is what it was before. */
+static int give_up(struct task *t, struct taking *k)
+{
+	struct task *after = task_new(t, t->name);
+	after->undoing = 1;
+	cancel(after, k->q);
+	task_forgive(after);
+	k->v->keep_stopped = false;
+	if (go_on(after, k) < 0)
+		log_line(t, "the guest does not go on error=\"%s\"", task_error(after));
+	return -1;
+}
+
+int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct process *p,
+	       struct vmm_save *v)
+{
+	struct taking k = { .q = q, .saving = s, .v = v };
+	const struct way *way = choose(t, q, v);
+	if (!way)
+		return -1;
+	v->method = way->method;
+	if (!v->keep_stopped)
+		pages_collapse(t, p->pid, p->pidfd, (uint64_t)COLLAPSED_MIB << 20);
+	if (task_check(t) < 0 || way->run(t, &k) < 0)
+		return give_up(t, &k);
+	disks_settled(t, q, v->n, v->switches);
+	return 0;
+}
+
+int save_end(struct task *t, struct qmp *q, bool cancelled)
+{
+	if (cancelled ? cancel(t, q) < 0
+		      : await_surely(t, q, "completed", false, END_MS, SLOWLY_MS) < 0)
+		return -1;
+	return capabilities(t, q, "");
+}
+
+int save_settle(struct task *t, struct qmp *q)
+{
+	return cancel(t, q);
+}
+
+/* ---- back ---- */
+
+int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset)
+{
+	if (capabilities(t, q, "events mapped-ram multifd") < 0 ||
+	    qmp_do(t, q, "migrate-set-parameters",
+		   json_pack("{s:i}", "multifd-channels", CHANNELS)) < 0 ||
+	    qmp_do(t, q, "migrate-incoming",
+		   json_pack("{s:s}", "uri",
+			     str(t, "file:%s,offset=%llu", file, (unsigned long long)offset))) <
+		    0 ||
+	    await_surely(t, q, "completed", false, SEND_MS, SLOWLY_MS) < 0)
+		return -1;
+	return capabilities(t, q, "");
+}
+
+void save_on_event(struct saving *s, const json_t *data)
+{
+	if (streq(word(data, "status"), "active"))
+		atomic_store(&s->active, true);
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+/* save.h -- a running QEMU's memory and devices to a socket, its disks going over at the same instant; and back.
+ *
+ *     background   QEMU write protects RAM (userfaultfd) and sends it while the guest runs on:
+ *
+ *                     migrate, and at once behind it
+ *                     stop          while QEMU still looks at each page once
+ *                     transaction   all disks
+ *                     cont          when RAM is write protected
+ *
+ *                  Valid when the guest stood still before QEMU took the devices' state: when stop was answered
+ *                  before the event "active" came.  Else it is done again, with stop first.
+ *     pre-copy     RAM is sent while the guest runs, what it writes is sent again, until little is left: then QEMU
+ *                  stops it and waits (pause-before-switchover): transaction, migrate-continue, cont.  Should
+ *                  it not get there in time, stop
+ *     stopped      stop, transaction, migrate, cont
+ *
+ * (QEMU: docs/devel/migration/, qapi/migration.json.) */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "vmm/vmm.h"
+
+struct qmp;
+struct process;
+
+struct saving {
+	_Atomic bool active; /* the event said that the migration is */
+};
+
+void save_on_event(struct saving *, const json_t *data);
+
+/* vmm.h says what these do. */
+int save_begin(struct task *, struct qmp *, struct saving *, const struct process *,
+	       struct vmm_save *);
+int save_end(struct task *, struct qmp *, bool cancel);
+
+/* A daemon that died in the middle of a save: what it left is ended. */
+int save_settle(struct task *, struct qmp *);
+
+/* Loads the image into a QEMU that was started with -incoming defer, from that file name. */
+int save_load(struct task *, struct qmp *, const char *file, uint64_t offset);

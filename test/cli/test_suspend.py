@@ -1,0 +1,253 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints, suspend and resume as records: states, fields, errors, what stays and what goes."""
+import json, os, sys, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+
+def running(d, disks=2):
+    vm = d.vm(disks=disks)
+    d.xe('vm-start', uuid=vm)
+    return vm
+
+
+def field(d, uuid, name):
+    return d.sql(f"SELECT {name} FROM VM WHERE uuid = '{uuid}'")[0]
+
+
+def info(d, snap):
+    return json.loads(field(d, snap, 'snapshot_info'))
+
+
+def images(d):
+    return d.sql("SELECT location FROM VDI WHERE type = 'suspend'")
+
+
+def memory_files(d):
+    return [f for f in d.volumes() if f.endswith('.raw')]
+
+
+def checkpoint(d, vm, name='c', **kw):
+    return d.xe('vm-checkpoint', uuid=vm, new_name_label=name, **kw)
+
+
+def test_of_a_running_vm():
+    with Daemon('fake') as d:
+        vm = running(d)
+        status, out, err = d.run('vm-checkpoint', uuid=vm, new_name_label='c', new_name_description='about')
+        assert status == 0 and 'paused for' in err and 'the memory takes' in err, err
+        snap = out.strip()
+        assert d.state_of(vm) == 'running' and field(d, snap, 'power_state') == 'Suspended'
+        i = info(d, snap)
+        assert i['power-state-at-snapshot'] == 'Running' and i['method'] == 'background-snapshot', i
+        assert i['disk-snapshot-type'] == 'crash_consistent' and int(i['memory-bytes']) > 65536, i
+        assert float(i['guest-pause-ms']) > 0 and int(i['duration-ms']) >= 0, i
+        assert len(images(d)) == 1
+        mode = os.stat(os.path.join(d.state, 'sr', memory_files(d)[0])).st_mode
+        assert mode & 0o777 == 0o600
+        said = d.sql("SELECT body FROM message WHERE name = 'VM_CHECKPOINTED'")
+        assert said and 'checkpointed, snapshot name: c' in said[0], said
+        assert d.xe('snapshot-list', 'params=name-description', uuid=snap, minimal='true') == 'about'
+        for op in ('revert', 'clone', 'copy', 'destroy', 'hard_shutdown'):
+            assert op in d.get('snapshot', snap, 'allowed-operations'), op
+        d.check()
+
+
+def test_of_a_paused_vm():
+    with Daemon('fake') as d:
+        vm = running(d)
+        d.xe('vm-pause', uuid=vm)
+        snap = checkpoint(d, vm)
+        assert d.state_of(vm) == 'paused' and field(d, snap, 'power_state') == 'Suspended'
+        assert info(d, snap)['power-state-at-snapshot'] == 'Paused'
+
+
+def test_of_a_suspended_vm():
+    """Nothing is done to it; the memory takes its room once."""
+    with Daemon('fake') as d:
+        vm = running(d)
+        d.xe('vm-suspend', uuid=vm)
+        before = d.log().count('fake save ')
+        snap = checkpoint(d, vm)
+        assert d.log().count('fake save ') == before and d.state_of(vm) == 'suspended'
+        assert info(d, snap)['power-state-at-snapshot'] == 'Suspended'
+        files = memory_files(d)
+        assert len(files) == 2 and len({os.stat(os.path.join(d.state, 'sr', f)).st_ino for f in files}) == 1
+        one = os.stat(os.path.join(d.state, 'sr', files[0])).st_blocks * 512
+        assert sum(map(int, d.sql("SELECT physical_utilisation FROM VDI WHERE type = 'suspend'"))) <= one * 3 // 2
+        d.xe('vm-resume', uuid=vm)
+        d.wait_quiet()
+        assert len(memory_files(d)) == 1, 'the snapshot has its memory still'
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        assert d.state_of(vm) == 'running'
+        d.check()
+
+
+def test_suspend_and_resume():
+    with Daemon('fake') as d:
+        vm = running(d)
+        d.xe('vm-suspend', uuid=vm)
+        assert d.state_of(vm) == 'suspended' and len(images(d)) == 1 and not d.guests()
+        d.restart()
+        assert d.state_of(vm) == 'suspended'
+        disk = d.disks(vm)['0']
+        d.fails('vdi-destroy', uuid=disk, says='in use')
+        other = d.vm('other')
+        vbd = d.xe('vbd-create', vm_uuid=other, vdi_uuid=disk, device=0)
+        d.fails('vm-start', uuid=other, says='in use')
+        d.xe('vbd-destroy', uuid=vbd)
+        d.fails('vm-start', uuid=vm, says='suspended')
+        d.fails('vm-clone', uuid=vm, new_name_label='x', says='suspended')
+        assert d.xe('vm-resume', uuid=vm, paused='true') == '' and d.state_of(vm) == 'paused'
+        d.xe('vm-unpause', uuid=vm)
+        d.wait_quiet()
+        assert not images(d) and not memory_files(d), 'it has gone on: the image is of another time'
+        d.xe('vm-suspend', uuid=vm)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.wait_quiet()
+        assert d.state_of(vm) == 'halted' and not images(d) and not memory_files(d)
+        d.xe('vm-start', uuid=vm)
+        d.check()
+
+
+def test_revert():
+    with Daemon('fake') as d:
+        vm = running(d)
+        plain, snap = d.snapshot(vm), checkpoint(d, vm)
+        d.xe('snapshot-revert', uuid=snap)
+        assert d.state_of(vm) == 'suspended' and len(images(d)) == 2
+        d.xe('vm-resume', uuid=vm)
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        assert d.state_of(vm) == 'running'
+        d.fails('snapshot-revert', uuid=plain, resume='true', says='no memory')
+        assert d.state_of(vm) == 'halted'
+        d.xe('vm-start', uuid=vm)
+        d.xe('snapshot-revert', uuid=snap)
+        d.xe('snapshot-revert', uuid=plain)         # what was suspended is given up
+        d.wait_quiet()
+        assert d.state_of(vm) == 'halted' and len(images(d)) == 1
+        d.check()
+
+
+def test_devices_come_back():
+    """A disk that was plugged at the checkpoint is so after a revert, one that was not is not."""
+    with Daemon('fake') as d:
+        vm = running(d, 1)
+        more = d.vdi()
+        vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=more, device=1)
+        before = checkpoint(d, vm, 'before')
+        d.xe('vbd-plug', uuid=vbd)
+        after = checkpoint(d, vm, 'after')
+        d.xe('vbd-unplug', uuid=vbd)
+        attached = lambda: d.sql('SELECT VBD.currently_attached FROM VBD JOIN VM ON VBD.VM = VM.ref '
+                                 f"WHERE VM.uuid = '{vm}' ORDER BY VBD.userdevice")
+        d.xe('snapshot-revert', uuid=after, resume='true')
+        assert attached() == ['true', 'true'], attached()
+        d.xe('snapshot-revert', uuid=before, resume='true')
+        assert attached() == ['true', 'false'], attached()
+        d.check()
+
+
+def test_copies():
+    """A copy of a checkpoint has no memory."""
+    with Daemon('fake') as d:
+        snap = checkpoint(d, running(d))
+        clone = d.xe('snapshot-clone', uuid=snap, new_name_label='clone')
+        copy = d.xe('snapshot-copy', uuid=snap, new_name_label='copy')
+        new = d.xe('vm-install', template_uuid=snap, new_name_label='new')
+        for vm in (clone, copy, new):
+            assert field(d, vm, 'power_state') == 'Halted' and field(d, vm, 'suspend_VDI') == 'OpaqueRef:NULL'
+        d.xe('vm-start', uuid=new)
+        assert len(images(d)) == 1
+        d.check()
+
+
+def test_deleting():
+    with Daemon('fake') as d:
+        vm = running(d)
+        snaps = [checkpoint(d, vm, str(n)) for n in range(3)]
+        d.xe('snapshot-uninstall', '--force', uuid=snaps[1])
+        d.wait_quiet()
+        assert len(images(d)) == 2 and len(memory_files(d)) == 2
+        d.xe('snapshot-revert', uuid=snaps[0], resume='true')
+        d.xe('snapshot-destroy', uuid=snaps[2])
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vm-uninstall', '--force', uuid=vm)
+        d.wait_quiet()
+        assert not memory_files(d)
+
+
+def test_damage():
+    """An image that is not what was written is refused before anything is stopped."""
+    with Daemon('fake') as d:
+        vm = running(d)
+        good, bad = checkpoint(d, vm, 'good'), checkpoint(d, vm, 'bad')
+        location = d.sql(f"SELECT VDI.location FROM VDI JOIN VM ON VM.suspend_VDI = VDI.ref WHERE VM.uuid = '{bad}'")
+        path = os.path.join(d.state, 'sr', location[0] + '.raw')
+        with open(path, 'r+b') as f:
+            at = 1 << 20            # its first page
+            f.seek(at + 100)
+            byte = f.read(1)
+            f.seek(at + 100)
+            f.write(bytes([byte[0] ^ 1]))
+        stops = d.log().count('fake stop ')
+        d.fails('snapshot-revert', uuid=bad, says='damaged')
+        assert d.state_of(vm) == 'running' and d.log().count('fake stop ') == stops
+        d.xe('snapshot-revert', uuid=good, resume='true')
+        with open(path, 'r+b') as f:
+            f.write(bytes(4096))
+        d.fails('snapshot-revert', uuid=bad, says='no header')
+        d.check()
+
+
+def test_other_hosts():
+    """A machine type that the VMM does not have, and another accelerator."""
+    with Daemon('fake') as d:
+        vm = running(d)
+        snap = checkpoint(d, vm)
+        with open(os.path.join(d.state, 'sr', memory_files(d)[0]), 'rb') as f:
+            assert b'pc-fake-1.0' in f.read()
+        d.fails('vm-checkpoint', uuid=d.vm('halted'), new_name_label='x', says='paused, suspended, running')
+        d.fails('vm-suspend', uuid=d.list('vm', name_label='halted')[0], says='running')
+        d.fails('vm-resume', uuid=vm, says='suspended')
+        d.fails('snapshot-revert', uuid=snap, resume='perhaps', says='perhaps')
+        assert d.state_of(vm) == 'running'
+
+
+def test_no_place_for_memory():
+    with Daemon('fake') as d:
+        vm = running(d)
+        d.xe('vm-memory-limits-set', uuid=d.vm('big'), static_min='16MiB', dynamic_min='16MiB', dynamic_max='64TiB',
+             static_max='64TiB')
+        big = d.list('vm', name_label='big')[0]
+        d.sql_write("UPDATE pool SET suspend_image_SR = 'OpaqueRef:NULL'")
+        d.fails('vm-suspend', uuid=vm, says='no SR for')
+        assert d.state_of(vm) == 'running'
+        d.check()
+
+
+def test_failures():
+    """What fails leaves the VM as it was, and nothing behind."""
+    for fault in ('fail=save', 'fail=save_end', 'fail=prepare'):
+        with Daemon('fake') as d:
+            vm = running(d)
+            d.restart(env={'STILLFRAME_FAKE': fault})
+            d.fails('vm-checkpoint', uuid=vm, new_name_label='c', says='made to fail')
+            if fault != 'fail=prepare':
+                d.fails('vm-suspend', uuid=vm, says='made to fail')
+            d.restart()
+            assert d.state_of(vm) == 'running' and not images(d) and not d.list('snapshot'), fault
+            d.check()
+    with Daemon('fake') as d:
+        vm = running(d)
+        d.xe('vm-suspend', uuid=vm)
+        d.restart(env={'STILLFRAME_FAKE': 'fail=start'})
+        d.fails('vm-resume', uuid=vm, says='made to fail')
+        assert d.state_of(vm) == 'suspended' and len(images(d)) == 1
+        d.restart()
+        d.xe('vm-resume', uuid=vm)
+        d.check()
+
+
+main(globals())

@@ -1,0 +1,238 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Memory and all disks of a real guest at one instant, and the way back.
+
+The guest churns a file on a disk and one in its memory: a program in its memory knows what each block of both must
+hold, so that memory and disks of two instants disagree.  CHECKPOINTS: how many (4)."""
+import os, random, signal, sys, threading, time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+
+CHECKPOINTS = int(os.environ.get('CHECKPOINTS', '4'))
+
+
+def busy_guest(d, memory='256MiB', ram=48, **kw):
+    vm = guest_vm(d, disks=2, start=False, memory=memory, **kw)
+    s = d.boot(vm)
+    s.churn('start', 'a', 32, 50)
+    s.churn('start', None, ram, 50)
+    s.ask('count start')
+    return vm, s
+
+
+def again(d, vm):
+    """The line to a guest that goes on where it was."""
+    s = Serial(d, vm, 0)
+    s.s.sendall(b'\n')
+    s.ask('ping')
+    return s
+
+
+def checkpoint(d, vm, name='c'):
+    return d.xe('vm-checkpoint', uuid=vm, new_name_label=name)
+
+
+def agrees(s):
+    for disk in ('a', None):
+        r = s.churn('report', disk)
+        assert r['wrong'] == 0, (disk, r)
+
+
+def ends_well(d, vm, s):
+    """Every block of both files is what the guest's memory knows of it."""
+    for disk in ('a', None):
+        r = s.churn('stop', disk)
+        assert r['wrong'] == 0, (disk, r)
+    s.ask('count stop')
+    assert len(set(s.counters().values())) == 1, s.counters()
+    assert s.fields('status')['a.errors'] == '0'
+
+
+def how(d, snap):
+    return json.loads(d.sql(f"SELECT snapshot_info FROM VM WHERE uuid = '{snap}'")[0])
+
+
+def test_memory_and_disks_agree():
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        boot = s.fields('status')['boot']
+        snaps = []
+        for n in range(CHECKPOINTS):        # back to back
+            snaps.append((checkpoint(d, vm, str(n)), float(s.fields('status')['uptime'])))
+            agrees(s)
+        pid = d.guests()[vm]
+        with open(f'/proc/{pid}/status') as f:
+            uid = int(re.search(r'^Uid:\s+(\d+)', f.read(), re.M)[1])
+        assert os.getuid() != 0 or uid != 0, 'QEMU is root'
+        for snap, _ in snaps:
+            i = how(d, snap)
+            assert i['method'] == 'background-snapshot', i
+        print('  paused ms:', *[how(d, snap)['guest-pause-ms'] for snap, _ in snaps])
+        dice = random.Random(1)
+        dice.shuffle(snaps)
+        for snap, uptime in snaps:
+            s.close()
+            d.xe('snapshot-revert', uuid=snap, resume='true')
+            s = again(d, vm)
+            now = s.fields('status')
+            assert now['boot'] == boot and float(now['uptime']) < uptime + 30, (now, uptime)
+            agrees(s)
+        later = checkpoint(d, vm, 'later')      # an ordinary VM again
+        agrees(s)
+        d.xe('vm-pause', uuid=vm)
+        d.xe('vm-unpause', uuid=vm)
+        ends_well(d, vm, s)
+        s.close()
+        d.xe('snapshot-revert', uuid=later, resume='true')
+        s = again(d, vm)
+        ends_well(d, vm, s)
+        d.check()
+
+
+def test_without_write_protection():
+    """QEMU that may not use userfaultfd: another way is told, and it is as consistent."""
+    need_root()
+    hide = 'mount --bind /dev/null /dev/userfaultfd && exec "$@"'
+    with Daemon(under=('unshare', '-m', 'sh', '-c', hide, 'sh')) as d:
+        vm, s = busy_guest(d)
+        snap = checkpoint(d, vm)
+        i = how(d, snap)
+        assert i['method'] == 'pre-copy', i
+        print('  pre-copy, paused ms:', i['guest-pause-ms'])
+        agrees(s)
+        s.close()
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        ends_well(d, vm, again(d, vm))
+        d.check()
+
+
+def test_suspend_and_resume():
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        boot = s.fields('status')['boot']
+        for _ in range(2):
+            s.close()
+            d.xe('vm-suspend', uuid=vm)
+            assert d.state_of(vm) == 'suspended' and not d.guests()
+            d.restart()
+            snap = checkpoint(d, vm, 'suspended')
+            d.xe('vm-resume', uuid=vm)
+            s = again(d, vm)
+            assert s.fields('status')['boot'] == boot
+            agrees(s)
+        s.close()
+        d.xe('snapshot-revert', uuid=snap)
+        d.xe('vm-resume', uuid=vm, paused='true')
+        assert d.state_of(vm) == 'paused'
+        paused = checkpoint(d, vm, 'paused')
+        assert how(d, paused)['power-state-at-snapshot'] == 'Paused'
+        d.xe('vm-unpause', uuid=vm)
+        s = again(d, vm)
+        agrees(s)
+        s.close()
+        d.xe('snapshot-revert', uuid=paused, resume='true')
+        ends_well(d, vm, again(d, vm))
+        d.check()
+
+
+def test_a_disk_that_was_unplugged_since():
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        disk = d.vdi('64MiB')
+        vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=disk, device=2)
+        d.xe('vbd-plug', uuid=vbd)
+        s.ask('count stop')
+        end = time.time() + 60
+        while s.fields('rescan')['disks'] != '3':
+            assert time.time() < end, 'the guest does not see the disk'
+            time.sleep(0.2)
+        s.ask('mark plugged')
+        snap = checkpoint(d, vm)
+        s.ask('eject c')
+        d.xe('vbd-unplug', uuid=vbd)
+        s.close()
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        s = again(d, vm)
+        marks = s.fields('marks')
+        assert all('plugged' in marks[x] for x in 'abc'), marks
+        s.ask('count start')
+        ends_well(d, vm, s)
+
+
+def test_killed_in_the_middle():
+    """The daemon, then QEMU, while memory is taken: the guest runs on where it can, and nothing stays."""
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        boot = s.fields('status')['boot']
+
+        def begin():
+            t = threading.Thread(target=lambda: d.run('vm-checkpoint', uuid=vm, new_name_label='c'))
+            t.start()
+            end = time.time() + 60
+            while d.log().count('memory collapsed') == seen[0]:
+                assert time.time() < end
+                time.sleep(0.02)
+            seen[0] += 1
+            return t
+        seen = [0]
+        for wait in (0.05, 0.5, 1.5):
+            t = begin()
+            time.sleep(wait)
+            d.kill()
+            t.join()
+            d.start()
+            d.wait_quiet()
+            assert d.state_of(vm) == 'running'
+            assert s.fields('status')['boot'] == boot
+            assert 'qcow2' not in os.readlink(f'/proc/{d.guests()[vm]}/fd/0'), 'a descriptor that is never closed'
+            agrees(s)
+            assert not d.sql("SELECT uuid FROM VDI WHERE type = 'suspend'") or d.list('snapshot')
+            d.check()
+        checkpoint(d, vm, 'after')
+        t = begin()
+        time.sleep(0.5)
+        os.kill(d.guests()[vm], signal.SIGKILL)
+        t.join()
+        d.wait_state(vm, 'halted')
+        d.check()
+
+
+def test_cancel():
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        t = threading.Thread(target=lambda: results.append(d.run('vm-checkpoint', uuid=vm, new_name_label='c')))
+        results = []
+        t.start()
+        end = time.time() + 60
+        while 'memory collapsed' not in d.log() and time.time() < end:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        task = d.sql("SELECT uuid FROM task WHERE status = 'pending' AND name_label = 'VM.checkpoint'")
+        d.run('task-cancel', uuid=task[0])
+        t.join()
+        assert results[0][0] != 0 and 'cancelled' in results[0][2], results
+        assert d.state_of(vm) == 'running' and not d.list('snapshot')
+        agrees(s)
+        checkpoint(d, vm, 'after')
+        ends_well(d, vm, s)
+        d.check()
+
+
+def test_no_room():
+    """The SR for memory fills up while memory is written: the guest runs on."""
+    need_root()
+    with FileSystem('ext4', 64) as fs, Daemon() as d:
+        vm, s = busy_guest(d)
+        d.xe('vm-param-set', f'suspend-SR-uuid={fs.sr(d)}', uuid=vm)
+        d.fails('vm-checkpoint', uuid=vm, new_name_label='c', says='less room')
+        d.sql_write(f"UPDATE VM SET memory_static_max = '{32 << 20}' WHERE uuid = '{vm}'")    # as if it were enough
+        d.fails('vm-checkpoint', uuid=vm, new_name_label='c', says='insufficient space')
+        assert d.state_of(vm) == 'running'
+        agrees(s)
+        d.fails('vm-suspend', uuid=vm, says='insufficient space')
+        assert d.state_of(vm) == 'running'
+        ends_well(d, vm, s)
+        d.check()
+
+
+main(globals())
