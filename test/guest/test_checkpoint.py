@@ -3,12 +3,12 @@
 """Memory and all disks of a real guest at one instant, and the way back.
 
 The guest churns a file on a disk and one in its memory: a program in its memory knows what each block of both must
-hold, so that memory and disks of two instants disagree.  CHECKPOINTS: how many (4)."""
+hold, so that memory and disks of two instants disagree.  CHECKPOINTS: how many (3)."""
 import os, random, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
-CHECKPOINTS = int(os.environ.get('CHECKPOINTS', '4'))
+CHECKPOINTS = int(os.environ.get('CHECKPOINTS', '3'))
 
 
 def busy_guest(d, memory='256MiB', ram=48, **kw):
