@@ -62,6 +62,7 @@ static void let_go(struct receiver *r)
 {
 	pthread_mutex_lock(&r->lock);
 	bool last = --r->users == 0;
+	pthread_cond_broadcast(&r->moved);
 	pthread_mutex_unlock(&r->lock);
 	if (last)
 		receiver_free(r);
@@ -301,6 +302,15 @@ static void tell_progress(struct task *t, struct receiver *r)
 		task_progress(t, n < all ? (double)n / (double)all : 1);
 }
 
+/* The writer has ended: what was its own is the owner's.  It says so in the lock, where its last deed was. */
+static void take_over(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	while (r->users > 1)
+		pthread_cond_wait(&r->moved, &r->lock);
+	pthread_mutex_unlock(&r->lock);
+}
+
 struct image_writer *receiver_wait(struct task *t, struct receiver *r)
 {
 	bool asked = false;
@@ -316,6 +326,7 @@ struct image_writer *receiver_wait(struct task *t, struct receiver *r)
 			return fail_ptr(t, INTERNAL_ERROR, why);
 		asked = why != NULL;
 	}
+	take_over(r);
 	if (r->own->code == NO_ERROR)
 		return r->writer;
 	task_fail_params(t, r->own->code, r->own->params);
@@ -331,6 +342,8 @@ int receiver_find_cause(struct task *t, struct receiver *r)
 	if (!why)
 		return -1;
 	task_forgive(t);
+	if (ended)
+		take_over(r);
 	if (ended && r->own->code != NO_ERROR)
 		return task_fail_params(t, r->own->code, r->own->params);
 	return fail(t, INTERNAL_ERROR, why);

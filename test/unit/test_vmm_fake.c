@@ -56,7 +56,7 @@ static struct vmm_config config(struct task *t, const char *dir)
 	struct vmm_disk *disks = talloc_zero_array(t, struct vmm_disk, 2);
 	disks[0] = (struct vmm_disk){ .id = "a", .layers = layers(t, "base", "a0") };
 	disks[1] = (struct vmm_disk){ .id = "b", .layers = layers(t, "base", "b0") };
-	return (struct vmm_config){ .uuid = "u", .dir = dir, .ndisks = 2, .disks = disks };
+	return (struct vmm_config){ .uuid = "u", .dir = dir, .ndisks = 2, .disks = disks, .image = -1 };
 }
 
 static void fails(struct task *t, int result)
@@ -270,7 +270,7 @@ static void merges_files(struct task *t, const char *dir)
 		image(t, dir, files, "f3", "f2", "3");
 		image(t, dir, files, "f4", "f3", "4");
 		struct heard h = { { 0 }, "" };
-		struct vmm_config c = { .uuid = "u", .dir = dir, .ndisks = 1, .disks = &disk };
+		struct vmm_config c = { .uuid = "u", .dir = dir, .ndisks = 1, .disks = &disk, .image = -1 };
 		struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
 		struct vmm_merge m = { .name = "m",
 				       .disk = "c",

@@ -134,6 +134,7 @@ static struct place *place_new(struct task *t)
 					 .common = NOBODY,
 					 .kernel = -1,
 					 .ramdisk = -1,
+					 .image = -1,
 					 .cmdline = "",
 					 .ndisks = 1,
 					 .disks = &p->disk };

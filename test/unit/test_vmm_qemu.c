@@ -146,6 +146,7 @@ static struct place *place_new(struct task *t, size_t n)
 					 .gid = NOBODY,
 					 .kernel = -1,
 					 .ramdisk = -1,
+					 .image = -1,
 					 .common = NOBODY,
 					 .cmdline = "",
 					 .ndisks = n,
