@@ -92,7 +92,7 @@ def test_memory_and_disks_agree():
 def test_without_write_protection():
     """QEMU that may not use userfaultfd: another way is told, and it is as consistent."""
     need_root()
-    hide = 'mount --bind /dev/null /dev/userfaultfd && exec "$@"'
+    hide = 'mount -t tmpfs none /mnt && touch /mnt/none && mount --bind /mnt/none /dev/userfaultfd && exec "$@"'
     with Daemon(under=('unshare', '-m', 'sh', '-c', hide, 'sh')) as d:
         vm, s = busy_guest(d)
         snap = checkpoint(d, vm)
