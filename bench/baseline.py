@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `bench/pause` compares with: the same guest, and snapshots of its disks as QEMU makes them
-when it is told the least.
+"""What `bench/pause` and `bench/checkpoint` compare with: the same guest, and snapshots of it as QEMU makes
+them when it is told the least.
 
     disks     `-blockdev` names the top layer only, QEMU follows the backing names by itself
     snapshot  one `transaction` with a `blockdev-snapshot-sync` per disk: QEMU makes the overlays
               in it, and nothing was written out beforehand
+    memory    stopped, migrated to a file and let go on; or `snapshot-save` into its first disk
 
 QEMU runs as nobody, with the devices and the cache mode the daemon gives it."""
 import json, os, shutil, socket, subprocess, tempfile, time
@@ -41,9 +42,9 @@ class Qmp:
 
 
 class Baseline:
-    """A running guest; depth: layers each disk has from the beginning."""
+    """A running guest; depth: layers each disk has from the beginning; memory: MiB."""
 
-    def __init__(self, disks, size, depth, guest):
+    def __init__(self, disks, size, depth, guest, memory=192):
         self.state = tempfile.mkdtemp(prefix='stillframe-bench-')
         self.process, self.taken = None, 0
         self.dir = os.path.join(self.state, 'run', 'baseline')
@@ -55,7 +56,8 @@ class Baseline:
                 os.chmod(folder, 0o755)
                 if os.getuid() == 0:
                     os.chown(folder, NOBODY, NOBODY)
-            self.launch(blockdevs, guest)
+            self.command = self.line(blockdevs, guest, memory)
+            self.launch()
         except BaseException:
             self.end()
             raise
@@ -78,10 +80,10 @@ class Baseline:
         return {'driver': 'qcow2', 'node-name': self.nodes[disk], 'discard': 'unmap',
                 'cache': {'direct': True}, 'file': {'driver': 'file', 'filename': path}}
 
-    def launch(self, blockdevs, guest):
+    def line(self, blockdevs, guest, memory):
         args = ['qemu-system-x86_64', '-nodefaults', '-no-user-config', '-display', 'none',
                 '-vga', 'none', '-machine', 'q35,vmport=off', '-accel', 'tcg',
-                '-cpu', 'max,la57=off', '-m', '192', '-device', 'virtio-rng-pci',
+                '-cpu', 'max,la57=off', '-m', str(memory), '-device', 'virtio-rng-pci',
                 '-qmp', f'unix:{self.dir}/qmp.sock,server=on,wait=off',
                 '-chardev', f'socket,id=serial,path={self.dir}/serial.sock,server=on,wait=off,'
                             f'logfile={self.dir}/serial.log', '-serial', 'chardev:serial']
@@ -94,14 +96,22 @@ class Baseline:
         for b in blockdevs:
             args += ['-blockdev', json.dumps(b),
                      '-device', f'virtio-blk-pci,drive={b["node-name"]}']
+        return args
+
+    def launch(self, *more):
+        args = [*self.command, *more]
         drop = {'user': NOBODY, 'group': NOBODY, 'extra_groups': []} if os.getuid() == 0 else {}
         self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, cwd=self.dir, **drop)
         self.pid = self.process.pid
         self.qmp = Qmp(os.path.join(self.dir, 'qmp.sock'))
+        if not more:
+            self.serial = self.ready()
+
+    def ready(self):
         while not os.path.exists(os.path.join(self.dir, 'serial.log')):
             time.sleep(0.05)
-        self.serial = sf.Serial(SimpleNamespace(state=self.state), 'baseline').wait_ready()
+        return sf.Serial(SimpleNamespace(state=self.state), 'baseline').wait_ready()
 
     def snapshot(self):
         """Milliseconds of the transaction."""
@@ -116,6 +126,43 @@ class Baseline:
         ms = (time.monotonic() - begin) * 1e3
         self.nodes = above
         return ms
+
+    def until(self, command, over, key='status', **arguments):
+        while (said := self.qmp.do(command, **arguments).get(key)) not in over:
+            assert said != 'failed', command
+            time.sleep(0.005)
+
+    def stop_and_copy(self):
+        """Milliseconds from stop to cont."""
+        path = os.path.join(self.dir, 'memory')
+        begin = time.monotonic()
+        self.qmp.do('stop')
+        self.qmp.do('migrate', uri='file:' + path)
+        self.until('query-migrate', ('completed',))
+        self.qmp.do('cont')
+        return (time.monotonic() - begin) * 1e3
+
+    def savevm(self):
+        begin = time.monotonic()
+        self.taken += 1
+        job = f'save{self.taken}'
+        self.qmp.do('snapshot-save', **{'job-id': job, 'tag': job, 'vmstate': self.nodes[0], 'devices': self.nodes})
+        while self.qmp.do('query-jobs')[-1]['status'] != 'concluded':
+            time.sleep(0.005)
+        self.qmp.do('job-dismiss', id=job)
+        return (time.monotonic() - begin) * 1e3
+
+    def come_back(self):
+        """Seconds from the start of another QEMU with what stop_and_copy() left to the guest's answer."""
+        self.process.kill()
+        self.process.wait()
+        begin = time.monotonic()
+        self.launch('-incoming', 'file:' + os.path.join(self.dir, 'memory'))
+        self.until('query-status', ('running',))
+        self.serial = sf.Serial(SimpleNamespace(state=self.state), 'baseline')
+        self.serial.s.sendall(b'\n')
+        self.serial.ask('ping')
+        return time.monotonic() - begin
 
     def end(self):
         if self.process:

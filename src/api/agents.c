@@ -26,6 +26,8 @@ enum {
 	ASK_AGAIN_MS = 5000, /* after one that failed or gave way; and at most so often */
 	SLICE_MS = 200, /* a cancelled task cannot wake the condition: it is looked at this often */
 	SHUT_DOWN_MS = 2000,
+	CLOCK_MS = 4000,
+	CLOCK_OFF_MS = 2000, /* a clock that is right may be off by this */
 	RARER = 3, /* in vain so often: asked at an eighth of the usual rate, and not less */
 };
 
@@ -175,6 +177,48 @@ bool agent_shut_down(struct task *t, const char *ref)
 			 task_error(t));
 	task_forgive(t);
 	return asked;
+}
+
+/* ---- the clock ---- */
+
+static int64_t real_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Where hwclock is missing or fails, an agent may have set the time, and say that it failed. */
+static int set_clock(struct task *t, struct agent *a)
+{
+	struct agent_call set = { .command = "guest-set-time", .ms = CLOCK_MS };
+	set.arguments = json_pack("{s:I}", "time", (json_int_t)real_ms() * 1000000);
+	const char *said = agent_call(t, a, &set) < 0 ? task_error(t) : "nothing";
+	task_forgive(t);
+	struct agent_call get = { .command = "guest-get-time", .ms = CLOCK_MS };
+	if (agent_call(t, a, &get) < 0)
+		return -1;
+	int64_t off = real_ms() - json_integer_value(get.ret) / 1000000;
+	if (off > -CLOCK_OFF_MS && off < CLOCK_OFF_MS)
+		return 0;
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "the clock is off by %lld ms; to have it set said %s", (long long)off,
+			said));
+}
+
+const char *agent_set_clock(struct task *t, const char *ref)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm || !db_seek(t, VM_guest_metrics, vm->guest_metrics))
+		return "its clock goes on from where it stood, for it has no guest agent";
+	struct agent *a = agent_take(t, ref, CLOCK_MS);
+	int set = a ? set_clock(t, a) : -1;
+	talloc_free(a);
+	if (set == 0)
+		return "its clock was set by the guest agent";
+	log_line(t, "clock not set vm=%s error=\"%s\"", vm->uuid, task_error(t));
+	task_forgive(t);
+	return "its clock goes on from where it stood, for its guest agent did not set it";
 }
 
 /* ---- a conversation ---- */

@@ -26,3 +26,7 @@ struct agent *agent_take(struct task *, const char *vm_ref, int ms);
 /* Asks the guest to shut down, if its agent is alive, and waits a moment whether it says no.  False, with
  * no error: there is no agent that would do it. */
 bool agent_shut_down(struct task *, const char *vm_ref);
+
+/* Sets the clock of a guest that was asleep, if it had an agent, and looks whether it is right.  Returns what came
+ * of it, for people: "its clock ...". */
+const char *agent_set_clock(struct task *, const char *vm_ref);

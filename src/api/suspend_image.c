@@ -63,6 +63,8 @@ static int open_sr(struct task *t, const char *ref, struct suspend_image *m)
 
 int suspend_image_begin(struct task *t, const struct VM_row *vm, struct suspend_image *ret)
 {
+	if (vm->attached_PCIs.n)
+		return fail(t, VM_HAS_PCI_ATTACHED, vm->row.ref);
 	const char *ref = suspend_sr(t, vm);
 	*ret = (struct suspend_image){
 		.fd = -1,

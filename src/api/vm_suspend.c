@@ -11,11 +11,13 @@
  * before. */
 #include <pthread.h>
 
+#include "api/agents.h"
 #include "api/boot.h"
 #include "api/call.h"
 #include "api/coalesce.h"
 #include "api/console.h"
 #include "api/guests.h"
+#include "api/message.h"
 #include "api/operation.h"
 #include "api/settings.h"
 #include "api/storage.h"
@@ -224,6 +226,24 @@ static int resume(struct task *t, const char *ref, bool paused, const struct sav
 	return 0;
 }
 
+/* The guest goes on as if no time had passed, and its networks may have forgotten it. */
+static void come_back(struct task *t, const struct VM_row *vm, bool paused, int64_t took_ms)
+{
+	void *hold = talloc_new(t);
+	const char *clock = "its clock goes on from where it stood, for it is paused";
+	struct vmm *vmm = guest_get(hold, vm->row.ref);
+	if (vmm && settings.vmm->announce(t, vmm) < 0)
+		log_line(t, "not announced vm=%s error=\"%s\"", vm->uuid, task_error(t));
+	talloc_free(hold);
+	task_forgive(t);
+	if (!paused)
+		clock = agent_set_clock(t, vm->row.ref);
+	if (message_create(t, VM_RESUMED, 5, cls_VM, vm->uuid,
+			   str(t, "VM '%s' (uuid: %s) resumed in %lld ms; %s", vm->name_label,
+			       vm->uuid, (long long)took_ms, clock)) < 0)
+		task_forgive(t);
+}
+
 int VM_resume(struct task *t, struct VM_resume *a)
 {
 	int64_t begin = clock_ms();
@@ -238,6 +258,8 @@ int VM_resume(struct task *t, struct VM_resume *a)
 	if (result < 0)
 		return -1;
 	coalesce_kick_vm(t, a->vm);
-	log_line(t, "vm resumed vm=%s duration_ms=%lld", vm->uuid, (long long)(clock_ms() - begin));
+	int64_t took_ms = clock_ms() - begin;
+	log_line(t, "vm resumed vm=%s duration_ms=%lld", vm->uuid, (long long)took_ms);
+	come_back(t, vm, a->start_paused, took_ms);
 	return 0;
 }

@@ -165,6 +165,8 @@ void doomed_add(struct task *, struct doomed *, const struct VM_row *, bool with
 int doomed_uninstall(struct cli *, struct doomed *);
 /* Clones as new-name-label says; sets new-name-description and prints the uuid (vm.c). */
 int clone_vm(struct cli *, struct VM_row *);
+/* Resumes, and notes what the message of it says. */
+int resume_vm(struct cli *, struct VM_resume *);
 /* The same with full copies, in the SR that sr-uuid names. */
 int copy_vm(struct cli *, struct VM_row *);
 int show_new_vm(struct cli *, const char *ref);

@@ -129,7 +129,7 @@ static int resume_reverted(struct cli *c, const char *snapshot)
 		return -1;
 	if (vm->power_state != vm_power_state_Suspended)
 		return cli_fail(c, "The snapshot has no memory: start the VM with vm-start.");
-	return cli_call(c, VM_resume, (&(struct VM_resume){ .vm = vm->row.ref }));
+	return resume_vm(c, &(struct VM_resume){ .vm = vm->row.ref });
 }
 
 static int snapshot_revert(struct cli *c)
@@ -141,11 +141,10 @@ static int snapshot_revert(struct cli *c)
 	int64_t start = clock_ms();
 	bool resume = false;
 	if (cli_bool(c, "keep-current", &a.keep_current) < 0 ||
-	    cli_bool(c, "resume", &resume) < 0 || cli_call(c, VM_revert, &a) < 0 ||
-	    (resume && resume_reverted(c, snapshot->row.ref) < 0))
+	    cli_bool(c, "resume", &resume) < 0 || cli_call(c, VM_revert, &a) < 0)
 		return -1;
 	cli_note(c, "reverted in %lld ms", (long long)(clock_ms() - start));
-	return 0;
+	return resume ? resume_reverted(c, snapshot->row.ref) : 0;
 }
 
 static int snapshot_clone(struct cli *c)

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "api/console.h"
+#include "api/message.h"
 #include "api/record.h"
 
 static command_fn vm_clone, vm_copy, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot,
@@ -185,16 +186,28 @@ static int vm_suspend(struct cli *c)
 	return for_vms(c, suspend_one);
 }
 
+int resume_vm(struct cli *c, struct VM_resume *a)
+{
+	struct VM_row *vm = db_get(c->t, VM, a->vm);
+	struct message_row *last = NULL;
+	if (!vm || cli_call(c, VM_resume, a) < 0)
+		return -1;
+	DB_EACH (c->t, message, m, "obj_uuid", vm->uuid)
+		if (streq(m->name, VM_RESUMED) &&
+		    (!last || strcmp(m->timestamp, last->timestamp) >= 0))
+			last = m;
+	if (last)
+		cli_note(c, "%s", last->body);
+	return 0;
+}
+
 static int resume_one(struct cli *c, struct VM_row *vm)
 {
 	struct VM_resume a = { .vm = vm->row.ref };
-	int64_t start = clock_ms();
 	if (cli_bool(c, "paused", &a.start_paused) < 0 || cli_bool(c, "force", &a.force) < 0 ||
-	    (cli_arg(c, "on") && !select_host(c, cli_arg(c, "on"))) ||
-	    cli_call(c, VM_resume, &a) < 0)
+	    (cli_arg(c, "on") && !select_host(c, cli_arg(c, "on"))))
 		return -1;
-	cli_note(c, "resumed in %lld ms", (long long)(clock_ms() - start));
-	return 0;
+	return resume_vm(c, &a);
 }
 
 static int vm_resume(struct cli *c)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
 
@@ -102,6 +103,7 @@ static void judge(struct receiver *r)
 	if (r->full_since && now - r->full_since < RECEIVER_STALL_MS)
 		return;
 	if (r->full_since && r->out - r->out_since < RECEIVER_LEAST) {
+		log_line(NULL, "memory is taken in no more: its image does not get on");
 		close_now(r, "the storage of the memory image is too slow, or does not answer");
 		return;
 	}

@@ -156,9 +156,11 @@ static int consoles(struct task *t, struct args *a, const char *dir)
 	if (log < 0)
 		return task_fail_errno(t, errno, path);
 	const char *more = str(t, ",logfile=/dev/fdset/%d,logappend=on", args_set(a, log));
-	if (args_listener(t, a, dir, "qmp", "") < 0 || args_listener(t, a, dir, "serial", more) < 0)
+	if (args_listener(t, a, dir, "qmp", "") < 0 || args_listener(t, a, dir, "oob", "") < 0 ||
+	    args_listener(t, a, dir, "serial", more) < 0)
 		return -1;
 	args_add(a, "-mon", "chardev=qmp,mode=control");
+	args_add(a, "-mon", "chardev=oob,mode=control");
 	args_add(a, "-serial", "chardev:serial");
 	return 0;
 }

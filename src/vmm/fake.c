@@ -405,6 +405,11 @@ static int save_end(struct task *t, struct vmm *vm, bool cancel)
 	return enter(t, vm->dir, "save_end", cancel ? "cancel" : "") < 0 ? -1 : 0;
 }
 
+static int announce(struct task *t, struct vmm *vm)
+{
+	return enter(t, vm->dir, "announce", "");
+}
+
 static int knows_machine(struct task *t, const char *machine, bool *ret)
 {
 	(void)t;
@@ -735,6 +740,7 @@ const struct vmm_driver vmm_fake = {
 	.switch_disks = switch_disks,
 	.save = save,
 	.save_end = save_end,
+	.announce = announce,
 	.knows_machine = knows_machine,
 	.resize = resize,
 	.settle = settle,

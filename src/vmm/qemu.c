@@ -11,7 +11,7 @@
  *     plug     devices that come and go
  *     tpm      the process beside it
  *
- * In the VM's folder: pid, qmp.sock, serial.sock, agent.sock, qemu.log (what QEMU complained since its
+ * In the VM's folder: pid, qmp.sock, oob.sock (the monitor once more), serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +38,7 @@
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
-enum { START_MS = 60000, ADOPT_MS = 10000 };
+enum { START_MS = 60000, ADOPT_MS = 10000, FLUSH_MS = 2000 };
 
 struct vmm {
 	char *dir;
@@ -219,6 +219,7 @@ static void release(struct vmm *vm)
 {
 	if (vm->qmp)
 		qmp_close(vm->qmp);
+	save_forget(&vm->saving);
 	fd_close(&vm->process.pidfd);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm->dir);
@@ -229,7 +230,7 @@ static int greet(struct task *t, struct vmm *vm, int ms)
 {
 	struct qmp_handler h = { on_event, on_ended, vm };
 	int fd = unix_connect(t, str(t, "%s/qmp.sock", vm->dir));
-	vm->qmp = fd < 0 ? NULL : qmp_open(t, fd, ms, h);
+	vm->qmp = fd < 0 ? NULL : qmp_open(t, fd, ms, false, h);
 	return vm->qmp ? 0 : -1;
 }
 
@@ -320,7 +321,7 @@ static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 static int meet_again(struct task *t, struct vmm *vm)
 {
 	enum vmm_status s;
-	if (greet(t, vm, ADOPT_MS) < 0 || save_settle(t, vm->qmp) < 0 ||
+	if (greet(t, vm, ADOPT_MS) < 0 || save_settle(t, vm->qmp, &vm->saving) < 0 ||
 	    disks_settle(t, vm->qmp) < 0 || status(t, vm, &s) < 0)
 		return -1;
 	return go_live(t, vm);
@@ -347,8 +348,20 @@ static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, stru
 	return NULL;
 }
 
+/* A guest takes a variable of UEFI for kept once it is set, and has no way to flush it: QEMU may have written the
+ * data, and not yet where they are. */
+static void flush_variables(struct task *t, struct vmm *vm)
+{
+	struct task *try = task_new(t, t->name);
+	struct qmp_call c = { .command = "human-monitor-command", .ms = FLUSH_MS };
+	c.arguments = json_pack("{s:s}", "command-line", "qemu-io -d /machine/system.flash1 flush");
+	if (qmp_call(try, vm->qmp, &c) < 0)
+		log_line(t, "variables not flushed error=\"%s\"", task_error(try));
+}
+
 static int stop(struct task *t, struct vmm *vm)
 {
+	flush_variables(t, vm);
 	if (process_kill(t, &vm->process) < 0)
 		return -1;
 	clear_up(vm);
@@ -401,12 +414,20 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
-	return save_begin(t, vm->qmp, &vm->saving, &vm->process, v);
+	return save_begin(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir), v);
 }
 
 static int do_save_end(struct task *t, struct vmm *vm, bool cancel)
 {
-	return save_end(t, vm->qmp, cancel);
+	return save_end(t, vm->qmp, &vm->saving, cancel);
+}
+
+/* As after a migration: switches learn where it is by what comes from there. */
+static int announce(struct task *t, struct vmm *vm)
+{
+	return qmp_do(t, vm->qmp, "announce-self",
+		      json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5,
+				"step", 100));
 }
 
 static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t size)
@@ -554,6 +575,7 @@ const struct vmm_driver vmm_qemu = {
 	.switch_disks = switch_disks,
 	.save = save,
 	.save_end = do_save_end,
+	.announce = announce,
 	.knows_machine = args_knows_machine,
 	.resize = resize,
 	.settle = settle,

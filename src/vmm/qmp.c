@@ -163,8 +163,8 @@ static void delist(struct qmp *q, struct waiter *gone)
 
 static char *request(struct task *t, struct qmp_call *c, json_int_t id)
 {
-	json_t *m = json_pack("{s:s, s:I, s:O*}", "execute", c->command, "id", id, "arguments",
-			      c->arguments);
+	json_t *m = json_pack("{s:s, s:I, s:O*}", c->oob ? "exec-oob" : "execute", c->command, "id",
+			      id, "arguments", c->arguments);
 	char *text = json_text(t, m);
 	json_decref(m);
 	return talloc_strdup_append(text, "\n");
@@ -255,7 +255,7 @@ int qmp_call(struct task *t, struct qmp *q, struct qmp_call *c)
 		json_decref(w.answer); /* a hostile QEMU answers what it has not been asked */
 		return -1;
 	}
-	json_t *m = collect(t, q, &w, c->command, QMP_TIMEOUT_MS, c->query);
+	json_t *m = collect(t, q, &w, c->command, c->ms ? c->ms : QMP_TIMEOUT_MS, c->query);
 	if (!m)
 		return -1;
 	c->ret = json_object_get(m, "return");
@@ -270,11 +270,13 @@ int qmp_do(struct task *t, struct qmp *q, const char *command, json_t *arguments
 
 /* ---- opening and closing ---- */
 
-static int greet(struct task *t, struct qmp *q, struct waiter *w, int ms)
+static int greet(struct task *t, struct qmp *q, struct waiter *w, int ms, bool oob)
 {
 	if (!collect(t, q, w, "greeting", ms, true))
 		return -1;
-	struct qmp_call c = { .command = "qmp_capabilities", .query = true };
+	struct qmp_call c = { .command = "qmp_capabilities", .query = true, .ms = ms };
+	if (oob)
+		c.arguments = json_pack("{s:[s]}", "enable", "oob");
 	return qmp_call(t, q, &c);
 }
 
@@ -305,7 +307,7 @@ static void qmp_free(struct qmp *q)
 	free(q);
 }
 
-struct qmp *qmp_open(struct task *t, int fd, int ms, struct qmp_handler handler)
+struct qmp *qmp_open(struct task *t, int fd, int ms, bool oob, struct qmp_handler handler)
 {
 	FD_SCOPE int wake = eventfd(0, EFD_CLOEXEC);
 	struct waiter w = { .id = GREETING, .wake = wake };
@@ -321,7 +323,7 @@ struct qmp *qmp_open(struct task *t, int fd, int ms, struct qmp_handler handler)
 		qmp_free(q);
 		return NULL;
 	}
-	if (greet(t, q, &w, ms) == 0)
+	if (greet(t, q, &w, ms, oob) == 0)
 		return q;
 	qmp_close(q);
 	return NULL;

@@ -34,8 +34,10 @@ struct qmp_handler {
 };
 
 /* Greets and negotiates on a connected socket, which it takes over, in at most ms.  Events may
- * come before it returns.  NULL: failed, and the handler is left for good. */
-struct qmp *qmp_open(struct task *, int fd, int ms, struct qmp_handler);
+ * come before it returns.  NULL: failed, and the handler is left for good.  oob: of its calls some can be out of
+ * band, which QEMU's monitor thread executes when its main loop hangs; but then commands that bring descriptors
+ * must not overlap. */
+struct qmp *qmp_open(struct task *, int fd, int ms, bool oob, struct qmp_handler);
 /* Ends the connection and waits until the handler is left for good.  No call may be under way. */
 void qmp_close(struct qmp *);
 
@@ -44,13 +46,15 @@ struct qmp_call {
 	json_t *arguments;     /* taken over; may be NULL */
 	int fd;                /* sent along, stays the caller's; 0: none */
 	bool query;            /* changes nothing, so that a cancelled task need not wait for it */
+	bool oob;              /* out of band */
+	int ms;                /* to wait for the answer; 0: QMP_TIMEOUT_MS */
 	json_t *ret;           /* what it returned, on the task */
 	const char *ret_class; /* of QEMU's error and its text, on the task; NULL without one */
 	const char *ret_desc;
 };
 
 /* Sends the command and waits for its answer.  Fails with INTERNAL_ERROR "QMP <command>: <desc>",
- * or SR_BACKEND_FAILURE_44 when QEMU met a full storage.  No answer within QMP_TIMEOUT_MS: it
+ * or SR_BACKEND_FAILURE_44 when QEMU met a full storage.  No answer in time: it
  * fails, and whether the command was or will be executed is not known. */
 int qmp_call(struct task *, struct qmp *, struct qmp_call *);
 

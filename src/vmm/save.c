@@ -20,6 +20,8 @@ enum {
 	SEND_MS = 3600000,  /* all is sent */
 	END_MS = 30000,     /* QEMU says how it went */
 	LOOK_MS = 1,        /* in the pause */
+	ANSWER_MS = 10000,  /* QEMU says how it stands, or its main loop hangs */
+	OOB_MS = 5000,
 	SLOWLY_MS = 20,
 	COLLAPSED_MIB = 64,
 	CHANNELS = 4, /* that load an image at once */
@@ -59,7 +61,7 @@ static const char *word(const json_t *j, const char *key)
 
 static int look(struct task *t, struct qmp *q, struct state *ret)
 {
-	struct qmp_call c = { .command = "query-migrate", .query = true };
+	struct qmp_call c = { .command = "query-migrate", .query = true, .ms = ANSWER_MS };
 	if (qmp_call(t, q, &c) < 0)
 		return -1;
 	const json_t *ram = json_object_get(c.ret, "ram");
@@ -167,11 +169,51 @@ static int take_zero(struct task *t, struct qmp *q)
 				"fd", fd));
 }
 
+/* ---- when the main loop hangs ---- */
+
+static void pass_over(void *arg, const char *name, const json_t *data)
+{
+	(void)arg, (void)name, (void)data;
+}
+
+static void pass_over_end(void *arg, int closing)
+{
+	(void)arg, (void)closing;
+}
+
+static void close_oob(struct saving *s)
+{
+	if (s->oob)
+		qmp_close(s->oob);
+	s->oob = NULL;
+}
+
+static int open_oob(struct task *t, struct saving *s, const char *path)
+{
+	const struct qmp_handler nobody = { pass_over, pass_over_end, NULL };
+	close_oob(s);
+	int fd = unix_connect(t, path);
+	s->oob = fd < 0 ? NULL : qmp_open(t, fd, OOB_MS, true, nobody);
+	return s->oob ? 0 : -1;
+}
+
+/* No answer, though there is a QEMU: its socket is cut, and it answers. */
+static int yank(struct task *t, struct saving *s)
+{
+	struct qmp_call c = { .command = "yank", .oob = true, .ms = OOB_MS };
+	if (!s->oob)
+		return -1;
+	log_line(t, "migration cut since QEMU does not answer error=\"%s\"", task_error(t));
+	task_forgive(t);
+	c.arguments = json_pack("{s:[{s:s}]}", "instances", "type", "migration");
+	return qmp_call(t, s->oob, &c);
+}
+
 /* Whatever it is at, it ends, or has. */
-static int cancel(struct task *t, struct qmp *q)
+static int cancel(struct task *t, struct qmp *q, struct saving *saving)
 {
 	struct state s;
-	if (look(t, q, &s) < 0)
+	if (look(t, q, &s) < 0 && (yank(t, saving) < 0 || look(t, q, &s) < 0))
 		return -1;
 	if (!is_any(s.status, over) &&
 	    (qmp_do(t, q, "migrate_cancel", NULL) < 0 || await_end(t, q) < 0))
@@ -221,6 +263,16 @@ static int transaction(struct task *t, struct taking *k)
 
 /* ---- the ways ---- */
 
+/* A guest that has never run: QEMU 10.0 aborts when a background snapshot stops it. */
+static int is_fresh(struct task *t, struct qmp *q, bool *ret)
+{
+	struct qmp_call c = { .command = "query-status", .query = true };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	*ret = streq(word(c.ret, "status"), "prelaunch");
+	return 0;
+}
+
 /* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
 static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
 {
@@ -233,13 +285,28 @@ static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
 
 static int early_stop(struct task *t, struct taking *k)
 {
-	return cancel(t, k->q) < 0 || migrate(t, k->q, k->v) < 0 ? -1 : 0;
+	return cancel(t, k->q, k->saving) < 0 || migrate(t, k->q, k->v) < 0 ? -1 : 0;
+}
+
+/* What comes of it is thrown away. */
+static int rehearse(struct task *t, struct taking *k)
+{
+	if (k->saving->rehearsed || !k->v->running)
+		return 0;
+	int64_t begin = clock_ms();
+	if (migrate(t, k->q, k->v) < 0 ||
+	    await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0 ||
+	    cancel(t, k->q, k->saving) < 0)
+		return -1;
+	k->saving->rehearsed = true;
+	log_line(t, "memory looked at once ms=%lld", (long long)(clock_ms() - begin));
+	return 0;
 }
 
 static int background(struct task *t, struct taking *k)
 {
 	bool lost;
-	if (late_stop(t, k, &lost) < 0 || (lost && early_stop(t, k) < 0))
+	if (rehearse(t, k) < 0 || late_stop(t, k, &lost) < 0 || (lost && early_stop(t, k) < 0))
 		return -1;
 	if (lost)
 		log_line(t, "the guest's stop came too late, and is done first");
@@ -267,12 +334,26 @@ static int precopy(struct task *t, struct taking *k)
 	return go_on(t, k);
 }
 
+/* After a migration a guest that stands still cannot be migrated again.  One that has never run may be reset. */
+static int stand_again(struct task *t, struct taking *k)
+{
+	bool fresh = false;
+	if (!k->saving->fresh)
+		return 0;
+	if (qmp_do(t, k->q, "system_reset", NULL) < 0)
+		return -1;
+	for (int64_t until = clock_ms() + END_MS; !fresh && clock_ms() < until;)
+		if (is_fresh(t, k->q, &fresh) < 0 || (!fresh && task_wait(t, -1, 0, SLOWLY_MS) < 0))
+			return -1;
+	return 0;
+}
+
 static int stopped(struct task *t, struct taking *k)
 {
 	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
 	    await_surely(t, k->q, "completed", false, SEND_MS, SLOWLY_MS) < 0)
 		return -1;
-	return go_on(t, k);
+	return k->v->running ? go_on(t, k) : stand_again(t, k);
 }
 
 static const struct way {
@@ -286,11 +367,14 @@ static const struct way {
 };
 
 /* The first that QEMU takes: it looks at the kernel, and at what the guest's memory is made of. */
-static const struct way *choose(struct task *t, struct qmp *q, const struct vmm_save *v)
+static const struct way *choose(struct task *t, struct qmp *q, struct saving *s,
+				const struct vmm_save *v)
 {
+	if (is_fresh(t, q, &s->fresh) < 0)
+		return NULL;
 	for (size_t i = 0; i < COUNT(ways); i++) {
 		struct task *try = task_new(t, t->name);
-		if (v->keep_stopped && !ways[i].stands)
+		if ((v->keep_stopped || s->fresh) && !ways[i].stands)
 			continue;
 		if (capabilities(try, q, ways[i].capabilities) == 0)
 			return &ways[i];
@@ -307,41 +391,48 @@ static int give_up(struct task *t, struct taking *k)
 {
 	struct task *after = task_new(t, t->name);
 	after->undoing = 1;
-	cancel(after, k->q);
+	cancel(after, k->q, k->saving);
 	task_forgive(after);
 	k->v->keep_stopped = false;
 	if (go_on(after, k) < 0)
 		log_line(t, "the guest does not go on error=\"%s\"", task_error(after));
+	close_oob(k->saving);
 	return -1;
 }
 
 int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct process *p,
-	       struct vmm_save *v)
+	       const char *oob_path, struct vmm_save *v)
 {
 	struct taking k = { .q = q, .saving = s, .v = v };
-	const struct way *way = choose(t, q, v);
-	if (!way)
+	const struct way *way = choose(t, q, s, v);
+	if (!way || open_oob(t, s, oob_path) < 0)
 		return -1;
 	v->method = way->method;
 	if (!v->keep_stopped)
 		pages_collapse(t, p->pid, p->pidfd, (uint64_t)COLLAPSED_MIB << 20);
 	if (task_check(t) < 0 || way->run(t, &k) < 0)
 		return give_up(t, &k);
+	log_line(t, "memory is being sent method=%s pause_ms=%.1f", v->method, v->pause_ms);
 	disks_settled(t, q, v->n, v->switches);
 	return 0;
 }
 
-int save_end(struct task *t, struct qmp *q, bool cancelled)
+int save_end(struct task *t, struct qmp *q, struct saving *s, bool cancelled)
 {
-	if (cancelled ? cancel(t, q) < 0
-		      : await_surely(t, q, "completed", false, END_MS, SLOWLY_MS) < 0)
-		return -1;
-	return capabilities(t, q, "");
+	int ended = cancelled ? cancel(t, q, s)
+			      : await_surely(t, q, "completed", false, END_MS, SLOWLY_MS);
+	close_oob(s);
+	return ended < 0 ? -1 : capabilities(t, q, "");
 }
 
-int save_settle(struct task *t, struct qmp *q)
+int save_settle(struct task *t, struct qmp *q, struct saving *s)
 {
-	return cancel(t, q);
+	return cancel(t, q, s);
+}
+
+void save_forget(struct saving *s)
+{
+	close_oob(s);
 }
 
 /* ---- back ---- */

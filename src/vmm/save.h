@@ -15,7 +15,14 @@
  *                  it not get there in time, stop
  *     stopped      stop, transaction, migrate, cont
  *
- * (QEMU: docs/devel/migration/, qapi/migration.json.) */
+ * The first pass over a guest's memory takes much longer than later ones: it is done beforehand, once, by a
+ * background snapshot of which nothing comes, in QEMU's own order, where it falls before the stop.
+ *
+ * A guest that waits for a page which QEMU cannot send can hold up QEMU's main loop, and its monitor.  Who reads
+ * gives up then (memory/receiver.h); should that not be enough, a second connection to the monitor, out of band, cuts
+ * the migration's socket (yank).
+ *
+ * (QEMU: docs/devel/migration/, qapi/migration.json, qapi/yank.json.) */
 #pragma once
 
 #include <stdatomic.h>
@@ -28,17 +35,22 @@ struct process;
 
 struct saving {
 	_Atomic bool active; /* the event said that the migration is */
+	bool fresh;          /* the guest has never run */
+	bool rehearsed;      /* all pages have been looked at once */
+	struct qmp *oob;     /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
 };
 
 void save_on_event(struct saving *, const json_t *data);
 
 /* vmm.h says what these do. */
 int save_begin(struct task *, struct qmp *, struct saving *, const struct process *,
-	       struct vmm_save *);
-int save_end(struct task *, struct qmp *, bool cancel);
+	       const char *oob_path, struct vmm_save *);
+int save_end(struct task *, struct qmp *, struct saving *, bool cancel);
 
 /* A daemon that died in the middle of a save: what it left is ended. */
-int save_settle(struct task *, struct qmp *);
+int save_settle(struct task *, struct qmp *, struct saving *);
+/* The QEMU of a save is let go. */
+void save_forget(struct saving *);
 
 /* Loads the image into a QEMU that was started with -incoming defer, from that file name. */
 int save_load(struct task *, struct qmp *, const char *file, uint64_t offset);

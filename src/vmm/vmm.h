@@ -209,6 +209,8 @@ struct vmm_driver {
 	int (*save)(struct task *, struct vmm *, struct vmm_save *);
 	/* Whether all was sent; cancel: ends what is under way, or has failed, so that the next can begin. */
 	int (*save_end)(struct task *, struct vmm *, bool cancel);
+	/* The guest came back from an image: tells its networks where it is.  Does not wait. */
+	int (*announce)(struct task *, struct vmm *);
 	/* Is there a machine of that type to be had? */
 	int (*knows_machine)(struct task *, const char *machine, bool *ret);
 

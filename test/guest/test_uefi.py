@@ -10,18 +10,6 @@ STORE = "SELECT v.uuid FROM VDI v JOIN VM m ON m.NVRAM_VDI = v.ref WHERE m.uuid 
 OURS = uuid.UUID('3d1a5f0c-6b7e-4c52-9a0e-5c1f7e2b9d48')       # owner of the guest's variables
 
 
-def uefi_vm(d, name='uefi', secure='false'):
-    if not os.path.exists('/usr/share/OVMF/OVMF_CODE_4M.fd'):
-        raise Skip('the package ovmf is not there')
-    image = os.path.join(guest_folder(), 'boot.img')
-    vdi = d.vdi(f'{os.path.getsize(image)}', 'boot')
-    d.xe('vdi-import', uuid=vdi, filename=image)
-    vm = d.vm(name, memory='512MiB')
-    d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=0)
-    d.xe('vm-param-set', 'HVM-boot-params:firmware=uefi', f'platform:secureboot={secure}', uuid=vm)
-    return vm
-
-
 def store(d, vm):
     return d.sql(STORE.format(vm))
 

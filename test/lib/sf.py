@@ -441,6 +441,18 @@ def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', 
     return vm
 
 
+def uefi_vm(d, name='uefi', secure='false'):
+    if not os.path.exists('/usr/share/OVMF/OVMF_CODE_4M.fd'):
+        raise Skip('the package ovmf is not there')
+    image = os.path.join(guest_folder(), 'boot.img')
+    vdi = d.vdi(f'{os.path.getsize(image)}', 'boot')
+    d.xe('vdi-import', uuid=vdi, filename=image)
+    vm = d.vm(name, memory='512MiB')
+    d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=0)
+    d.xe('vm-param-set', 'HVM-boot-params:firmware=uefi', f'platform:secureboot={secure}', uuid=vm)
+    return vm
+
+
 def counter_of(d, vdi):
     """The counter that the guest's disk holds, read from the disk itself."""
     with tempfile.TemporaryDirectory(dir=d.state) as folder:

@@ -82,7 +82,7 @@ static struct peer *peer_new(struct task *t, int ms, const char *const *script)
 	p->fd = pair[1];
 	p->script = script;
 	pthread_create(&p->actor, NULL, act, p);
-	p->qmp = qmp_open(t, pair[0], ms, (struct qmp_handler){ on_event, on_ended, p });
+	p->qmp = qmp_open(t, pair[0], ms, false, (struct qmp_handler){ on_event, on_ended, p });
 	return p;
 }
 
