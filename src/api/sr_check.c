@@ -376,10 +376,19 @@ static bool concerns(struct task *t, const struct check *c, const struct journal
 	return false;
 }
 
+static bool is_there(struct task *t, const struct journal_row *row)
+{
+	for (struct journal_row *j = journal_rows(t, row->op); j->nr; j++)
+		if (streq(j->nr, row->nr))
+			return true;
+	return false;
+}
+
+/* An operation may have ended between a look at its row and one at its task; its rows go first. */
 static void check_journal(struct task *t, struct check *c)
 {
 	for (struct journal_row *j = journal_rows(t, NULL); j->nr; j++)
-		if (!is_running(t, j->op) && concerns(t, c, j))
+		if (!is_running(t, j->op) && concerns(t, c, j) && is_there(t, j))
 			say(c, JOURNAL, str(t, "journal row %s", j->nr),
 			    str(t, "%s %s", j->verb, list_join(t, &j->args, " ")), LEFT);
 }

@@ -65,7 +65,8 @@ int image_put(struct task *, struct image_writer *, size_t block, uint64_t offse
 	      const void *page);
 /* The block by that name, or the number of blocks. */
 size_t image_block(const struct image_writer *, const char *name);
-/* All has come.  Durable; the file's folder is the caller's.  ret_bytes: what the file holds. */
+/* All has come.  Durable but for the header: that and the file's folder are the caller's to sync.  ret_bytes: what
+ * the file holds. */
 int image_finish(struct task *, struct image_writer *, json_t *notes, uint64_t *ret_bytes);
 
 /* ---- reading ---- */

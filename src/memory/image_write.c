@@ -293,7 +293,7 @@ static void put_part(unsigned char *to, const struct image_part *part)
 	put_be(to + 16, 8, part->sum);
 }
 
-static int sync_image(struct task *t, int fd)
+static int sync_pages(struct task *t, int fd)
 {
 	return sync_file(fd, SYNC_MEMORY_IMAGE) < 0 ? task_fail_errno(t, errno, "memory image") : 0;
 }
@@ -319,8 +319,7 @@ int image_finish(struct task *t, struct image_writer *w, json_t *notes, uint64_t
 		return -1;
 	table.at = sums.at + sums.n;
 	if (write_table(t, w, notes, &table) < 0 || image_sum_stream(t, &w->m, &stream_sum) < 0 ||
-	    sync_image(t, w->m.fd) < 0 || write_header(t, w, stream_sum, &sums, &table) < 0 ||
-	    sync_image(t, w->m.fd) < 0)
+	    sync_pages(t, w->m.fd) < 0 || write_header(t, w, stream_sum, &sums, &table) < 0)
 		return -1;
 	*ret_bytes = w->m.used + table.at + table.n - entry_at(&w->m, w->m.nblocks);
 	return 0;

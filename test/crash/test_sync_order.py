@@ -25,6 +25,8 @@ RULES = {
     'written before finalized': 'STREAM_DATA VOLUME_WRITTEN',
     'written before recorded': 'VOLUME_WRITTEN',
     'resized before told': 'VOLUME_WRITTEN',
+    'memory before header': 'MEMORY_IMAGE',                     # what makes an image of it
+    'header before told': 'VOLUME_WRITTEN',
     'committed before told': 'DATABASE',                        # the log of the database, before any answer
 }
 
@@ -158,6 +160,9 @@ class Order:
     def wrote(self, e, path):
         if not self.known(path):
             return
+        if e.call == 'pwrite64' and '"StillRAM' in e.args:
+            self.judge('memory before header', path, self.written.get(path, -1))
+            self.owe(e.tid, 'header before told', path, e.end)
         self.written[path] = e.end
         p = self.process[e.tid]
         if p is not self.daemon and VOLUME.fullmatch(path):
@@ -348,6 +353,14 @@ def running(d):
     d.xe('vm-shutdown', '--force', uuid=vm)
 
 
+def memory(d):
+    vm = d.vm('memory', memory='64MiB')
+    d.xe('vm-param-set', f'suspend-SR-uuid={d.place_sr}', uuid=vm)
+    d.xe('vm-start', uuid=vm)
+    d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+    d.xe('vm-shutdown', '--force', uuid=vm)
+
+
 # On which file system what is done, and the places that it has to show.
 WORK = [
     ('ext4', files, 'FILE_CONTENT FILE_NAME FILE_GONE DATABASE'),
@@ -355,6 +368,7 @@ WORK = [
     ('ext4', layers, 'VOLUME_LINK MERGED_DOWN'),
     ('ext4', check, 'CHECK_REPAIRED CHECK_DISCARDED'),
     ('ext4', running, 'STREAM_DATA VOLUME_WRITTEN'),
+    ('ext4', memory, 'MEMORY_IMAGE VOLUME_WRITTEN'),
     ('xfs', clones, 'VOLUME_CONTENT'),
 ]
 

@@ -103,9 +103,7 @@ def test_in_a_running_guest():
 
 
 def files_open(d, vm, name):
-    pid = d.guests()[vm]
-    links = [os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')]
-    return [l for l in links if name in l]
+    return [f for f in open_files(d.guests()[vm]) if name in f]
 
 
 def test_snapshot_and_revert():

@@ -51,10 +51,8 @@ def test_a_disk_comes_and_goes():
             d.xe('vbd-unplug', uuid=vbd)
             assert not attached(d, vbd) and 'vdb' not in block_devices(s)
             d.fails('vbd-unplug', uuid=vbd, says='not attached')
-            pid = d.guests()[vm]
-            assert not [f for f in os.listdir(f'/proc/{pid}/fd')
-                        if d.sql(f"SELECT location FROM VDI WHERE uuid = '{vdi}'")[0]
-                        in os.readlink(f'/proc/{pid}/fd/{f}')], 'the image is still open'
+            location = d.sql(f"SELECT location FROM VDI WHERE uuid = '{vdi}'")[0]
+            assert not [f for f in open_files(d.guests()[vm]) if location in f], 'the image is still open'
             d.xe('vbd-plug', uuid=vbd)
             wait_for(lambda: 'vdb' in block_devices(s))
             s.ask('rescan')

@@ -8,6 +8,7 @@ import errno, os, random, sys, threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from faulty import Faulty
+from layers import wait_for
 
 SECONDS, EARLIER = int(os.environ.get('SECONDS', '8')), int(os.environ.get('EARLIER', '8'))
 SEED = int(os.environ.get('SEED', time.time()))
@@ -67,7 +68,8 @@ def under_load(kind):
             for snap in snaps:
                 d.xe('snapshot-uninstall', '--force', uuid=snap)
             begin = time.time()
-            d.wait_quiet(120)
+            wait_for(lambda: len(d.volumes(fs.folder)) == 2, 120)
+            d.wait_quiet()
             took, longest = time.time() - begin, right(serial)
             right(serial, what='stop')
             left = d.volumes(fs.folder)

@@ -100,8 +100,7 @@ def test_who_reaches_whom():
 
         # No descriptor of a tap is anywhere but in its QEMU.
         for pid in [d.process.pid] + list(d.guests().values()):
-            open_taps = [f for f in os.listdir(f'/proc/{pid}/fd')
-                         if os.readlink(f'/proc/{pid}/fd/{f}') == '/dev/net/tun']
+            open_taps = [f for f in open_files(pid) if f == '/dev/net/tun']
             assert len(open_taps) == (0 if pid == d.process.pid else 1), (pid, open_taps)
 
         for net in nets:

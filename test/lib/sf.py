@@ -414,6 +414,17 @@ class Serial:
         return {k: int(v) for k, v in self.fields('counters').items()}
 
 
+def open_files(pid):
+    """What the process has open; what it closes meanwhile is left out."""
+    found = []
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            found.append(os.readlink(f'/proc/{pid}/fd/{fd}'))
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def guest_folder():
     """The guest's kernel and disks, built when need be."""
     folder = os.environ.get('GUEST', os.path.join(BUILD, 'guest'))
