@@ -12,7 +12,7 @@
 #include "vmm/vmm.h"
 
 /* What a guest gets for letting go of a device, and of a disc. */
-enum { DETACH_S = 20, TRAY_MS = 5000, LOOK_MS = 50 };
+enum { DETACH_S = 20, TRAY_MS = 5000, LOOK_MS = 50, FREED_MS = 2000, FREED_LOOK_MS = 10 };
 
 /* ---- devices ---- */
 
@@ -79,6 +79,20 @@ int plug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 	return -1;
 }
 
+/* A device that is gone from QEMU's tree may use its disk for a moment yet, for it is freed by another thread; and
+ * nobody else uses the top. */
+static int close_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
+{
+	const char *top = disks_top_node(t, d->layers);
+	for (int64_t end = clock_ms() + FREED_MS; *top && clock_ms() < end;) {
+		if (disks_forget(task_part(t), q, top) == 0)
+			break;
+		if (task_wait(t, -1, 0, FREED_LOOK_MS) < 0)
+			return -1;
+	}
+	return disks_close(t, q, d->layers);
+}
+
 int unplug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 {
 	bool present;
@@ -89,7 +103,7 @@ int unplug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 			    "a SATA bus lets no drives go while the VM runs; shut it down first");
 	if (detach(t, q, "VBD", d->id) < 0)
 		return -1;
-	return disks_close(t, q, d->layers);
+	return close_disk(t, q, d);
 }
 
 /* ---- network interfaces ---- */

@@ -259,8 +259,8 @@ def test_a_variable_of_uefi():
 def test_storage_that_hangs():
     """The SR for memory does not answer any more: that costs the snapshot, and never the guest."""
     with Faulty() as fs, Daemon() as d:
-        vm, s = busy_guest(d, '768MiB', 16)
-        s.ask('shell yes filler | head -c 314572800 >/tmp/filler', 300)      # more than we take in
+        vm, s = busy_guest(d, '512MiB', 16)
+        s.fill(304)                                 # more than we take in
         d.xe('vm-param-set', f'suspend-SR-uuid={fs.sr(d)}', uuid=vm)
         t = threading.Thread(target=lambda: results.append(d.run('vm-checkpoint', uuid=vm, new_name_label='c')))
         results = []

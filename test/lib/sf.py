@@ -407,6 +407,11 @@ class Serial:
         said = self.ask(f'shell churn {what} {path} {" ".join(map(str, more))}', 300)
         return {k: float(v) for k, v in (w.rstrip('\\n').split('=') for w in said.split() if '=' in w)}
 
+    def fill(self, mib):
+        """So much of the guest's memory is no zeros: 16 MiB of random bytes, as often as they fit."""
+        self.ask('shell mkdir /fill && mount -t tmpfs -o size=95% none /fill && head -c 16777216 /dev/urandom >/fill/0', 300)
+        self.ask(f'shell for i in $(seq 1 {mib // 16 - 1}); do cp /fill/0 /fill/$i || exit 1; done', 900)
+
     def fields(self, command):
         return dict(w.split('=', 1) for w in self.ask(command).split() if '=' in w)
 
