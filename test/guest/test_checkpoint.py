@@ -4,7 +4,7 @@
 
 The guest churns a file on a disk and one in its memory: a program in its memory knows what each block of both must
 hold, so that memory and disks of two instants disagree.  CHECKPOINTS: how many (3); CYCLES: of checkpoint, work and
-revert (4)."""
+revert (2)."""
 import os, random, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
@@ -12,7 +12,7 @@ from faulty import Faulty
 from layers import wait_for
 
 CHECKPOINTS = int(os.environ.get('CHECKPOINTS', '3'))
-CYCLES = int(os.environ.get('CYCLES', '4'))
+CYCLES = int(os.environ.get('CYCLES', '2'))
 
 
 def busy_guest(d, memory='256MiB', ram=48, **kw):
