@@ -6,10 +6,10 @@ from sf import SLOW
 MIB = 1 << 20
 
 
-def wait_for(what, seconds=30):
+def wait_for(what, seconds=30, why=lambda: 'it did not come to pass'):
     end = time.time() + seconds * SLOW
     while not what():
-        assert time.time() < end, 'it did not come to pass'
+        assert time.time() < end, why()
         time.sleep(0.05)
 
 
