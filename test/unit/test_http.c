@@ -313,7 +313,7 @@ static void test_crowd(struct task *t, const char *path)
 	for (size_t i = 0; i < COUNT(fd); i++)
 		fd[i] = tcp_connect();
 	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
-	for (int i = 0; i < 80 && closed_ones(fd, COUNT(fd)) < 50; i++)
+	for (int i = 0; i < 600 && closed_ones(fd, COUNT(fd)) < 50; i++)
 		poll(NULL, 0, 50);
 	CHECK(closed_ones(fd, COUNT(fd)) == 50);
 	for (size_t i = 0; i < COUNT(fd); i++)
