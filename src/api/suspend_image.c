@@ -13,6 +13,7 @@
 #include "api/vdi.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "memory/receiver.h"
@@ -160,6 +161,15 @@ void suspend_image_close(struct suspend_image *m)
 		receiver_close(m->receiver);
 	m->receiver = NULL;
 	fd_close(&m->fd);
+}
+
+void suspend_image_give_up(struct task *t, struct suspend_image *m, struct vmm *vmm)
+{
+	struct task *after = task_new(t, t->name);
+	suspend_image_close(m);
+	after->undoing = 1;
+	if (settings.vmm->save_end(after, vmm, true) < 0)
+		log_line(t, "saving not ended error=\"%s\"", task_error(after));
 }
 
 /* ---- its record ---- */

@@ -19,6 +19,7 @@ struct plan;
 struct receiver;
 struct sr;
 struct task;
+struct vmm;
 
 struct suspend_image {
 	const char *sr_ref;
@@ -40,6 +41,8 @@ int suspend_image_finish(struct task *, struct suspend_image *, const struct VM_
 			 const struct plan *p);
 /* Behind a failure of the VMM's: it may be due to the storage.  -1. */
 int suspend_image_failed(struct task *, struct suspend_image *);
+/* The VM's next save finds nothing of this one; and as suspend_image_close(). */
+void suspend_image_give_up(struct task *, struct suspend_image *, struct vmm *);
 /* Behind a success or a failure: nothing of it stays open.  It does not wait for the storage. */
 void suspend_image_close(struct suspend_image *);
 /* The disk's record, to be stored. */

@@ -36,5 +36,8 @@ const char *vm_generation_id(struct task *);
 
 /* Takes the VM's process and folder away and halts it; the caller has begun an operation. */
 int vm_force_halt(struct task *, const char *ref);
+/* In a transaction that stores the row: the VM has a process, which runs or stands still.  done: "started", what the
+ * error says of one that has ended since. */
+int vm_mark_up(struct task *, struct VM_row *, bool paused, const char *done);
 /* In a transaction: a number for a VM that gets a process. */
 int64_t vm_next_domid(struct task *);

@@ -46,16 +46,6 @@ static int save(struct task *t, const struct VM_row *vm, struct plan *p, struct 
 	return k->memory ? 0 : -1;
 }
 
-/* The VM's next save finds nothing of this one. */
-static void end_save(struct task *t, struct plan *p, struct suspend_image *m)
-{
-	struct task *after = task_new(t, t->name);
-	suspend_image_close(m);
-	after->undoing = 1;
-	if (settings.vmm->save_end(after, p->vmm, true) < 0)
-		log_line(t, "saving not ended error=\"%s\"", task_error(after));
-}
-
 static int take_memory(struct task *t, const struct VM_row *vm, struct plan *p, struct taken *k)
 {
 	struct suspend_image m;
@@ -65,7 +55,7 @@ static int take_memory(struct task *t, const struct VM_row *vm, struct plan *p, 
 	if (result == 0) {
 		result = save(t, vm, p, &m, k);
 		if (result < 0)
-			end_save(t, p, &m);
+			suspend_image_give_up(t, &m, p->vmm);
 	}
 	suspend_image_close(&m);
 	return result;

@@ -87,16 +87,24 @@ static int write_start_time(struct task *t, const struct VM_row *vm)
 	return db_put(t, &m->row);
 }
 
+int vm_mark_up(struct task *t, struct VM_row *vm, bool paused, const char *done)
+{
+	if (!guest_alive(vm->row.ref))
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "the guest ended while it was being %s", done));
+	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
+	vm->resident_on = this_host();
+	return 0;
+}
+
 static int record_start(struct task *t, const char *ref, bool paused)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	if (!guest_alive(ref))
-		return fail(t, INTERNAL_ERROR, "the guest ended while it was being started");
-	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
-	vm->resident_on = this_host();
+	if (vm_mark_up(t, vm, paused, "started") < 0)
+		return -1;
 	vm->last_booted_record = ""; /* or each would hold all before */
 	vm->last_booted_record = metadata_write(t, &vm->row);
 	if (write_start_time(t, vm) < 0 || consoles_make(t, vm) < 0 || db_put(t, &vm->row) < 0 ||

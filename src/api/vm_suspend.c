@@ -74,9 +74,7 @@ static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm, voi
 	crash_point();
 	t->cancellable = false;
 	if (!memory || record_suspended(t, vm->row.ref, memory) < 0) {
-		struct task *after = task_new(t, t->name);
-		after->undoing = 1;
-		settings.vmm->save_end(after, vmm, true);
+		suspend_image_give_up(t, &m, vmm);
 		return -1;
 	}
 	crash_point();
@@ -185,13 +183,9 @@ static int record_resumed(struct task *t, const char *ref, bool paused, const ch
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	struct VDI_row *memory = vm ? db_seek(t, VDI, vm->suspend_VDI) : NULL;
-	if (!vm)
+	if (!vm || vm_mark_up(t, vm, paused, "resumed") < 0)
 		return -1;
-	if (!guest_alive(ref))
-		return fail(t, INTERNAL_ERROR, "the guest ended while it was being resumed");
 	*ret_sr = memory ? talloc_strdup(t, memory->SR) : NULL_REF;
-	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
-	vm->resident_on = this_host();
 	if (suspend_image_drop(t, vm) < 0 || consoles_make(t, vm) < 0 || db_put(t, &vm->row) < 0 ||
 	    journal_drop(t) < 0 || undo_operation_end(t, "VM", ref) < 0 ||
 	    (!paused && undo_vm_resume(t, ref) < 0))

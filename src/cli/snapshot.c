@@ -91,13 +91,18 @@ static void tell_figures(struct cli *c, const char *ref)
 		cli_note(c, "%s", list_join(c->t, &told, "; "));
 }
 
+static int show_taken(struct cli *c, const char *ref)
+{
+	tell_figures(c, ref);
+	return show_new_vm(c, ref);
+}
+
 static int snapshot_one(struct cli *c, struct VM_row *vm)
 {
 	struct VM_snapshot a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
 	if (ignored_disks(c, &a.ignore_vdis) < 0 || cli_call(c, VM_snapshot, &a) < 0)
 		return -1;
-	tell_figures(c, a.result);
-	return show_new_vm(c, a.result);
+	return show_taken(c, a.result);
 }
 
 static int vm_snapshot(struct cli *c)
@@ -110,8 +115,7 @@ static int checkpoint_one(struct cli *c, struct VM_row *vm)
 	struct VM_checkpoint a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
 	if (cli_call(c, VM_checkpoint, &a) < 0)
 		return -1;
-	tell_figures(c, a.result);
-	return show_new_vm(c, a.result);
+	return show_taken(c, a.result);
 }
 
 static int vm_checkpoint(struct cli *c)

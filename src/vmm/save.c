@@ -231,16 +231,11 @@ struct taking {
 	bool stopped;
 };
 
-static double now_ms(void)
-{
-	return disks_now_ms();
-}
-
 static int stop(struct task *t, struct taking *k)
 {
 	if (!k->v->running || k->stopped)
 		return 0;
-	k->begin = now_ms();
+	k->begin = disks_now_ms();
 	k->stopped = true;
 	return qmp_do(t, k->q, "stop", NULL);
 }
@@ -251,7 +246,7 @@ static int go_on(struct task *t, struct taking *k)
 		return 0;
 	if (qmp_do(t, k->q, "cont", NULL) < 0)
 		return -1;
-	k->v->pause_ms = now_ms() - k->begin;
+	k->v->pause_ms = disks_now_ms() - k->begin;
 	k->stopped = false;
 	return 0;
 }
@@ -324,7 +319,7 @@ static int precopy(struct task *t, struct taking *k)
 	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, SEND_MS, LOOK_MS) < 0))
 		return -1;
 	if (!k->stopped)
-		k->begin = now_ms(); /* QEMU did it, a moment before */
+		k->begin = disks_now_ms(); /* QEMU did it, a moment before */
 	k->stopped = k->v->running;
 	if (transaction(t, k) < 0 ||
 	    qmp_do(t, k->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover")) <

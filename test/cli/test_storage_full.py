@@ -4,6 +4,7 @@
 import json, os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from layers import wait_for
 from full import Full
 
 
@@ -18,13 +19,6 @@ def stop_for_room(d, vm, **more):
 
 def messages(d, name):
     return len(d.list('message', name=name))
-
-
-def wait_for(what, seconds=30):
-    end = time.time() + seconds * SLOW
-    while not what():
-        assert time.time() < end, 'it did not come to pass'
-        time.sleep(0.1)
 
 
 def test_goes_on_by_itself():
