@@ -158,7 +158,8 @@ class Baseline:
         self.process.wait()
         begin = time.monotonic()
         self.launch('-incoming', 'file:' + os.path.join(self.dir, 'memory'))
-        self.until('query-status', ('running',))
+        self.until('query-status', ('paused',))         # as it was when it was saved
+        self.qmp.do('cont')
         self.serial = sf.Serial(SimpleNamespace(state=self.state), 'baseline')
         self.serial.s.sendall(b'\n')
         self.serial.ask('ping')

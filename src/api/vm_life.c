@@ -193,6 +193,7 @@ int VM_unpause(struct task *t, struct VM_unpause *a)
 	    0)
 		return -1;
 	guest_settle(t, a->vm); /* one whose storage is full stops again */
+	agent_set_clock(t, a->vm);
 	return 0;
 }
 

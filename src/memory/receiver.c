@@ -18,7 +18,12 @@
 #include "base/task.h"
 #include "base/text.h"
 
-enum { LOOK_MS = 300 };
+enum {
+	LOOK_MS = 300,
+	FEW = 64 << 10, /* bytes */
+	NAP_US = 2000,
+	SOCKET_BYTES = 4 << 20, /* that QEMU may send meanwhile, if we may have as much */
+};
 
 struct receiver {
 	int fd;    /* ours of the pair */
@@ -36,7 +41,7 @@ struct receiver {
 	pthread_mutex_t lock; /* guards what follows, for moments only */
 	pthread_cond_t moved;
 	char *ring;
-	uint64_t in, out;   /* bytes that ever went in, and came out */
+	uint64_t in, out;   /* bytes that went in, and came out, since it was empty */
 	int64_t full_since; /* the ring has not been half empty since; 0: it is */
 	uint64_t out_since; /* what had come out then */
 	bool ended;         /* by QEMU */
@@ -119,6 +124,8 @@ static size_t room(struct receiver *r, char **ret)
 		if (!is_over(r))
 			sleep_on(r);
 	}
+	if (r->in == r->out)
+		r->in = r->out = 0; /* memory that is warm */
 	size_t at = (size_t)(r->in % RECEIVER_RING);
 	uint64_t free_bytes = RECEIVER_RING - (r->in - r->out);
 	*ret = r->ring + at;
@@ -129,6 +136,14 @@ static size_t room(struct receiver *r, char **ret)
 
 /* ---- reading from QEMU ---- */
 
+/* QEMU sends page after page.  Each would wake up who waits for it, which costs both more than the page does: so
+ * what comes during a nap is taken at once. */
+static void nap(void)
+{
+	const struct timespec ts = { .tv_nsec = NAP_US * 1000 };
+	nanosleep(&ts, NULL);
+}
+
 static void *drain(void *arg)
 {
 	struct receiver *r = arg;
@@ -138,6 +153,8 @@ static void *drain(void *arg)
 		pthread_mutex_unlock(&r->lock);
 		ssize_t got = recv(r->fd, to, n, 0);
 		int err = errno;
+		if (got > 0 && got < FEW)
+			nap();
 		pthread_mutex_lock(&r->lock);
 		if (got > 0)
 			r->in += (uint64_t)got;
@@ -274,6 +291,9 @@ struct receiver *receiver_open(struct task *t, int image, uint64_t limit, int *r
 		return NULL;
 	}
 	r->fd = pair[0];
+	int bytes = SOCKET_BYTES;
+	if (setsockopt(pair[1], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
+		setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 	int err = pthread_create(&r->drain, NULL, drain, r);
 	if (err == 0 && (err = start_writer(r)) == 0) {
 		*ret_theirs = pair[1];

@@ -258,14 +258,11 @@ static int transaction(struct task *t, struct taking *k)
 
 /* ---- the ways ---- */
 
-/* A guest that has never run: QEMU 10.0 aborts when a background snapshot stops it. */
-static int is_fresh(struct task *t, struct qmp *q, bool *ret)
+/* NULL: no answer. */
+static const char *run_state(struct task *t, struct qmp *q)
 {
 	struct qmp_call c = { .command = "query-status", .query = true };
-	if (qmp_call(t, q, &c) < 0)
-		return -1;
-	*ret = streq(word(c.ret, "status"), "prelaunch");
-	return 0;
+	return qmp_call(t, q, &c) < 0 ? NULL : word(c.ret, "status");
 }
 
 /* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
@@ -332,15 +329,18 @@ static int precopy(struct task *t, struct taking *k)
 /* After a migration a guest that stands still cannot be migrated again.  One that has never run may be reset. */
 static int stand_again(struct task *t, struct taking *k)
 {
-	bool fresh = false;
 	if (!k->saving->fresh)
 		return 0;
 	if (qmp_do(t, k->q, "system_reset", NULL) < 0)
 		return -1;
-	for (int64_t until = clock_ms() + END_MS; !fresh && clock_ms() < until;)
-		if (is_fresh(t, k->q, &fresh) < 0 || (!fresh && task_wait(t, -1, 0, SLOWLY_MS) < 0))
+	for (int64_t until = clock_ms() + END_MS; clock_ms() < until;) {
+		const char *state = run_state(t, k->q);
+		if (!state || streq(state, "prelaunch"))
+			return state ? 0 : -1;
+		if (task_wait(t, -1, 0, SLOWLY_MS) < 0)
 			return -1;
-	return 0;
+	}
+	return fail(t, INTERNAL_ERROR, "QEMU does not reset a guest that has never run");
 }
 
 static int stopped(struct task *t, struct taking *k)
@@ -361,11 +361,26 @@ static const struct way {
 	{ "stop-and-copy", "events", stopped, true },
 };
 
+/* A guest that has never run makes QEMU 10.0 abort when a background snapshot stops it; one that stood still while
+ * it was saved in another way is not saved again. */
+static int look_at_guest(struct task *t, struct qmp *q, struct saving *s)
+{
+	const char *state = run_state(t, q);
+	if (!state)
+		return -1;
+	if (streq(state, "postmigrate"))
+		return fail(t, INTERNAL_ERROR,
+			    "QEMU does not save the memory of a paused guest twice: let it go on, "
+			    "and save it then");
+	s->fresh = streq(state, "prelaunch");
+	return 0;
+}
+
 /* The first that QEMU takes: it looks at the kernel, and at what the guest's memory is made of. */
 static const struct way *choose(struct task *t, struct qmp *q, struct saving *s,
 				const struct vmm_save *v)
 {
-	if (is_fresh(t, q, &s->fresh) < 0)
+	if (look_at_guest(t, q, s) < 0)
 		return NULL;
 	for (size_t i = 0; i < COUNT(ways); i++) {
 		struct task *try = task_new(t, t->name);

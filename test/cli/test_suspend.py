@@ -183,19 +183,12 @@ def test_damage():
     with Daemon('fake') as d:
         vm = running(d)
         good, bad = checkpoint(d, vm, 'good'), checkpoint(d, vm, 'bad')
-        location = d.sql(f"SELECT VDI.location FROM VDI JOIN VM ON VM.suspend_VDI = VDI.ref WHERE VM.uuid = '{bad}'")
-        path = os.path.join(d.state, 'sr', location[0] + '.raw')
-        with open(path, 'r+b') as f:
-            at = 1 << 20            # its first page
-            f.seek(at + 100)
-            byte = f.read(1)
-            f.seek(at + 100)
-            f.write(bytes([byte[0] ^ 1]))
+        flip_bit(d.memory_of(bad), FIRST_PAGE + 100)
         stops = d.log().count('fake stop ')
         d.fails('snapshot-revert', uuid=bad, says='damaged')
         assert d.state_of(vm) == 'running' and d.log().count('fake stop ') == stops
         d.xe('snapshot-revert', uuid=good, resume='true')
-        with open(path, 'r+b') as f:
+        with open(d.memory_of(bad), 'r+b') as f:
             f.write(bytes(4096))
         d.fails('snapshot-revert', uuid=bad, says='no header')
         d.check()

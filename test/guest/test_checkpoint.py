@@ -135,6 +135,30 @@ def test_nothing_leaks():
         d.check()
 
 
+def forks(s):
+    """How often the guest was told by its VM generation ID that it is not the one it was."""
+    return int(s.ask("shell dmesg | grep -c 'virtual machine fork' || true").split()[0].rstrip('\\n'))
+
+
+def test_one_goes_and_one_is_damaged():
+    with Daemon() as d:
+        vm, s = busy_guest(d)
+        first, middle, third = [checkpoint(d, vm, n) for n in ('first', 'middle', 'third')]
+        d.xe('snapshot-uninstall', '--force', uuid=middle)
+        flip_bit(d.memory_of(third), FIRST_PAGE + 100)
+        pid = d.guests()[vm]
+        d.fails('snapshot-revert', uuid=third, says='damaged')
+        assert d.guests()[vm] == pid and d.state_of(vm) == 'running'
+        agrees(s)
+        assert forks(s) == 0
+        s.close()
+        d.xe('snapshot-revert', uuid=first, resume='true')
+        s = again(d, vm)
+        assert forks(s) == 1
+        ends_well(d, vm, s)
+        d.check()
+
+
 def test_without_write_protection():
     """QEMU that may not use userfaultfd: another way is told, and it is as consistent."""
     need_root()
@@ -221,6 +245,13 @@ def test_the_clock():
         wait_for(lambda: d.sql("SELECT 1 FROM VM_guest_metrics WHERE live = 'true'"))
         said = sleep()
         assert 'its clock was set by the guest agent' in said, d.log()[-1500:]
+        assert abs(off()) < 3, off()
+        s.close()
+        d.xe('vm-suspend', uuid=vm)
+        d.xe('vm-resume', '--paused', uuid=vm)
+        time.sleep(4)
+        d.xe('vm-unpause', uuid=vm)
+        s = again(d, vm)
         assert abs(off()) < 3, off()
         s.ask('shell killall qemu-ga')
         time.sleep(1)

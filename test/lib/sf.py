@@ -216,6 +216,11 @@ class Daemon:
     def snapshot(self, vm, name='snap', **kw):
         return self.xe('vm-snapshot', uuid=vm, new_name_label=name, **kw)
 
+    def memory_of(self, vm):
+        """The file of a suspended VM's or a checkpoint's memory."""
+        location = self.sql(f"SELECT VDI.location FROM VDI JOIN VM ON VM.suspend_VDI = VDI.ref WHERE VM.uuid = '{vm}'")
+        return os.path.join(self.state, 'sr', location[0] + '.raw')
+
     def volumes(self, sr='sr'):
         """Volume files in the SR's folder, but for those that are being deleted."""
         while self.sql("SELECT 1 FROM journal WHERE op = 'reclaim+'"):
@@ -417,6 +422,17 @@ class Serial:
 
     def counters(self):
         return {k: int(v) for k, v in self.fields('counters').items()}
+
+
+FIRST_PAGE = 1 << 20        # of a memory image
+
+
+def flip_bit(path, at):
+    with open(path, 'r+b') as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
 
 
 def open_files(pid):
