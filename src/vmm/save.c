@@ -23,6 +23,8 @@ enum {
 	ANSWER_MS = 10000,  /* QEMU says how it stands, or its main loop hangs */
 	OOB_MS = 5000,
 	SLOWLY_MS = 20,
+	STOP_TAKES_MS = 6,
+	LATE_STOPS = 3,
 	COLLAPSED_MIB = 64,
 	CHANNELS = 4, /* that load an image at once */
 };
@@ -223,6 +225,11 @@ static int cancel(struct task *t, struct qmp *q, struct saving *saving)
 
 /* ---- the instant ---- */
 
+static int64_t now_us(void)
+{
+	return (int64_t)(disks_now_ms() * 1000);
+}
+
 struct taking {
 	struct qmp *q;
 	struct saving *saving;
@@ -246,7 +253,7 @@ static int go_on(struct task *t, struct taking *k)
 		return 0;
 	if (qmp_do(t, k->q, "cont", NULL) < 0)
 		return -1;
-	k->v->pause_ms = disks_now_ms() - k->begin;
+	k->v->pause_ms += disks_now_ms() - k->begin;
 	k->stopped = false;
 	return 0;
 }
@@ -265,46 +272,95 @@ static const char *run_state(struct task *t, struct qmp *q)
 	return qmp_call(t, q, &c) < 0 ? NULL : word(c.ret, "status");
 }
 
-/* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
-static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
+/* How long the look at all pages took.  Shorter ones are believed at once. */
+static void learn(struct saving *s, int64_t begin_us)
 {
-	atomic_store(&k->saving->active, false);
-	if (migrate(t, k->q, k->v) < 0 || stop(t, k) < 0)
-		return -1;
-	*ret_lost = k->stopped && atomic_load(&k->saving->active);
-	return 0;
+	int64_t took = atomic_load(&s->active_us) - begin_us, most = s->look_us * 5 / 4;
+	if (took > 0)
+		s->look_us = s->look_us && took > most ? most : took;
 }
 
-static int early_stop(struct task *t, struct taking *k)
+/* So long that the guest's stop is answered when half of the look is over: looks differ, and one that was
+ * shorter than that costs a second stop. */
+static int let_it_look(struct task *t, const struct saving *s)
 {
-	return cancel(t, k->q, k->saving) < 0 || migrate(t, k->q, k->v) < 0 ? -1 : 0;
+	int ms = (int)(s->look_us / 2000) - STOP_TAKES_MS;
+	return ms > 0 && task_wait(t, -1, 0, ms) < 0 ? -1 : 0;
 }
 
 /* What comes of it is thrown away. */
 static int rehearse(struct task *t, struct taking *k)
 {
-	if (k->saving->rehearsed || !k->v->running)
-		return 0;
-	int64_t begin = clock_ms();
+	int64_t begin = now_us();
+	atomic_store(&k->saving->active_us, 0);
 	if (migrate(t, k->q, k->v) < 0 ||
-	    await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0 ||
-	    cancel(t, k->q, k->saving) < 0)
+	    await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0)
+		return -1;
+	if (k->saving->rehearsed && !k->saving->look_us)
+		learn(k->saving, begin);
+	return cancel(t, k->q, k->saving);
+}
+
+/* The first look of all tells nothing of how long others take. */
+static int prepare_look(struct task *t, struct taking *k)
+{
+	if (!k->saving->rehearsed && rehearse(t, k) < 0)
 		return -1;
 	k->saving->rehearsed = true;
-	log_line(t, "memory looked at once ms=%lld", (long long)(clock_ms() - begin));
+	return rehearse(t, k);
+}
+
+/* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
+static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
+{
+	int64_t begin = now_us();
+	atomic_store(&k->saving->active_us, 0);
+	if (migrate(t, k->q, k->v) < 0 || let_it_look(t, k->saving) < 0 || stop(t, k) < 0)
+		return -1;
+	*ret_lost = atomic_load(&k->saving->active_us) != 0;
+	if (!*ret_lost && (transaction(t, k) < 0 ||
+			   await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0))
+		return -1;
+	learn(k->saving, begin);
 	return 0;
 }
 
-static int background(struct task *t, struct taking *k)
+static int make_up_for(struct task *t, struct taking *k)
+{
+	log_line(t, "the guest's stop came too late, and is done again look_us=%lld",
+		 (long long)k->saving->look_us);
+	k->saving->look_us /= 2;
+	return go_on(t, k) < 0 ? -1 : cancel(t, k->q, k->saving);
+}
+
+static int early_stop(struct task *t, struct taking *k)
+{
+	return stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
+			       await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0
+		       ? -1
+		       : 0;
+}
+
+static int stop_in_time(struct task *t, struct taking *k)
 {
 	bool lost;
-	if (rehearse(t, k) < 0 || late_stop(t, k, &lost) < 0 || (lost && early_stop(t, k) < 0))
+	if (prepare_look(t, k) < 0)
 		return -1;
-	if (lost)
-		log_line(t, "the guest's stop came too late, and is done first");
-	if (transaction(t, k) < 0 || await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0)
-		return -1;
-	return go_on(t, k);
+	for (int try = 0; try < LATE_STOPS; try++) {
+		if (late_stop(t, k, &lost) < 0)
+			return -1;
+		if (!lost)
+			return 0;
+		if (make_up_for(t, k) < 0)
+			return -1;
+	}
+	return early_stop(t, k);
+}
+
+/* Of a guest that stands still no moment is too late. */
+static int background(struct task *t, struct taking *k)
+{
+	return (k->v->running ? stop_in_time : early_stop)(t, k) < 0 ? -1 : go_on(t, k);
 }
 
 static int precopy(struct task *t, struct taking *k)
@@ -422,7 +478,8 @@ int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct pro
 		pages_collapse(t, p->pid, p->pidfd, (uint64_t)COLLAPSED_MIB << 20);
 	if (task_check(t) < 0 || way->run(t, &k) < 0)
 		return give_up(t, &k);
-	log_line(t, "memory is being sent method=%s pause_ms=%.1f", v->method, v->pause_ms);
+	log_line(t, "memory is being sent method=%s pause_ms=%.1f look_us=%lld", v->method,
+		 v->pause_ms, (long long)s->look_us);
 	disks_settled(t, q, v->n, v->switches);
 	return 0;
 }
@@ -464,5 +521,5 @@ int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset)
 void save_on_event(struct saving *s, const json_t *data)
 {
 	if (streq(word(data, "status"), "active"))
-		atomic_store(&s->active, true);
+		atomic_store(&s->active_us, now_us());
 }

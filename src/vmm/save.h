@@ -3,20 +3,22 @@
  *
  *     background   QEMU write protects RAM (userfaultfd) and sends it while the guest runs on:
  *
- *                     migrate, and at once behind it
- *                     stop          while QEMU still looks at each page once
+ *                     migrate       QEMU looks at each page once: with much memory that takes long
+ *                     stop          when it is half through
  *                     transaction   all disks
  *                     cont          when RAM is write protected
  *
  *                  Valid when the guest stood still before QEMU took the devices' state: when stop was answered
- *                  before the event "active" came.  Else it is done again, with stop first.
+ *                  before the event "active" came.  Else the guest goes on at once, and it is done again, with
+ *                  an earlier stop, and in the end with stop first.
  *     pre-copy     RAM is sent while the guest runs, what it writes is sent again, until little is left: then QEMU
  *                  stops it and waits (pause-before-switchover): transaction, migrate-continue, cont.  Should
  *                  it not get there in time, stop
  *     stopped      stop, transaction, migrate, cont
  *
- * The first pass over a guest's memory takes much longer than later ones: it is done beforehand, once, by a
- * background snapshot of which nothing comes, in QEMU's own order, where it falls before the stop.
+ * The first look at a guest's memory takes much longer than later ones, and one behind a look that was just done is
+ * the shortest: so a background snapshot of which nothing comes goes before each.  How long the looks of a VM take is
+ * remembered, to send the stop in time.
  *
  * A guest that waits for a page which QEMU cannot send can hold up QEMU's main loop, and its monitor.  Who reads
  * gives up then (memory/receiver.h); should that not be enough, a second connection to the monitor, out of band, cuts
@@ -34,10 +36,11 @@ struct qmp;
 struct process;
 
 struct saving {
-	_Atomic bool active; /* the event said that the migration is */
-	bool fresh;          /* the guest has never run */
-	bool rehearsed;      /* all pages have been looked at once */
-	struct qmp *oob;     /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
+	_Atomic int64_t active_us; /* when the event said that the migration is; 0: not yet */
+	bool fresh;                /* the guest has never run */
+	bool rehearsed;            /* all pages were looked at once */
+	int64_t look_us; /* what QEMU's look at all pages is expected to take; 0: not known */
+	struct qmp *oob; /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
 };
 
 void save_on_event(struct saving *, const json_t *data);
