@@ -192,8 +192,8 @@ int VM_unpause(struct task *t, struct VM_unpause *a)
 	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
 	    0)
 		return -1;
-	guest_settle(t, a->vm); /* one whose storage is full stops again */
-	agent_set_clock(t, a->vm);
+	guest_settle(t, a->vm);    /* one whose storage is full stops again */
+	agent_set_clock(t, a->vm); /* it stood meanwhile */
 	return 0;
 }
 

@@ -138,12 +138,6 @@ static size_t room(struct receiver *r, char **ret)
 
 /* QEMU sends page after page.  Each would wake up who waits for it, which costs both more than the page does: so
  * what comes during a nap is taken at once. */
-static void nap(void)
-{
-	const struct timespec ts = { .tv_nsec = NAP_US * 1000 };
-	nanosleep(&ts, NULL);
-}
-
 static void *drain(void *arg)
 {
 	struct receiver *r = arg;
@@ -154,7 +148,7 @@ static void *drain(void *arg)
 		ssize_t got = recv(r->fd, to, n, 0);
 		int err = errno;
 		if (got > 0 && got < FEW)
-			nap();
+			usleep(NAP_US);
 		pthread_mutex_lock(&r->lock);
 		if (got > 0)
 			r->in += (uint64_t)got;

@@ -235,6 +235,7 @@ struct taking {
 	struct saving *saving;
 	struct vmm_save *v;
 	double begin; /* of the pause */
+	int64_t look_begin_us;
 	bool stopped;
 };
 
@@ -272,12 +273,26 @@ static const char *run_state(struct task *t, struct qmp *q)
 	return qmp_call(t, q, &c) < 0 ? NULL : word(c.ret, "status");
 }
 
-/* How long the look at all pages took.  Shorter ones are believed at once. */
-static void learn(struct saving *s, int64_t begin_us)
+/* QEMU looks at all pages, and then protects them. */
+static int begin_look(struct task *t, struct taking *k)
 {
-	int64_t took = atomic_load(&s->active_us) - begin_us, most = s->look_us * 5 / 4;
+	k->look_begin_us = now_us();
+	atomic_store(&k->saving->active_us, 0);
+	return migrate(t, k->q, k->v);
+}
+
+/* How long the look took.  Shorter ones are believed at once. */
+static void learn(const struct taking *k)
+{
+	struct saving *s = k->saving;
+	int64_t took = atomic_load(&s->active_us) - k->look_begin_us, most = s->look_us * 5 / 4;
 	if (took > 0)
 		s->look_us = s->look_us && took > most ? most : took;
+}
+
+static int await_protected(struct task *t, struct taking *k)
+{
+	return await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS);
 }
 
 /* So long that the guest's stop is answered when half of the look is over: looks differ, and one that was
@@ -291,37 +306,29 @@ static int let_it_look(struct task *t, const struct saving *s)
 /* What comes of it is thrown away. */
 static int rehearse(struct task *t, struct taking *k)
 {
-	int64_t begin = now_us();
-	atomic_store(&k->saving->active_us, 0);
-	if (migrate(t, k->q, k->v) < 0 ||
-	    await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0)
-		return -1;
-	if (k->saving->rehearsed && !k->saving->look_us)
-		learn(k->saving, begin);
-	return cancel(t, k->q, k->saving);
+	return begin_look(t, k) < 0 || await_protected(t, k) < 0 ? -1 : cancel(t, k->q, k->saving);
 }
 
 /* The first look of all tells nothing of how long others take. */
 static int prepare_look(struct task *t, struct taking *k)
 {
-	if (!k->saving->rehearsed && rehearse(t, k) < 0)
+	bool first = !k->saving->look_us;
+	if ((first && rehearse(t, k) < 0) || rehearse(t, k) < 0)
 		return -1;
-	k->saving->rehearsed = true;
-	return rehearse(t, k);
+	if (first)
+		learn(k);
+	return 0;
 }
 
 /* With the stop behind the migrate; lost: the stop came too late, and nothing has happened. */
 static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
 {
-	int64_t begin = now_us();
-	atomic_store(&k->saving->active_us, 0);
-	if (migrate(t, k->q, k->v) < 0 || let_it_look(t, k->saving) < 0 || stop(t, k) < 0)
+	if (begin_look(t, k) < 0 || let_it_look(t, k->saving) < 0 || stop(t, k) < 0)
 		return -1;
 	*ret_lost = atomic_load(&k->saving->active_us) != 0;
-	if (!*ret_lost && (transaction(t, k) < 0 ||
-			   await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0))
+	if (!*ret_lost && (transaction(t, k) < 0 || await_protected(t, k) < 0))
 		return -1;
-	learn(k->saving, begin);
+	learn(k);
 	return 0;
 }
 
@@ -335,10 +342,9 @@ static int make_up_for(struct task *t, struct taking *k)
 
 static int early_stop(struct task *t, struct taking *k)
 {
-	return stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
-			       await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS) < 0
-		       ? -1
-		       : 0;
+	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0)
+		return -1;
+	return await_protected(t, k);
 }
 
 static int stop_in_time(struct task *t, struct taking *k)

@@ -38,7 +38,6 @@ struct process;
 struct saving {
 	_Atomic int64_t active_us; /* when the event said that the migration is; 0: not yet */
 	bool fresh;                /* the guest has never run */
-	bool rehearsed;            /* all pages were looked at once */
 	int64_t look_us; /* what QEMU's look at all pages is expected to take; 0: not known */
 	struct qmp *oob; /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
 };
