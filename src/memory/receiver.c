@@ -153,7 +153,7 @@ static void *drain(void *arg)
 		if (got > 0)
 			r->in += (uint64_t)got;
 		else if (got == 0 || err != EINTR)
-			r->ended = true;
+			r->ended = !r->closed;
 		pthread_cond_broadcast(&r->moved);
 	}
 	pthread_mutex_unlock(&r->lock);
@@ -349,6 +349,15 @@ struct image_writer *receiver_wait(struct task *t, struct receiver *r)
 	return NULL;
 }
 
+/* By who sends: that the writer cannot read such a stream is no cause. */
+static bool is_cut(struct receiver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	bool ended = r->ended;
+	pthread_mutex_unlock(&r->lock);
+	return ended && r->own->code == INTERNAL_ERROR;
+}
+
 /* The writer ends at once, unless its disk hangs. */
 int receiver_find_cause(struct task *t, struct receiver *r)
 {
@@ -357,9 +366,11 @@ int receiver_find_cause(struct task *t, struct receiver *r)
 	const char *why = why_closed(r);
 	if (!why)
 		return -1;
-	task_forgive(t);
 	if (ended)
 		take_over(r);
+	if (ended && is_cut(r))
+		return -1;
+	task_forgive(t);
 	if (ended && r->own->code != NO_ERROR)
 		return task_fail_params(t, r->own->code, r->own->params);
 	return fail(t, INTERNAL_ERROR, why);

@@ -332,12 +332,16 @@ static int late_stop(struct task *t, struct taking *k, bool *ret_lost)
 	return 0;
 }
 
+/* QEMU's own stop waits for all processors to stand still: one that goes on before QEMU has seen it is awaited for
+ * ever (QEMU 10.0, pause_all_vcpus). */
 static int make_up_for(struct task *t, struct taking *k)
 {
 	log_line(t, "the guest's stop came too late, and is done again look_us=%lld",
 		 (long long)k->saving->look_us);
 	k->saving->look_us /= 2;
-	return go_on(t, k) < 0 ? -1 : cancel(t, k->q, k->saving);
+	if (await_protected(t, k) < 0 || go_on(t, k) < 0)
+		return -1;
+	return cancel(t, k->q, k->saving);
 }
 
 static int early_stop(struct task *t, struct taking *k)

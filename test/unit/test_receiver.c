@@ -50,7 +50,7 @@ static void test_whole(const struct maker *m)
 	}
 }
 
-/* What it failed with is the task's. */
+/* What it failed with is the task's; behind a failure of who sends, if it is the cause of that. */
 static void fails(const struct maker *m, size_t n, int image, enum code code, const char *says)
 {
 	struct task *t = fresh();
@@ -65,6 +65,7 @@ static void fails(const struct maker *m, size_t n, int image, enum code code, co
 	task_forgive(t);
 	fail(t, INTERNAL_ERROR, "Broken pipe");
 	CHECK(receiver_find_cause(t, r) < 0 && t->code == code);
+	CHECK(!strstr(task_error(t), "Broken pipe") == (code != INTERNAL_ERROR));
 	receiver_close(r);
 	close(theirs);
 	close(image);

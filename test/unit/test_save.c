@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_save.c -- a save whose receiver does not read, and in which QEMU's main loop hangs: it is cut, and QEMU is what
- * it was before.
+ * it was before.  And saves whose stop of the guest meets QEMU's own.
  *
  * The main loop is made to wait for a page that is write protected as a device does that writes to it: by fw_cfg's
  * DMA, to which the monitor gives an address (QEMU: docs/specs/fw_cfg.rst). */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -20,7 +21,7 @@
 
 #include "check.h"
 
-enum { OPEN_MS = 30000, HANGS_MS = 2000, UNREADABLE = 126 };
+enum { OPEN_MS = 30000, HANGS_MS = 2000, UNREADABLE = 126, WORST = 24 };
 /* The registers take their bytes in the other order: 240 MiB, at the end of what is sent. */
 #define HIGH "o /w 0x514 0"
 #define LOW "o /w 0x518 0xf"
@@ -46,26 +47,37 @@ static void on_ended(void *arg, int closing)
 	(void)arg, (void)closing;
 }
 
-static void run_qemu(int monitor, const char *oob)
+/* Firmware: a processor that jumps to where it is, and so never halts (its first instruction: Intel SDM 3A, 9.1.4). */
+static void write_firmware(const char *path)
+{
+	static unsigned char rom[64 << 10];
+	rom[sizeof rom - 16] = 0xeb;
+	rom[sizeof rom - 15] = 0xfe;
+	FD_SCOPE int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	CHECK(write(fd, rom, sizeof rom) == sizeof rom);
+}
+
+static void run_qemu(int monitor, const char *oob, const char *firmware)
 {
 	char qmp[64], path[128];
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	snprintf(qmp, sizeof qmp, "socket,id=qmp,fd=%d", dup(monitor));
 	snprintf(path, sizeof path, "socket,id=oob,path=%s,server=on,wait=off", oob);
-	execlp("qemu-system-x86_64", "qemu", "-accel", "tcg", "-M", "q35", "-m", "256",
-	       "-nodefaults", "-display", "none", "-S", "-chardev", qmp, "-mon",
+	execlp("qemu-system-x86_64", "qemu", "-accel", "tcg", "-M", "q35", "-m", "256", "-bios",
+	       firmware, "-nodefaults", "-display", "none", "-S", "-chardev", qmp, "-mon",
 	       "chardev=qmp,mode=control", "-chardev", path, "-mon", "chardev=oob,mode=control",
 	       (char *)NULL);
 	_exit(UNREADABLE);
 }
 
-static void qemu_start(struct task *t, struct qemu *q, const char *oob)
+static void qemu_start(struct task *t, struct qemu *q, const char *oob, const char *firmware)
 {
 	int pair[2];
+	write_firmware(firmware);
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
 	*q = (struct qemu){ .process.pid = fork(), .process.pidfd = -1, .unread = -1 };
 	if (q->process.pid == 0)
-		run_qemu(pair[1], oob);
+		run_qemu(pair[1], oob, firmware);
 	close(pair[1]);
 	q->qmp =
 		qmp_open(t, pair[0], OPEN_MS, false, (struct qmp_handler){ on_event, on_ended, q });
@@ -101,11 +113,39 @@ static bool monitor(struct task *t, struct qemu *q, const char *line)
 	return answered;
 }
 
-static void save(struct task *t, struct qemu *q, const char *oob)
+static int taken_and_forgotten(struct task *t, void *arg)
 {
-	struct vmm_save v = { .open = not_read, .arg = q };
+	(void)t, (void)arg;
+	return open("/dev/null", O_WRONLY | O_CLOEXEC);
+}
+
+static void save_so(struct task *t, struct qemu *q, const char *oob, struct vmm_save v)
+{
+	v.arg = q;
 	CHECK(save_begin(t, q->qmp, &q->saving, &q->process, oob, &v) == 0);
 	CHECK(streq(v.method, "background-snapshot"));
+}
+
+static void save(struct task *t, struct qemu *q, const char *oob)
+{
+	save_so(t, q, oob, (struct vmm_save){ .open = not_read });
+}
+
+static void save_running(struct task *t, struct qemu *q, const char *oob)
+{
+	save_so(t, q, oob, (struct vmm_save){ .running = true, .open = taken_and_forgotten });
+	CHECK(save_end(t, q->qmp, &q->saving, true) == 0);
+}
+
+/* QEMU stops the guest itself when its look is over.  Ours comes at that very moment, which is the worst. */
+static void stop_at_the_worst(struct task *t, struct qemu *q, const char *oob)
+{
+	save_running(t, q, oob);
+	int64_t took_us = q->saving.look_us;
+	for (int i = 0; i < WORST; i++) {
+		q->saving.look_us = 2 * (took_us + 6000 + i % 8 * 250);
+		save_running(t, q, oob);
+	}
 }
 
 int main(void)
@@ -113,8 +153,8 @@ int main(void)
 	struct task *t = task_new(NULL, "save");
 	struct qemu q;
 	CHECK(mkdtemp(dir));
-	const char *oob = str(t, "%s/oob.sock", dir);
-	qemu_start(t, &q, oob);
+	const char *oob = str(t, "%s/oob.sock", dir), *firmware = str(t, "%s/busy.bin", dir);
+	qemu_start(t, &q, oob, firmware);
 	CHECK(qmp_do(t, q.qmp, "cont", NULL) == 0 && qmp_do(t, q.qmp, "stop", NULL) == 0);
 
 	save(t, &q, oob);
@@ -126,11 +166,15 @@ int main(void)
 	save(t, &q, oob); /* and once more, without a hang */
 	CHECK(save_end(t, q.qmp, &q.saving, true) == 0);
 
+	CHECK(qmp_do(t, q.qmp, "cont", NULL) == 0);
+	stop_at_the_worst(t, &q, oob);
+
 	qmp_close(q.qmp);
 	fd_close(&q.unread);
 	kill(q.process.pid, SIGKILL);
 	waitpid(q.process.pid, NULL, 0);
 	unlink(oob);
+	unlink(firmware);
 	rmdir(dir);
 	talloc_free(t);
 	return 0;
