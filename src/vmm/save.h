@@ -9,8 +9,9 @@
  *                     cont          when RAM is write protected
  *
  *                  Valid when the guest stood still before QEMU took the devices' state: when stop was answered
- *                  before the event "active" came.  Else the guest goes on at once, and it is done again, with
- *                  an earlier stop, and in the end with stop first.
+ *                  before the event "active" came.  Else the guest goes on when RAM is write protected, the
+ *                  migration is cancelled, and it is done again, with an earlier stop, and in the end with
+ *                  stop first.
  *     pre-copy     RAM is sent while the guest runs, what it writes is sent again, until little is left: then QEMU
  *                  stops it and waits (pause-before-switchover): transaction, migrate-continue, cont.  Should
  *                  it not get there in time, stop
