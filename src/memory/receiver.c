@@ -350,12 +350,12 @@ struct image_writer *receiver_wait(struct task *t, struct receiver *r)
 }
 
 /* By who sends: that the writer cannot read such a stream is no cause. */
-static bool is_cut(struct receiver *r)
+static bool was_cut(struct receiver *r)
 {
 	pthread_mutex_lock(&r->lock);
 	bool ended = r->ended;
 	pthread_mutex_unlock(&r->lock);
-	return ended && r->own->code == INTERNAL_ERROR;
+	return ended;
 }
 
 /* The writer ends at once, unless its disk hangs. */
@@ -368,12 +368,12 @@ int receiver_find_cause(struct task *t, struct receiver *r)
 		return -1;
 	if (ended)
 		take_over(r);
-	if (ended && is_cut(r))
+	enum code code = ended ? r->own->code : NO_ERROR;
+	if (code == INTERNAL_ERROR && was_cut(r))
 		return -1;
 	task_forgive(t);
-	if (ended && r->own->code != NO_ERROR)
-		return task_fail_params(t, r->own->code, r->own->params);
-	return fail(t, INTERNAL_ERROR, why);
+	return code != NO_ERROR ? task_fail_params(t, code, r->own->params)
+				: fail(t, INTERNAL_ERROR, why);
 }
 
 void receiver_close(struct receiver *r)
