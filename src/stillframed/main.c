@@ -13,6 +13,7 @@
 #include "model/dump.h"
 #include "stillframed/config.h"
 #include "stillframed/startup.h"
+#include "vmm/freeze.h"
 
 /* The parent stays until the child serves clients (it then reads a byte) or has failed. */
 static int go_background(void)
@@ -64,6 +65,8 @@ static int complain(struct task *t, int terminal)
 
 int main(int argc, char **argv)
 {
+	if (argc == 2 && streq(argv[1], FREEZER_OPTION))
+		return freezer_main();
 	struct task *t = task_new(NULL, "main");
 	struct config c;
 	if (config_read(t, argc, argv, &c) < 0)

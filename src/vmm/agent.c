@@ -95,7 +95,8 @@ json_t *agent_read(struct task *t, const char *line, size_t n)
 struct agent {
 	int fd;
 	struct agent_lines lines;
-	bool adrift;       /* what will be read is not known to be the answer to what was said */
+	bool adrift; /* what will be read is not known to be the answer to what was said */
+	bool closed;
 	char chunk[16384]; /* read, and partly taken */
 	size_t taken, filled;
 };
@@ -159,7 +160,8 @@ static int fill(struct task *t, struct agent *a, struct patience *p)
 		return fail(t, INTERNAL_ERROR, "no answer in time");
 	size_t most = p->bytes < sizeof a->chunk ? p->bytes : sizeof a->chunk;
 	ssize_t got = recv(a->fd, a->chunk, most, MSG_DONTWAIT);
-	if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+	a->closed = got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN);
+	if (a->closed)
 		return fail(t, INTERNAL_ERROR, "its port was closed");
 	p->silent = false;
 	a->taken = 0;
@@ -227,38 +229,88 @@ static int refused(struct task *t, struct agent_call *c, const json_t *error)
 	return fail(t, INTERNAL_ERROR, text_plain(t, desc ? desc : "no reason given", 200));
 }
 
-static int converse(struct task *t, struct agent *a, struct agent_call *c)
+/* Which command it was is said here, once for all the ways in which one can fail. */
+static int failed(struct task *t, const char *command)
 {
-	int64_t until = clock_ms() + c->ms;
-	if ((a->adrift || has_unread(a)) && sync_up(t, a, until) < 0)
+	if (t->code != INTERNAL_ERROR)
 		return -1;
+	const char *why = str(t, "guest agent: %s: %s", command, t->params[0]);
+	task_forgive(t);
+	return fail(t, INTERNAL_ERROR, why);
+}
+
+static int say_by(struct task *t, struct agent *a, struct agent_call *c, int64_t until)
+{
+	json_own(t, c->arguments);
+	if ((a->adrift || has_unread(a)) && sync_up(t, a, until) < 0)
+		return failed(t, c->command);
 	a->adrift = true; /* until the answer was heard */
 	if (say(t, a, request(t, c->command, c->arguments), until) < 0)
-		return -1;
+		return failed(t, c->command);
+	return 0;
+}
+
+static int answered(struct task *t, struct agent *a, struct agent_call *c, const char *line,
+		    size_t n)
+{
+	json_t *m = agent_read(t, line, n);
+	if (!m)
+		return failed(t, c->command);
+	a->adrift = false;
+	c->ret = json_object_get(m, "return");
+	if (c->ret)
+		return 1;
+	refused(t, c, json_object_get(m, "error"));
+	return failed(t, c->command);
+}
+
+/* ret_silent: there was nothing but silence. */
+static int hear_by(struct task *t, struct agent *a, struct agent_call *c, int64_t until,
+		   bool *ret_silent)
+{
 	struct patience p = { .until = until, .bytes = AGENT_REPLY_LIMIT };
 	size_t n;
 	const char *line = hear(t, a, &p, &n);
-	if (!line && c->mute && p.silent)
-		task_forgive(t);
-	if (!line)
-		return t->code == NO_ERROR ? 0 : -1;
-	json_t *m = agent_read(t, line, n);
-	if (!m)
-		return -1;
-	a->adrift = false;
-	c->ret = json_object_get(m, "return");
-	return c->ret ? 0 : refused(t, c, json_object_get(m, "error"));
+	*ret_silent = !line && p.silent;
+	return line ? answered(t, a, c, line, n) : failed(t, c->command);
 }
 
-/* Which command it was is said here, once for all the ways in which one can fail. */
+int agent_say(struct task *t, struct agent *a, struct agent_call *c)
+{
+	return say_by(t, a, c, clock_ms() + c->ms);
+}
+
+int agent_hear(struct task *t, struct agent *a, struct agent_call *c, int ms)
+{
+	bool silent;
+	int heard = hear_by(t, a, c, clock_ms() + ms, &silent);
+	if (heard > 0 || !silent || a->closed)
+		return heard;
+	task_forgive(t);
+	return 0;
+}
+
 int agent_call(struct task *t, struct agent *a, struct agent_call *c)
 {
-	json_own(t, c->arguments);
-	if (converse(t, a, c) == 0)
-		return 0;
-	if (t->code != INTERNAL_ERROR)
+	int64_t until = clock_ms() + c->ms;
+	bool silent;
+	if (say_by(t, a, c, until) < 0)
 		return -1;
-	const char *why = str(t, "guest agent: %s: %s", c->command, t->params[0]);
+	if (hear_by(t, a, c, until, &silent) > 0)
+		return 0;
+	if (!silent || !c->mute)
+		return -1;
 	task_forgive(t);
-	return fail(t, INTERNAL_ERROR, why);
+	return 0;
+}
+
+int agent_tell(struct task *t, struct agent *a, const char *command, int ms)
+{
+	a->adrift = true;
+	return say(t, a, request(t, command, NULL), clock_ms() + ms) < 0 ? failed(t, command) : 0;
+}
+
+int agent_descriptor(const struct agent *a)
+{
+	return a->fd;
 }

@@ -48,6 +48,16 @@ struct agent_call {
  * the command was or will be executed is then not known; the next call is none the wiser or worse for it. */
 int agent_call(struct task *, struct agent *, struct agent_call *);
 
+/* The same in two steps, for who waits for something else at the same time: sends the command, and the sync
+ * before it; then 1: it was answered, 0: not in that time. */
+int agent_say(struct task *, struct agent *, struct agent_call *);
+int agent_hear(struct task *, struct agent *, struct agent_call *, int ms);
+/* To poll; it stays the agent's. */
+int agent_descriptor(const struct agent *);
+
+/* Sends the command behind whatever was sent, at once and without a sync; its answer is not waited for. */
+int agent_tell(struct task *, struct agent *, const char *command, int ms);
+
 /* ---- what it is made of: no descriptors, no time ---- */
 
 /* The line that is being read.  Zero is empty; free(line.text) ends it. */

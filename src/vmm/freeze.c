@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/freeze.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/task.h"
+#include "base/text.h"
+#include "vmm/agent.h"
+#include "vmm/freezer.h"
+
+enum {
+	READY_MS = 10000, /* the freezer runs, and the agent has answered */
+	LEAVE_MS = 1000,
+	SLACK_MS = 2000,   /* that the freezer's own limits are over before ours */
+	RELEASE_MS = 1500, /* one answer */
+	RELEASES = 2,
+};
+
+struct freeze {
+	int fd; /* -1: the freezer has ended */
+};
+
+/* ---- the process ---- */
+
+/* From here to exec only system calls: other threads may have held any lock at the fork. */
+static void become(int port, int words)
+{
+	static char *const argv[] = { (char *)(uintptr_t) "stillframe-freezer",
+				      (char *)(uintptr_t)FREEZER_OPTION, NULL };
+	enum { ABOVE = 10 };
+	int p = fcntl(port, F_DUPFD, ABOVE), w = fcntl(words, F_DUPFD, ABOVE);
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (p < 0 || w < 0 || dup2(p, FREEZER_PORT) < 0 || dup2(w, FREEZER_WORDS) < 0)
+		_exit(127);
+	syscall(SYS_close_range, FREEZER_WORDS + 1, ~0U, 0);
+	if (chdir("/") == 0)
+		execve("/proc/self/exe", argv, environ);
+	_exit(127);
+}
+
+/* A fork of a fork, in a session of its own: nothing that befalls us reaches it. */
+static int fork_twice(struct task *t, int port, int words)
+{
+	pid_t child = fork();
+	if (child < 0)
+		return task_fail_errno(t, errno, "fork");
+	if (child == 0) {
+		setsid();
+		if (fork() == 0)
+			become(port, words);
+		_exit(0);
+	}
+	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
+/* ---- words ---- */
+
+static int lost(struct task *t, enum freeze_failure *ret_how)
+{
+	*ret_how = FREEZE_LOST;
+	return fail(t, INTERNAL_ERROR, "the process that freezes the guest has ended");
+}
+
+static int say(struct task *t, struct freeze *f, const char *words, enum freeze_failure *ret_how)
+{
+	size_t n = strlen(words);
+	if (n > FREEZER_PACKET)
+		return fail(t, INTERNAL_ERROR, "too many mount points are named");
+	if (send(f->fd, words, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
+		return lost(t, ret_how);
+	return 0;
+}
+
+/* "failed KIND WHY" */
+static int failed(struct task *t, const char *said, enum freeze_failure *ret_how)
+{
+	int kind = FREEZE_LOST, at = 0;
+	sscanf(said, "failed %d %n", &kind, &at);
+	*ret_how = kind >= FREEZE_NO_ANSWER && kind < FREEZE_LOST ? (enum freeze_failure)kind
+								  : FREEZE_LOST;
+	return fail(t, INTERNAL_ERROR, at ? said + at : said);
+}
+
+/* What it says, which is to begin with this word.  NULL: failed. */
+static const char *hear(struct task *t, struct freeze *f, const char *word, int ms,
+			enum freeze_failure *ret_how)
+{
+	char *said = talloc_zero_array(t, char, FREEZER_PACKET + 1);
+	int ready = task_wait(t, f->fd, POLLIN, ms);
+	*ret_how = FREEZE_NO_ANSWER;
+	if (ready < 0)
+		return NULL;
+	if (ready == 0)
+		return fail_ptr(t, INTERNAL_ERROR, "the process that freezes the guest is silent");
+	if (recv(f->fd, said, FREEZER_PACKET, MSG_DONTWAIT) <= 0)
+		return lost(t, ret_how), NULL;
+	if (!starts_with(said, word))
+		return failed(t, said, ret_how), NULL;
+	return said;
+}
+
+/* ---- the contract ---- */
+
+static int closed(struct freeze *f)
+{
+	freeze_close(f);
+	return 0;
+}
+
+static struct freeze *launch(struct task *t, int port)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		task_fail_errno(t, errno, "socketpair");
+		return NULL;
+	}
+	struct freeze *f = talloc(t, struct freeze);
+	f->fd = pair[0];
+	talloc_set_destructor(f, closed);
+	int started = fork_twice(t, port, pair[1]);
+	close(pair[1]);
+	return started < 0 ? NULL : f;
+}
+
+struct freeze *freeze_open(struct task *t, int port, enum freeze_failure *ret_how)
+{
+	*ret_how = FREEZE_LOST;
+	struct freeze *f = launch(t, port);
+	if (f && hear(t, f, "ready", READY_MS, ret_how))
+		return f;
+	if (f)
+		freeze_close(f);
+	return NULL;
+}
+
+int freeze_guest(struct task *t, struct freeze *f, const struct list *mounts, int ms,
+		 enum freeze_failure *ret_how)
+{
+	const char *words =
+		str(t, "freeze %d %d\n%s", ms, FREEZE_HOLD_MS, list_join(t, mounts, "\n"));
+	return say(t, f, words, ret_how) < 0 || !hear(t, f, "frozen", ms + SLACK_MS, ret_how) ? -1
+											      : 0;
+}
+
+int freeze_thaw(struct task *t, struct freeze *f, double *ret_ms, enum freeze_failure *ret_how)
+{
+	int n;
+	const char *said = say(t, f, "thaw", ret_how) < 0
+				   ? NULL
+				   : hear(t, f, "thawed", FREEZER_THAW_MS + SLACK_MS, ret_how);
+	if (!said)
+		return -1;
+	return sscanf(said, "thawed %d %lf", &n, ret_ms) == 2 ? 0 : lost(t, ret_how);
+}
+
+void freeze_close(struct freeze *f)
+{
+	char end;
+	struct pollfd p = { .fd = f->fd, .events = POLLIN };
+	if (f->fd < 0)
+		return;
+	send(f->fd, "leave", 5, MSG_NOSIGNAL | MSG_DONTWAIT);
+	int64_t until = clock_ms() + LEAVE_MS, left;
+	while ((left = until - clock_ms()) > 0)
+		if (poll(&p, 1, (int)left) > 0 && recv(f->fd, &end, 1, MSG_DONTWAIT) <= 0)
+			break;
+	fd_close(&f->fd);
+}
+
+/* ---- without a freezer ---- */
+
+int freeze_release(struct task *t, struct agent *a)
+{
+	for (int n = 0; n < RELEASES; n++) {
+		struct agent_call status = { .command = "guest-fsfreeze-status", .ms = RELEASE_MS };
+		if (agent_tell(t, a, "guest-fsfreeze-thaw", RELEASE_MS) < 0 ||
+		    agent_call(t, a, &status) < 0)
+			return -1;
+		const char *is = json_string_value(status.ret);
+		if (is && streq(is, "thawed"))
+			return 0;
+	}
+	return fail(t, INTERNAL_ERROR, "the guest's agent does not say that it is thawed");
+}
