@@ -386,9 +386,17 @@ static int send_memory(struct task *t, struct vmm_save *v)
 	return to < 0 ? -1 : fake_memory_send(t, to);
 }
 
+static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
+{
+	v->rehearsed = true;
+	return enter(t, vm->dir, "rehearse", "");
+}
+
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
 	v->method = v->keep_stopped ? "stop-and-copy" : "background-snapshot";
+	if (!v->rehearsed && rehearse(t, vm, v) < 0)
+		return -1;
 	if (enter(t, vm->dir, "save", steps(t, v->n, v->switches)) < 0 ||
 	    (v->running && set_paused(t, vm, "pause", true) < 0) ||
 	    change(t, vm, v->n, v->switches, use_overlays) < 0)
@@ -738,6 +746,7 @@ const struct vmm_driver vmm_fake = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.rehearse = rehearse,
 	.save = save,
 	.save_end = save_end,
 	.announce = announce,

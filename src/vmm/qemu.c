@@ -412,6 +412,12 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return disks_switch(t, vm->qmp, n, s, ret_pause_ms);
 }
 
+static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
+{
+	return save_rehearse(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir),
+			     v);
+}
+
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
 	return save_begin(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir), v);
@@ -573,6 +579,7 @@ const struct vmm_driver vmm_qemu = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.rehearse = rehearse,
 	.save = save,
 	.save_end = do_save_end,
 	.announce = announce,

@@ -354,8 +354,6 @@ static int early_stop(struct task *t, struct taking *k)
 static int stop_in_time(struct task *t, struct taking *k)
 {
 	bool lost;
-	if (prepare_look(t, k) < 0)
-		return -1;
 	for (int try = 0; try < LATE_STOPS; try++) {
 		if (late_stop(t, k, &lost) < 0)
 			return -1;
@@ -419,12 +417,13 @@ static int stopped(struct task *t, struct taking *k)
 
 static const struct way {
 	const char *method, *capabilities;
+	int (*rehearse)(struct task *, struct taking *); /* for a guest that runs; NULL: none */
 	int (*run)(struct task *, struct taking *);
 	bool stands; /* for a guest that shall not go on, too */
 } ways[] = {
-	{ "background-snapshot", "events background-snapshot", background, false },
-	{ "pre-copy", "events pause-before-switchover", precopy, false },
-	{ "stop-and-copy", "events", stopped, true },
+	{ "background-snapshot", "events background-snapshot", prepare_look, background, false },
+	{ "pre-copy", "events pause-before-switchover", NULL, precopy, false },
+	{ "stop-and-copy", "events", NULL, stopped, true },
 };
 
 /* A guest that has never run makes QEMU 10.0 abort when a background snapshot stops it; one that stood still while
@@ -476,17 +475,29 @@ static int give_up(struct task *t, struct taking *k)
 	return -1;
 }
 
+int save_rehearse(struct task *t, struct qmp *q, struct saving *s, const struct process *p,
+		  const char *oob_path, struct vmm_save *v)
+{
+	struct taking k = { .q = q, .saving = s, .v = v };
+	s->way = choose(t, q, s, v);
+	if (!s->way || open_oob(t, s, oob_path) < 0)
+		return -1;
+	v->method = s->way->method;
+	if (!v->keep_stopped)
+		pages_collapse(t, p->pid, p->pidfd, (uint64_t)COLLAPSED_MIB << 20);
+	if (task_check(t) < 0 || (v->running && s->way->rehearse && s->way->rehearse(t, &k) < 0))
+		return give_up(t, &k);
+	v->rehearsed = true;
+	return 0;
+}
+
 int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct process *p,
 	       const char *oob_path, struct vmm_save *v)
 {
 	struct taking k = { .q = q, .saving = s, .v = v };
-	const struct way *way = choose(t, q, s, v);
-	if (!way || open_oob(t, s, oob_path) < 0)
+	if (!v->rehearsed && save_rehearse(t, q, s, p, oob_path, v) < 0)
 		return -1;
-	v->method = way->method;
-	if (!v->keep_stopped)
-		pages_collapse(t, p->pid, p->pidfd, (uint64_t)COLLAPSED_MIB << 20);
-	if (task_check(t) < 0 || way->run(t, &k) < 0)
+	if (task_check(t) < 0 || s->way->run(t, &k) < 0)
 		return give_up(t, &k);
 	log_line(t, "memory is being sent method=%s pause_ms=%.1f look_us=%lld", v->method,
 		 v->pause_ms, (long long)s->look_us);

@@ -35,17 +35,21 @@
 
 struct qmp;
 struct process;
+struct way;
 
 struct saving {
 	_Atomic int64_t active_us; /* when the event said that the migration is; 0: not yet */
 	bool fresh;                /* the guest has never run */
 	int64_t look_us; /* what QEMU's look at all pages is expected to take; 0: not known */
 	struct qmp *oob; /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
+	const struct way *way; /* of the save that is prepared or runs */
 };
 
 void save_on_event(struct saving *, const json_t *data);
 
 /* vmm.h says what these do. */
+int save_rehearse(struct task *, struct qmp *, struct saving *, const struct process *,
+		  const char *oob_path, struct vmm_save *);
 int save_begin(struct task *, struct qmp *, struct saving *, const struct process *,
 	       const char *oob_path, struct vmm_save *);
 int save_end(struct task *, struct qmp *, struct saving *, bool cancel);

@@ -118,6 +118,7 @@ struct vmm_save {
 	const struct vmm_switch *switches;
 	bool running;      /* else the guest stands still, and goes on doing so */
 	bool keep_stopped; /* it does not go on: stop() follows */
+	bool rehearsed;    /* by rehearse() */
 	/* A socket for what is sent, the driver's from then on, whose other end is read by a thread of its own.
 	 * Called again when a try is repeated: what came out of the one before is worthless. */
 	int (*open)(struct task *, void *arg);
@@ -202,6 +203,9 @@ struct vmm_driver {
 	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
 
+	/* What takes long in save() before the instant, for a guest that is not to hold still so long: save()
+	 * with the same struct is to follow, or save_end() with cancel.  Without it save() does it itself. */
+	int (*rehearse)(struct task *, struct vmm *, struct vmm_save *);
 	/* When it returns 0 the instant has been, the guest does what it did before, and its memory is on its way:
 	 * when all of it has been read, save_end() is to be called.  -1: the guest does what it did before, and
 	 * top() tells of the disks.  The methods, the first one that the VM and the kernel allow:

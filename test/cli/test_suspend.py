@@ -222,7 +222,7 @@ def test_no_place_for_memory():
 
 def test_failures():
     """What fails leaves the VM as it was, and nothing behind."""
-    for fault in ('fail=save', 'fail=save_end', 'fail=prepare'):
+    for fault in ('fail=rehearse', 'fail=save', 'fail=save_end', 'fail=prepare'):
         with Daemon('fake') as d:
             vm = running(d)
             d.restart(env={'STILLFRAME_FAKE': fault})
