@@ -46,6 +46,7 @@ static const struct feature {
 	{ "guest-shutdown", "feature-shutdown" },
 	{ "guest-shutdown", "feature-poweroff" },
 	{ "guest-shutdown", "feature-reboot" },
+	{ "guest-fsfreeze-freeze", "feature-snapshot" },
 };
 
 static bool obeys(const json_t *info, const char *command)

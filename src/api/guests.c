@@ -136,6 +136,7 @@ static void on_event(void *arg, enum vmm_event event, const char *detail)
 
 static int mark_gone(struct task *t, struct VM_row *vm)
 {
+	vm->frozen = false;
 	vm->resident_on = NULL_REF;
 	vm->domid = -1;
 	if (guest_metrics_silent(t, vm) < 0 ||

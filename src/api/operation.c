@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/boot.h"
+#include "api/quiesce.h"
 #include "api/storage.h"
 #include "api/undo.h"
 #include "api/vm.h"
@@ -109,7 +110,7 @@ static int check_kind(struct task *t, const struct VM_row *vm, const struct op_r
 		return bad_power_state(t, vm, "halted");
 	if (row->op == vm_operations_revert && !vm->is_a_snapshot)
 		return fail(t, REVERT_ONLY_ALLOWED_ON_SNAPSHOT);
-	return 0;
+	return row->op == vm_operations_snapshot_with_quiesce ? quiesce_check(t, vm) : 0;
 }
 
 int operation_check(struct task *t, const struct VM_row *vm, enum vm_operations op)

@@ -250,25 +250,24 @@ static int sync_disks(struct task *t, const struct plan *p)
 	return 0;
 }
 
-static struct vmm_switch *switches(struct task *t, const struct plan *p, size_t *ret_n)
+static int list_switches(struct task *t, struct plan *p)
 {
-	struct vmm_switch *s = talloc_zero_array(t, struct vmm_switch, p->n + 1);
-	size_t n = 0;
+	p->switches = talloc_zero_array(p, struct vmm_switch, p->n + 1);
+	p->nswitches = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		const struct plan_disk *d = &p->v[i];
 		json_t *layers;
 		if (!d->written)
 			continue;
 		if (d->sr->layout->blockdev(t, d->sr, d->overlay, true, &layers) < 0)
-			return NULL;
-		s[n++] = (struct vmm_switch){
+			return -1;
+		p->switches[p->nswitches++] = (struct vmm_switch){
 			.disk = d->id,
 			.below = volume_node(t, d->vdi->location),
 			.overlay = json_array_get(layers, json_array_size(layers) - 1),
 		};
 	}
-	*ret_n = n;
-	return s;
+	return 0;
 }
 
 static int journal_switch(struct task *t, const struct plan *p)
@@ -283,21 +282,24 @@ static int journal_switch(struct task *t, const struct plan *p)
 	return db_commit(t);
 }
 
-/* All that can be done before the instant. */
-static int prepare(struct task *t, const struct plan *p, size_t n, const struct vmm_switch *s)
+int plan_prepare(struct task *t, struct plan *p)
 {
-	return settings.vmm->prepare(t, p->vmm, n, s) < 0 || journal_switch(t, p) < 0 ||
-			       sync_disks(t, p) < 0
+	if (!p->vmm)
+		return 0;
+	if (list_switches(t, p) < 0)
+		return -1;
+	if (p->nswitches == 0)
+		return 0;
+	return settings.vmm->prepare(t, p->vmm, p->nswitches, p->switches) < 0 ||
+			       journal_switch(t, p) < 0 || sync_disks(t, p) < 0
 		       ? -1
 		       : 0;
 }
 
 int plan_save(struct task *t, struct plan *p, struct vmm_save *v)
 {
-	struct vmm_switch *s = switches(t, p, &v->n);
-	v->switches = s;
-	if (!s || prepare(t, p, v->n, s) < 0)
-		return -1;
+	v->n = p->nswitches;
+	v->switches = p->switches;
 	crash_point();
 	int saved = settings.vmm->save(t, p->vmm, v);
 	p->pause_ms = v->pause_ms;
@@ -307,18 +309,13 @@ int plan_save(struct task *t, struct plan *p, struct vmm_save *v)
 
 int plan_switch(struct task *t, struct plan *p)
 {
-	size_t n = 0;
-	struct vmm_switch *s = p->vmm ? switches(t, p, &n) : NULL;
-	if (p->vmm && !s)
-		return -1;
-	if (n == 0)
+	if (p->nswitches == 0)
 		return 0;
-	if (prepare(t, p, n, s) < 0)
-		return -1;
 	/* From here it is quicker to end than to go back. */
 	t->cancellable = false;
 	crash_point();
-	int switched = settings.vmm->switch_disks(t, p->vmm, n, s, &p->pause_ms);
+	int switched =
+		settings.vmm->switch_disks(t, p->vmm, p->nswitches, p->switches, &p->pause_ms);
 	crash_point();
 	return switched;
 }

@@ -25,6 +25,8 @@ struct plan {
 	struct vmm *vmm; /* NULL: no process */
 	size_t n;
 	struct plan_disk *v;
+	size_t nswitches; /* prepared by plan_prepare() */
+	struct vmm_switch *switches;
 	double pause_ms;
 	uint64_t copy_bytes; /* that the new layers will cause to be copied, later */
 };
@@ -53,6 +55,8 @@ int plan_copies(struct task *, struct plan *);
 /* Overlays for all disks, but for those that are frozen already: of these, copies. */
 int plan_volumes(struct task *, struct plan *);
 
+/* All that can be done before the instant: a running VM has the overlays open, and what is to be flushed is. */
+int plan_prepare(struct task *, struct plan *);
 /* The instant: a running VM's disks go over to their overlays, all or none. */
 int plan_switch(struct task *, struct plan *);
 

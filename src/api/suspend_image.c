@@ -7,6 +7,7 @@
 
 #include "api/metadata.h"
 #include "api/plan.h"
+#include "api/quiesce.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -64,14 +65,15 @@ static int open_sr(struct task *t, const char *ref, struct suspend_image *m)
 
 int suspend_image_begin(struct task *t, const struct VM_row *vm, struct suspend_image *ret)
 {
-	if (vm->attached_PCIs.n)
-		return fail(t, VM_HAS_PCI_ATTACHED, vm->row.ref);
-	const char *ref = suspend_sr(t, vm);
 	*ret = (struct suspend_image){
 		.fd = -1,
 		.volume = volume_id_new(t),
+		.frozen = quiesce_holds(t, vm),
 		.limit = (uint64_t)vm->memory_static_max + BESIDE_RAM,
 	};
+	if (vm->attached_PCIs.n)
+		return fail(t, VM_HAS_PCI_ATTACHED, vm->row.ref);
+	const char *ref = suspend_sr(t, vm);
 	if (!ref || open_sr(t, ref, ret) < 0 || check_room(t, ret, vm) < 0 ||
 	    undo_vol_delete(t, ref, ret->volume, "") < 0 ||
 	    ret->sr->layout->create_raw(t, ret->sr, ret->volume, FIRST_BYTES) < 0)
@@ -92,10 +94,10 @@ int suspend_image_socket(struct task *t, void *image)
 	return m->receiver ? theirs : -1;
 }
 
-static json_t *notes(struct task *t, const struct VM_row *vm)
+static json_t *notes(struct task *t, const struct VM_row *vm, bool frozen)
 {
-	return json_own(t, json_pack("{s:s, s:s}", "accel", settings.accel, "record",
-				     vm->last_booted_record));
+	return json_own(t, json_pack("{s:s, s:s, s:b}", "accel", settings.accel, "record",
+				     vm->last_booted_record, "frozen", frozen));
 }
 
 /* ---- the variables of UEFI ---- */
@@ -144,8 +146,8 @@ int suspend_image_finish(struct task *t, struct suspend_image *m, const struct V
 			 const struct plan *p)
 {
 	struct image_writer *w = receiver_wait(t, m->receiver);
-	if (!w || put_variables(t, w, p) < 0 || image_finish(t, w, notes(t, vm), &m->bytes) < 0 ||
-	    round_up(t, m->fd) < 0)
+	if (!w || put_variables(t, w, p) < 0 ||
+	    image_finish(t, w, notes(t, vm, m->frozen), &m->bytes) < 0 || round_up(t, m->fd) < 0)
 		return -1;
 	return m->sr->layout->sync(t, m->sr, m->volume);
 }
@@ -263,6 +265,7 @@ static int read_saved(struct task *t, const struct VM_row *vm, struct saved *s)
 		return -1;
 	if (json_unpack(s->image->notes, "{s:s, s:s}", "accel", &accel, "record", &record) < 0)
 		return fail(t, INTERNAL_ERROR, "The memory image does not tell of which VM it is.");
+	s->frozen = json_is_true(json_object_get(s->image->notes, "frozen"));
 	struct VM_row *then = (struct VM_row *)model_copy(t, &vm->row);
 	if (metadata_read(t, record, &then->row, none) < 0)
 		return -1;

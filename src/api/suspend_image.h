@@ -4,8 +4,9 @@
  *
  * The volume is raw, its bytes are an image (memory/image.h), whose notes are
  *
- *     {"accel": "tcg", "record": the VM's record as it was started, in the form of metadata.h}
+ *     {"accel": "tcg", "record": the VM's record as it was started, in the form of metadata.h, "frozen": true}
  *
+ * ("frozen" where the guest's file systems were, which are to be thawed when it comes back.)
  * Together with the drives and interfaces that are attached, and the machine type that QEMU writes, they make
  * just that machine again.  Nobody writes an image twice, so that a copy is another name for the same bytes. */
 #pragma once
@@ -28,6 +29,7 @@ struct suspend_image {
 	int fd;
 	uint64_t limit; /* bytes of RAM, and of what else QEMU keeps as such */
 	struct receiver *receiver;
+	bool frozen;    /* the guest is, or may be */
 	uint64_t bytes; /* what the finished image holds */
 };
 
@@ -58,6 +60,7 @@ struct saved {
 	int fd; /* to be closed by the caller; -1 */
 	struct image *image;
 	const struct VM_row *vm; /* as it was started */
+	bool frozen;
 };
 /* The image but for its pages, verified; and that this host and its QEMU can load it, or what they lack.  On t. */
 int saved_open(struct task *, const struct VM_row *, struct saved *ret);

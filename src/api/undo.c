@@ -7,6 +7,7 @@
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/plug.h"
+#include "api/quiesce.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/tree.h"
@@ -42,6 +43,11 @@ int undo_guest_kill(struct task *t, const char *vm)
 int undo_vm_resume(struct task *t, const char *vm)
 {
 	return journal_add(t, "VM_RESUME", vm, NULL);
+}
+
+int undo_guest_thaw(struct task *t, const char *vm)
+{
+	return journal_add(t, "GUEST_THAW", vm, NULL);
 }
 
 int undo_device_settle(struct task *t, const char *class, const char *ref)
@@ -201,7 +207,13 @@ static int vm_resume(struct task *t, args a, const char *op)
 		task_forgive(t);
 		return 0;
 	}
-	return guest_settle_state(t, a[0]);
+	return guest_settle_state(t, a[0]) < 0 ? -1 : quiesce_release(t, a[0]);
+}
+
+static int guest_thaw(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return quiesce_thaw_vm(t, a[0]);
 }
 
 static int device_settle(struct task *t, args a, const char *op)
@@ -355,17 +367,19 @@ static int replay_row(struct task *t, const struct journal_row *j)
 	return v->replay(t, j->args.v, j->op);
 }
 
-/* The rows of one operation.  What fails stays, and is tried again (tasks_retry_undo, the next start);
- * where older rows rely on it they stay too: a VM of which nobody knows which layer it
+/* The rows of one operation, behind the mark ("": all).  What fails stays, and is tried again (tasks_retry_undo, the
+ * next start); where older rows rely on it they stay too: a VM of which nobody knows which layer it
  * writes remains busy. */
-static void replay(struct task *t, const char *op)
+static int replay(struct task *t, const char *op, const char *mark)
 {
+	int result = 0;
 	struct task *own = task_new(t, "undo");
 	own->undoing = 1;
 	own->op = op;
-	for (struct journal_row *j = journal_rows(own, op); j->nr; j++) {
+	for (struct journal_row *j = journal_rows(own, op); j->nr && !streq(j->nr, mark); j++) {
 		if (replay_row(own, j) == 0 && journal_remove(own, j->nr) == 0)
 			continue;
+		result = -1;
 		log_line(own, "undo failed verb=%s op=%s error=\"%s\"", j->verb, op,
 			 task_error(own));
 		task_forgive(own);
@@ -374,11 +388,23 @@ static void replay(struct task *t, const char *op)
 			break;
 	}
 	talloc_free(own);
+	return result;
 }
 
 void undo_run(struct task *t)
 {
-	replay(t, t->op);
+	replay(t, t->op, "");
+}
+
+const char *undo_mark(struct task *t)
+{
+	const char *newest = journal_rows(t, t->op)->nr;
+	return newest ? newest : "";
+}
+
+int undo_back(struct task *t, const char *mark)
+{
+	return replay(t, t->op, mark);
 }
 
 void undo_all(struct task *t)
@@ -388,6 +414,6 @@ void undo_all(struct task *t)
 		list_put(t, &ops, j->op);
 	for (size_t i = 0; i < ops.n; i++) {
 		log_line(t, "operation undone op=%s", ops.v[i]);
-		replay(t, ops.v[i]);
+		replay(t, ops.v[i], "");
 	}
 }

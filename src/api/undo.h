@@ -29,6 +29,9 @@ int undo_guest_kill(struct task *, const char *vm);
 /* The VM that runs is about to stand still for a moment: it goes on, if it still does. */
 int undo_vm_resume(struct task *, const char *vm);
 
+/* The VM's guest is about to be frozen by its agent: it is thawed.  One that stands still is when it goes on. */
+int undo_guest_thaw(struct task *, const char *vm);
+
 /* The drive or interface (class VBD or VIF) is about to be plugged or unplugged: the VM is asked what
  * it has, and the row made to say the same. */
 int undo_device_settle(struct task *, const char *class, const char *ref);
@@ -65,5 +68,9 @@ void undo_after(struct task *);
 /* Undoes what task->op has in the journal, newest first.  A verb that fails is logged and its row
  * stays, to be tried again. */
 void undo_run(struct task *);
+/* The same of what came behind a mark, so that the operation can go on from there.  -1: not all of it could
+ * be undone. */
+const char *undo_mark(struct task *);
+int undo_back(struct task *, const char *mark);
 /* All of the journal, at the start after a crash. */
 void undo_all(struct task *);

@@ -26,7 +26,7 @@ static void clear_state(struct VM_row *vm)
 			vm->snapshot_schedule = NULL_REF;
 	vm->domid = -1;
 	vm->current_operations = vm->blobs = vm->blocked_operations = (struct map){ 0 };
-	vm->ha_always_run = false;
+	vm->ha_always_run = vm->frozen = false;
 	vm->start_delay = vm->shutdown_delay = vm->order = vm->version = 0;
 	vm->is_vmss_snapshot = false;
 	vm->transportable_snapshot_id = "";

@@ -11,6 +11,7 @@
 #include "api/message.h"
 #include "api/metadata.h"
 #include "api/operation.h"
+#include "api/quiesce.h"
 #include "api/settings.h"
 #include "api/sizes.h"
 #include "api/suspend_image.h"
@@ -189,9 +190,14 @@ int VM_pause(struct task *t, struct VM_pause *a)
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
+	struct VM_row *vm = db_seek(t, VM, a->vm);
+	if (vm && vm->frozen && quiesce_release_later(t, a->vm) < 0)
+		return -1;
 	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
 	    0)
 		return -1;
+	if (quiesce_release(t, a->vm) < 0)
+		task_forgive(t);   /* it is tried again */
 	guest_settle(t, a->vm);    /* one whose storage is full stops again */
 	agent_set_clock(t, a->vm); /* it stood meanwhile */
 	return 0;

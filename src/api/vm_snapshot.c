@@ -10,6 +10,9 @@
  *     record      one transaction: snapshot VM, disks, devices; the
  *                 journal's rows go
  *
+ * Where it is to be quiesced, an attempt is what lies between the operation's begin and the record: the guest is frozen
+ * before the instant and thawed behind it (quiesce.h).
+ *
  * The frozen volume becomes the snapshot's disk; the VM's disk keeps its uuid and goes on with the
  * overlay:
  *
@@ -20,6 +23,7 @@
 #include "api/message.h"
 #include "api/operation.h"
 #include "api/plan.h"
+#include "api/quiesce.h"
 #include "api/vdi_record.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
@@ -37,13 +41,25 @@ static int record_disks(struct task *t, struct plan *p, struct map *ret_vdis)
 	return plan_record_overlays(t, p);
 }
 
+static void set_quiesced(struct VM_row *snap, const struct quiesce *q)
+{
+	struct map *m = &snap->snapshot_info;
+	map_set(snap, m, "consistency", q && !q->off ? q->consistency : "crash");
+	map_set(snap, m, "attempts", str(snap, "%d", q ? q->attempt : 1));
+	if (q && q->off)
+		map_set(snap, m, "quiesce-error", q->why);
+	if (!q || q->off)
+		return;
+	map_set(snap, m, "disk-snapshot-type", "quiesced");
+	map_set(snap, m, "freeze-ms", str(snap, "%.1f", q->freeze_ms));
+}
+
 static void set_figures(struct VM_row *snap, const struct taken *k)
 {
 	struct map *m = &snap->snapshot_info;
 	const struct plan *p = k->plan;
 	map_set(snap, m, "method", k->method);
-	map_set(snap, m, "consistency", "crash");
-	map_set(snap, m, "attempts", "1");
+	set_quiesced(snap, k->quiesce);
 	map_set(snap, m, "guest-pause-ms", str(snap, "%.1f", p->pause_ms));
 	if (p->copy_bytes)
 		map_set(snap, m, "copy-bytes",
@@ -90,26 +106,86 @@ int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
 	return db_commit(t);
 }
 
-int VM_snapshot(struct task *t, struct VM_snapshot *a)
+/* ---- taking ---- */
+
+struct taking {
+	const struct VM_row *vm;
+	const struct list *ignore;
+	struct taken taken;
+};
+
+static int switch_frozen(struct task *t, struct plan *p, struct quiesce *q)
 {
-	int64_t begin = clock_ms();
-	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_snapshot);
-	if (!vm)
-		return -1;
-	struct plan *p = plan_disks(t, vm, &a->ignore_vdis, vdi_operations_snapshot);
+	return plan_prepare(t, p) < 0 || quiesce_freeze(t, q) < 0 || plan_switch(t, p) < 0 ||
+			       quiesce_thaw(t, q) < 0
+		       ? -1
+		       : 0;
+}
+
+static int take_disks(struct task *t, struct taking *k)
+{
+	struct plan *p = plan_disks(t, k->vm, k->ignore, vdi_operations_snapshot);
 	if (!p)
 		return -1;
+	if (k->taken.quiesce)
+		talloc_steal(k->taken.quiesce->scope, p);
+	k->taken.plan = p;
 	task_span(t, 0, 0.8);
 	if (plan_volumes(t, p) < 0)
 		return -1;
 	task_span(t, 0.8, 1);
-	struct taken k = { .plan = p, .name = a->new_name, .begin = begin, .method = "overlay" };
-	if (plan_switch(t, p) < 0 || vm_snapshot_record(t, a->vm, &k) < 0)
+	return switch_frozen(t, p, k->taken.quiesce);
+}
+
+static int attempt(struct task *t, void *arg)
+{
+	struct taking *k = arg;
+	int result = quiesce_begin(t, k->taken.quiesce) < 0 ? -1 : take_disks(t, k);
+	quiesce_end(k->taken.quiesce);
+	return result;
+}
+
+static int record(struct task *t, struct taking *k)
+{
+	struct plan *p = k->taken.plan;
+	t->cancellable = false;
+	if (vm_snapshot_record(t, k->vm->row.ref, &k->taken) < 0)
 		return -1;
-	a->result = k.ret;
 	plan_refresh(t, p);
-	log_line(t, "snapshot taken vm=%s disks=%zu pause_ms=%.1f duration_ms=%lld", vm->uuid, p->n,
-		 p->pause_ms, (long long)(clock_ms() - begin));
+	log_line(t, "snapshot taken vm=%s disks=%zu pause_ms=%.1f duration_ms=%lld", k->vm->uuid,
+		 p->n, p->pause_ms, (long long)(clock_ms() - k->taken.begin));
 	talloc_free(p->hold);
+	return 0;
+}
+
+int VM_snapshot(struct task *t, struct VM_snapshot *a)
+{
+	struct taking k = {
+		.ignore = &a->ignore_vdis,
+		.taken = { .name = a->new_name, .begin = clock_ms(), .method = "overlay" },
+	};
+	k.vm = operation_begin(t, a->vm, vm_operations_snapshot);
+	if (!k.vm || attempt(t, &k) < 0 || record(t, &k) < 0)
+		return -1;
+	a->result = k.taken.ret;
+	return 0;
+}
+
+int VM_snapshot_with_quiesce(struct task *t, struct VM_snapshot_with_quiesce *a)
+{
+	struct quiesce q;
+	struct list none = { 0 };
+	struct taking k = {
+		.ignore = &none,
+		.taken = { .name = a->new_name,
+			   .begin = clock_ms(),
+			   .method = "overlay",
+			   .quiesce = &q },
+	};
+	k.vm = operation_begin(t, a->vm, vm_operations_snapshot_with_quiesce);
+	if (!k.vm || quiesce_config(t, k.vm, a->attempts, a->fallback, &q) < 0 ||
+	    quiesce_run(t, &q, attempt, &k) < 0 || record(t, &k) < 0)
+		return -1;
+	a->result = k.taken.ret;
 	return 0;
 }

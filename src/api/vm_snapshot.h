@@ -5,14 +5,16 @@
 #include "model/model.h"
 
 struct plan;
+struct quiesce;
 struct task;
 
 struct taken {
 	struct plan *plan;
 	const char *name;
-	int64_t begin;          /* of the operation, as clock_ms() tells */
-	const char *method;     /* how it was taken */
-	struct VDI_row *memory; /* with memory: its disk, to be stored; else NULL */
+	int64_t begin;           /* of the operation, as clock_ms() tells */
+	const char *method;      /* how it was taken */
+	struct quiesce *quiesce; /* NULL: that was not asked for */
+	struct VDI_row *memory;  /* with memory: its disk, to be stored; else NULL */
 	uint64_t memory_bytes;
 	const char *ret; /* ref of the snapshot */
 };

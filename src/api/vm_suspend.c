@@ -19,6 +19,7 @@
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/operation.h"
+#include "api/quiesce.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/suspend_image.h"
@@ -178,7 +179,8 @@ static int load(struct task *t, const char *ref, const struct saved *s)
 }
 
 /* It has a process now, which stands still until it is let go: by us, or by who finds the row after us. */
-static int record_resumed(struct task *t, const char *ref, bool paused, const char **ret_sr)
+static int record_resumed(struct task *t, const char *ref, bool paused, bool frozen,
+			  const char **ret_sr)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
@@ -186,9 +188,11 @@ static int record_resumed(struct task *t, const char *ref, bool paused, const ch
 	if (!vm || vm_mark_up(t, vm, paused, "resumed") < 0)
 		return -1;
 	*ret_sr = memory ? talloc_strdup(t, memory->SR) : NULL_REF;
+	vm->frozen = frozen;
 	if (suspend_image_drop(t, vm) < 0 || consoles_make(t, vm) < 0 || db_put(t, &vm->row) < 0 ||
 	    journal_drop(t) < 0 || undo_operation_end(t, "VM", ref) < 0 ||
-	    (!paused && undo_vm_resume(t, ref) < 0))
+	    (!paused && undo_vm_resume(t, ref) < 0) ||
+	    (!paused && frozen && quiesce_release_later(t, ref) < 0))
 		return -1;
 	return db_commit(t);
 }
@@ -210,7 +214,7 @@ static int resume(struct task *t, const char *ref, bool paused, const struct sav
 		return -1;
 	crash_point();
 	t->cancellable = false;
-	if (record_resumed(t, ref, paused, &sr) < 0)
+	if (record_resumed(t, ref, paused, s->frozen, &sr) < 0)
 		return -1;
 	crash_point();
 	if ((!paused && let_go(t, ref) < 0) || operation_end(t) < 0)
@@ -230,6 +234,8 @@ static void come_back(struct task *t, const struct VM_row *vm, bool paused, int6
 		log_line(t, "not announced vm=%s error=\"%s\"", vm->uuid, task_error(t));
 	talloc_free(hold);
 	task_forgive(t);
+	if (!paused && quiesce_release(t, vm->row.ref) < 0)
+		task_forgive(t); /* it is tried again */
 	if (!paused)
 		clock = agent_set_clock(t, vm->row.ref);
 	if (message_create(t, VM_RESUMED, 5, cls_VM, vm->uuid,

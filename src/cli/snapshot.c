@@ -2,18 +2,23 @@
 /* snapshot.c -- taking snapshots and using them. */
 #include "cli/cli.h"
 
-static command_fn vm_snapshot, vm_checkpoint, snapshot_revert, snapshot_clone, snapshot_copy,
-	snapshot_destroy, snapshot_uninstall, snapshot_disk_list;
+static command_fn vm_snapshot, vm_snapshot_with_quiesce, vm_checkpoint, snapshot_revert,
+	snapshot_clone, snapshot_copy, snapshot_destroy, snapshot_uninstall, snapshot_disk_list;
 
 const struct command commands_snapshot[] = {
 	{ "vm-snapshot", vm_snapshot, STANDARD | VM_SELECTORS, "new-name-label",
 	  "new-name-description,ignore-vdi-uuids",
 	  "Takes a snapshot of a VM: all its disks at one instant, running or not; prints its "
 	  "uuid." },
+	{ "vm-snapshot-with-quiesce", vm_snapshot_with_quiesce, STANDARD | VM_SELECTORS,
+	  "new-name-label", "new-name-description,attempts,fallback",
+	  "Takes a snapshot of a running VM while its applications and file systems hold still, by "
+	  "the guest's agent; attempts= says how often it is tried, fallback=true takes one that "
+	  "is not quiesced where that fails; prints its uuid." },
 	{ "vm-checkpoint", vm_checkpoint, STANDARD | VM_SELECTORS, "new-name-label",
-	  "new-name-description",
-	  "Takes a snapshot of a running, paused or suspended VM with its memory; prints its "
-	  "uuid." },
+	  "new-name-description,quiesce,attempts,fallback",
+	  "Takes a snapshot of a running, paused or suspended VM with its memory, quiesced as well "
+	  "with quiesce=true; prints its uuid." },
 	{ "snapshot-revert", snapshot_revert, STANDARD | EXACT, "",
 	  "uuid,snapshot-uuid,keep-current,resume,force",
 	  "Brings the VM back to a snapshot; keep-current=true takes a snapshot of what it is now "
@@ -64,6 +69,13 @@ static int ignored_disks(struct cli *c, struct list *ret)
 	return 0;
 }
 
+/* Of one that was to be quiesced it is told how often that was tried. */
+static bool is_told(const struct VM_row *snapshot, const char *key)
+{
+	const struct map *m = &snapshot->snapshot_info;
+	return !streq(key, "attempts") || map_get(m, "freeze-ms") || map_get(m, "quiesce-error");
+}
+
 /* "The guest was paused for 12 ms; it took 340 ms in all; the disks are crash consistent." */
 static void tell_figures(struct cli *c, const char *ref)
 {
@@ -71,10 +83,13 @@ static void tell_figures(struct cli *c, const char *ref)
 		const char *key, *text;
 	} figures[] = {
 		{ "guest-pause-ms", "the guest was paused for %s ms" },
+		{ "freeze-ms", "its file systems held still for %s ms" },
 		{ "duration-ms", "it took %s ms in all" },
 		{ "method", "by %s" },
 		{ "memory-bytes", "the memory takes %s bytes" },
 		{ "consistency", "the disks are %s consistent" },
+		{ "attempts", "attempts: %s" },
+		{ "quiesce-error", "it is not quiesced, for %s" },
 		{ "copy-bytes", "the chain gets long: %s bytes are copied in the background" },
 	};
 	struct VM_row *snapshot = db_seek(c->t, VM, ref);
@@ -82,7 +97,7 @@ static void tell_figures(struct cli *c, const char *ref)
 	for (size_t i = 0; snapshot && i < COUNT(figures); i++) {
 		const char *value = map_get(&snapshot->snapshot_info, figures[i].key);
 		const char *gap = strstr(figures[i].text, "%s");
-		if (value)
+		if (value && is_told(snapshot, figures[i].key))
 			list_add(c->t, &told,
 				 str(c->t, "%.*s%s%s", (int)(gap - figures[i].text),
 				     figures[i].text, value, gap + 2));
@@ -110,10 +125,35 @@ static int vm_snapshot(struct cli *c)
 	return for_vms(c, snapshot_one);
 }
 
+/* The server says what is wrong with a number. */
+static int quiesce_args(struct cli *c, int64_t *attempts, bool *fallback)
+{
+	const char *given = cli_arg(c, "attempts");
+	if (given && (!text_int(given, attempts) || *attempts < 1))
+		return fail(c->t, INVALID_VALUE, "attempts", given);
+	return cli_bool(c, "fallback", fallback);
+}
+
+static int quiesce_one(struct cli *c, struct VM_row *vm)
+{
+	struct VM_snapshot_with_quiesce a = { .vm = vm->row.ref,
+					      .new_name = cli_arg(c, "new-name-label") };
+	if (quiesce_args(c, &a.attempts, &a.fallback) < 0 ||
+	    cli_call(c, VM_snapshot_with_quiesce, &a) < 0)
+		return -1;
+	return show_taken(c, a.result);
+}
+
+static int vm_snapshot_with_quiesce(struct cli *c)
+{
+	return for_vms(c, quiesce_one);
+}
+
 static int checkpoint_one(struct cli *c, struct VM_row *vm)
 {
 	struct VM_checkpoint a = { .vm = vm->row.ref, .new_name = cli_arg(c, "new-name-label") };
-	if (cli_call(c, VM_checkpoint, &a) < 0)
+	if (cli_bool(c, "quiesce", &a.quiesce) < 0 ||
+	    quiesce_args(c, &a.attempts, &a.fallback) < 0 || cli_call(c, VM_checkpoint, &a) < 0)
 		return -1;
 	return show_taken(c, a.result);
 }

@@ -2,99 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guest agents that are played by the test: an honest one is told all, and of bad ones nobody notices anything:
 the daemon stays small and quick, and the other agents are heard."""
-import json, os, socket, sys, threading
+import json, os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
-
-PARSE_ERROR = b'{"error": {"class": "GenericError", "desc": "JSON parse error"}}\n'
-OFTEN = ['--agent-interval', '1']
-
-
-class Agent:
-    """Listens where the fake VMM looks for a guest's agent.  This one is honest; liars override."""
-
-    def __init__(self, d, vm):
-        self.heard, self.at_once, self.most = [], 0, 0
-        self.path = os.path.join(d.state, 'run', vm, 'agent.sock')
-        self.mac = d.get('vif', v[0], 'MAC') if (v := d.list('vif', vm_uuid=vm)) else ''
-        self.door = socket.socket(socket.AF_UNIX)
-        self.door.bind(self.path)
-        os.chmod(self.path, 0o666)
-        self.door.listen(8)
-        threading.Thread(target=self.listen, daemon=True).start()
-
-    def close(self):
-        """Nobody is there any more; those who were are cut off by the end of their conversation."""
-        os.unlink(self.path)
-        self.door.shutdown(socket.SHUT_RDWR)
-
-    def listen(self):
-        while True:
-            try:
-                s, _ = self.door.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
-
-    def serve(self, s):
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
-        try:
-            self.talk(s)
-        except OSError:
-            pass
-        self.at_once -= 1
-        s.close()
-
-    def talk(self, s):
-        for line in s.makefile('rb'):
-            m = json.loads(line.lstrip(b'\xff'))
-            self.heard.append(m)
-            answer = getattr(self, m['execute'].replace('-', '_'), None)
-            if answer:
-                answer(s, m.get('arguments'))
-            else:
-                s.sendall(b'{"error": {"class": "CommandNotFound", "desc": "no"}}\n')
-
-    def reply(self, s, value):
-        s.sendall(json.dumps({'return': value}).encode() + b'\n')
-
-    def guest_sync_delimited(self, s, a):
-        s.sendall(PARSE_ERROR + b'\xff{"return": %d}\n' % a['id'])
-
-    def guest_info(self, s, _):
-        self.reply(s, {'version': '8.2.1', 'supported_commands': [
-            {'name': 'guest-shutdown', 'enabled': True, 'success-response': False},
-            {'name': 'guest-exec', 'enabled': False, 'success-response': True}]})
-
-    def guest_get_osinfo(self, s, _):
-        self.reply(s, {'id': 'debian', 'name': 'Debian GNU/Linux', 'version-id': '12',
-                       'pretty-name': 'Debian GNU/Linux 12 (bookworm)', 'kernel-release': '6.1.0-13-amd64'})
-
-    def guest_network_get_interfaces(self, s, _):
-        self.reply(s, [{'name': 'lo', 'hardware-address': '00:00:00:00:00:00',
-                        'ip-addresses': [{'ip-address-type': 'ipv4', 'ip-address': '127.0.0.1'}]},
-                       {'name': 'eth0', 'hardware-address': self.mac,
-                        'ip-addresses': [{'ip-address-type': 'ipv4', 'ip-address': '10.1.2.3', 'prefix': 24},
-                                         {'ip-address-type': 'ipv6', 'ip-address': 'fe80::1'}]}])
-
-    def guest_shutdown(self, s, _):
-        pass
-
-    def commands(self):
-        return [m['execute'] for m in self.heard]
-
-
-def until(what, seconds=30):
-    end = time.time() + seconds * SLOW
-    while not what():
-        assert time.time() < end, 'it does not become so'
-        time.sleep(0.1)
-
-
-def live(d, vm):
-    return d.get('vm', vm, 'live')
-
+from agent import *
 
 def started(d, name, vifs=1):
     vm = d.vm(name, disks=1)
@@ -117,7 +28,7 @@ def test_is_told():
                      'networks (MRO): 0/ip: 10.1.2.3; 0/ipv4/0: 10.1.2.3; 0/ipv6/0: fe80::1',
                      'PV-drivers-version (MRO): major: 8; minor: 2; micro: 1',
                      'PV-drivers-detected ( RO): true', 'can-use-hotplug-vbd ( RO): yes',
-                     'other (MRO): feature-shutdown: 1; feature-poweroff: 1; feature-reboot: 1',
+                     'other (MRO): feature-shutdown: 1; feature-poweroff: 1; feature-reboot: 1; feature-snapshot: 1',
                      'live ( RO): true'):
             assert line in shown, f'"{line}" is not in:\n{shown}'
         assert d.get('vm', vm, 'guest-metrics-last-updated') > '2026'
