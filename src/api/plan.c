@@ -4,6 +4,7 @@
 #include "api/coalesce.h"
 #include "api/guests.h"
 #include "api/operation.h"
+#include "api/quiesce.h"
 #include "api/settings.h"
 #include "api/tree.h"
 #include "api/undo.h"
@@ -91,7 +92,8 @@ struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct li
 			enum vdi_operations op)
 {
 	struct plan *p = plan_new(t, vm);
-	if (!p || coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0)
+	if (!p || quiesce_make_way(t, p->vm) < 0 ||
+	    coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0)
 		return NULL;
 	DB_SCOPE(t);
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
@@ -121,7 +123,7 @@ struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
 		      enum vdi_operations op)
 {
 	struct plan *p = plan_new(t, vm);
-	if (!p || coalesce_hold(t, p->hold, ref, false) < 0)
+	if (!p || quiesce_make_way(t, p->vm) < 0 || coalesce_hold(t, p->hold, ref, false) < 0)
 		return NULL;
 	DB_SCOPE(t);
 	const struct VDI_row *vdi = db_get(t, VDI, ref);

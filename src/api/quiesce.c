@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/quiesce.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #include "api/agents.h"
@@ -28,10 +29,27 @@ enum {
 	MOST_TIMEOUT_S = 600,
 	HOOK_SLACK_MS = 1500, /* the guest's clock tells whole seconds */
 	HOOK_BYTES = 512,
+	WAY_MS = 20000,
+	LONG_MS = 2000, /* that others wait for a guest to hold still */
+	LOOK_MS = 20,
 };
 
 /* What hooks/fsfreeze-hook leaves in the guest: "SECONDS NAME...", when, and which applications held still. */
 #define HOOK_SAID "/run/stillframe-freeze"
+
+/* An attempt, from before it marks disks until it is undone, or its call ends. */
+struct waiting {
+	struct waiting *next;
+	const struct task *task;
+	const char *vm;
+	struct freeze *freeze; /* waits for the guest; NULL: does not */
+	int64_t since;         /* when that began, on clock_ms() */
+};
+
+static struct {
+	pthread_mutex_t lock; /* nothing else is locked under it */
+	struct waiting *first;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* ---- how ---- */
 
@@ -155,7 +173,65 @@ static bool is_worth_another(enum code code)
 		of_vss |= code == vss[i].code;
 	return of_vss || code == VM_SNAPSHOT_WITH_QUIESCE_FAILED ||
 	       code == VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT ||
-	       code == VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND;
+	       code == VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND ||
+	       code == OTHER_OPERATION_IN_PROGRESS;
+}
+
+/* ---- making way ---- */
+
+static int delist(struct waiting *w)
+{
+	pthread_mutex_lock(&all.lock);
+	struct waiting **at = &all.first;
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	pthread_mutex_unlock(&all.lock);
+	return 0;
+}
+
+static struct waiting *enlist(struct task *t, const char *vm)
+{
+	struct waiting *w = talloc(t, struct waiting);
+	pthread_mutex_lock(&all.lock);
+	*w = (struct waiting){ .next = all.first, .task = t, .vm = talloc_strdup(w, vm) };
+	all.first = w;
+	pthread_mutex_unlock(&all.lock);
+	talloc_set_destructor(w, delist);
+	return w;
+}
+
+static void set_waiting(struct quiesce *q, struct freeze *f)
+{
+	pthread_mutex_lock(&all.lock);
+	q->waiting->freeze = f;
+	q->waiting->since = clock_ms();
+	pthread_mutex_unlock(&all.lock);
+}
+
+/* Is there one of another call?  One that waits for long is interrupted, and there until it is undone. */
+static bool interrupt(const struct task *t, const char *vm)
+{
+	bool found = false;
+	pthread_mutex_lock(&all.lock);
+	for (struct waiting *w = all.first; w; w = w->next) {
+		if (w->task == t || !streq(w->vm, vm))
+			continue;
+		found = true;
+		if (w->freeze && clock_ms() - w->since > LONG_MS)
+			freeze_interrupt(w->freeze);
+	}
+	pthread_mutex_unlock(&all.lock);
+	return found;
+}
+
+int quiesce_make_way(struct task *t, const char *vm)
+{
+	int64_t until = clock_ms() + WAY_MS;
+	while (interrupt(t, vm) && clock_ms() < until)
+		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+			return -1;
+	return 0;
 }
 
 /* ---- attempts ---- */
@@ -197,21 +273,36 @@ static int pause_before(struct task *t, int attempt)
 	return task_wait(t, -1, 0, ms) < 0 ? -1 : 0;
 }
 
+/* 1: it failed, and may be made again. */
+static int one(struct task *t, struct quiesce *q, const char *mark,
+	       int (*attempt)(struct task *, void *arg), void *arg, enum code *ret_code,
+	       bool *ret_undone)
+{
+	t->cancellable = true;
+	q->scope = talloc_new(t);
+	q->waiting = enlist(t, q->vm);
+	int result = attempt(t, arg);
+	if (result == 0 || q->off || !is_worth_another(t->code))
+		return result;
+	*ret_code = note_failure(t, q);
+	*ret_undone = undo_back(t, mark) == 0;
+	t->cancellable = true;
+	TALLOC_FREE(q->scope);
+	TALLOC_FREE(q->waiting);
+	return 1;
+}
+
 int quiesce_run(struct task *t, struct quiesce *q, int (*attempt)(struct task *, void *arg),
 		void *arg)
 {
 	const char *mark = undo_mark(t);
 	for (q->attempt = 1;; q->attempt++) {
-		t->cancellable = true;
-		q->scope = talloc_new(t);
-		if (attempt(t, arg) == 0)
-			return 0;
-		if (!is_worth_another(t->code) || q->off)
-			return -1;
-		enum code code = note_failure(t, q);
-		bool undone = undo_back(t, mark) == 0, last = q->attempt >= q->attempts;
-		t->cancellable = true;
-		TALLOC_FREE(q->scope);
+		enum code code = NO_ERROR;
+		bool undone = false;
+		int result = one(t, q, mark, attempt, arg, &code, &undone);
+		if (result <= 0)
+			return result;
+		bool last = q->attempt >= q->attempts;
 		if (!undone || (last && !q->fallback))
 			return fail(t, code, q->vm, q->why);
 		q->off = last;
@@ -242,7 +333,10 @@ int quiesce_freeze(struct task *t, struct quiesce *q)
 	if (!q || q->off)
 		return 0;
 	q->begun = clock_ms();
-	if (freeze_guest(t, q->freeze, &q->mounts, q->timeout_ms, &how) == 0)
+	set_waiting(q, q->freeze);
+	int frozen = freeze_guest(t, q->freeze, &q->mounts, q->timeout_ms, &how);
+	set_waiting(q, NULL);
+	if (frozen == 0)
 		return 0;
 	return failed(t, q, how, VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT);
 }

@@ -9,6 +9,8 @@
  *     thaw     it goes on, and says whether it held still all the time
  *     end      the port is free
  *
+ * A guest may take long to hold still, or for ever: whoever wants its disks meanwhile gets them, and the attempt fails.
+ *
  * It may fail under load: an attempt that does is undone as a whole and made again, a little later.  Never is a snapshot
  * said to be quiesced that is not, and one that is not is taken only where that was asked for.
  *
@@ -34,6 +36,7 @@ struct quiesce {
 	const char *why; /* "attempt 1: ...; attempt 2: ...", what failed so far */
 	struct agent *agent;
 	struct freeze *freeze;
+	struct waiting *waiting;
 	void *scope; /* of the attempt, until it is undone: what it holds others up with is freed with it */
 	int64_t begun;    /* the freeze, as clock_ms() tells */
 	double freeze_ms; /* returned: from the answer to the freeze until the thaw was sent */
@@ -55,6 +58,10 @@ int quiesce_freeze(struct task *, struct quiesce *);
 int quiesce_thaw(struct task *, struct quiesce *);
 /* After success or failure, and before anything is undone. */
 void quiesce_end(struct quiesce *);
+
+/* Before the VM's disks are marked as busy: waits until an attempt of another call has ended; one that waits for the
+ * guest to hold still for longer than 2 s is given up.  Returns when its marks are off, or after 20 s. */
+int quiesce_make_way(struct task *, const char *vm);
 
 /* May a quiesced snapshot be taken of it?  VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED. */
 int quiesce_check(struct task *, const struct VM_row *);

@@ -167,6 +167,11 @@ int freeze_thaw(struct task *t, struct freeze *f, double *ret_ms, enum freeze_fa
 	return sscanf(said, "thawed %d %lf", &n, ret_ms) == 2 ? 0 : lost(t, ret_how);
 }
 
+void freeze_interrupt(struct freeze *f)
+{
+	shutdown(f->fd, SHUT_RDWR);
+}
+
 void freeze_close(struct freeze *f)
 {
 	char end;

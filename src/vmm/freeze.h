@@ -52,6 +52,8 @@ int freeze_guest(struct task *, struct freeze *, const struct list *mounts, int 
 		 enum freeze_failure *ret_how);
 /* ret_ms: from the answer to the freeze until the thaw was sent. */
 int freeze_thaw(struct task *, struct freeze *, double *ret_ms, enum freeze_failure *ret_how);
+/* From another thread: who waits for it to freeze or thaw fails with FREEZE_LOST. */
+void freeze_interrupt(struct freeze *);
 /* The freezer goes, and says thaw to the agent if that is not known to be thawed. */
 void freeze_close(struct freeze *);
 

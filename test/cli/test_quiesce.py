@@ -389,7 +389,19 @@ def test_others_are_not_kept_waiting():
         d.xe('vbd-plug', uuid=vbd)
         d.xe('vbd-unplug', uuid=vbd)
         assert t.is_alive() and time.time() - begin < 10 * SLOW
-        task = d.sql("SELECT uuid FROM task WHERE name_label = 'VM.snapshot_with_quiesce'")[0]
+        begin = time.time()
+        d.snapshot(vm)                                  # has its disks, and that attempt fails
+        assert time.time() - begin < 10 * SLOW
+        t.join(30 * SLOW)
+        assert said and said[0][0] != 0 and len(d.list('snapshot')) == 1, said
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.wait_quiet()
+        vm, agent = guest_with(d, Hangs, 'other')
+        said = []
+        t = threading.Thread(target=lambda: said.append(d.run('vm-snapshot-with-quiesce', uuid=vm, new_name_label='q')))
+        t.start()
+        until(lambda: 'guest-fsfreeze-freeze' in agent.commands())
+        task = d.sql("SELECT uuid FROM task WHERE name_label = 'VM.snapshot_with_quiesce' AND status = 'pending'")[0]
         d.xe('task-cancel', uuid=task)
         t.join(10 * SLOW)
         assert said and said[0][0] != 0, said
