@@ -146,7 +146,7 @@ def test_hooks():
         assert said.startswith('first freeze\\nsecond freeze\\nfirst thaw\\n'), said
         assert writes(s) < 10 * SLOW
 
-        put(s, '/etc/qemu/fsfreeze-hook.d/20-second', '#!/bin/sh\nwhile :; do sleep 1; done\n')
+        put(s, '/etc/qemu/fsfreeze-hook.d/20-second', '#!/bin/sh\nwhile [ $1 = freeze ]; do sleep 1; done\n')
         d.xe('vm-param-set', 'other-config:quiesce-timeout=5', uuid=vm)
         t = threading.Thread(target=lambda: said2.append(
             d.run('vm-snapshot-with-quiesce', uuid=vm, new_name_label='q', attempts=2)))
