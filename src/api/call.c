@@ -12,20 +12,39 @@
 #include "db/db.h"
 #include "db/journal.h"
 
-/* Each CALL row as a function of one type, and as a row of data. */
-#define ARG(...)
-#define CALL(class, name, kind, of, doc, ...)                                                      \
-	static int run_##class##_##name(struct task *t, void *args)                                \
+/* Each CALL row as a function of one type, and as a row of data.  In the table of its arguments `self` is their
+ * struct. */
+#define ARG(kind, of, name) { #name, kind, #of, offsetof(self, name), false },
+#define OPT(kind, of, name) { #name, kind, #of, offsetof(self, name), true },
+#define CALL(class_, name_, kind_, of_, doc_, ...)                                                 \
+	static int run_##class_##_##name_(struct task *t, void *args)                              \
 	{                                                                                          \
-		return class##_##name(t, args);                                                    \
+		return class_##_##name_(t, args);                                                  \
 	}                                                                                          \
-	const struct call call_##class##_##name = {                                                \
-		#class "." #name,                                                                  \
-		kind,                                                                              \
-		offsetof(struct class##_##name, result),                                           \
-		run_##class##_##name,                                                              \
+	static const struct arg *args_##class_##_##name_(void)                                     \
+	{                                                                                          \
+		typedef struct class_##_##name_ self __attribute__((unused));                      \
+		static const struct arg args[] = { __VA_ARGS__{ NULL, VOID, NULL, 0, false } };    \
+		return args;                                                                       \
+	}                                                                                          \
+	const struct call call_##class_##_##name_ = {                                              \
+		.name = #class_ "." #name_,                                                        \
+		.result = kind_,                                                                   \
+		.of = #of_,                                                                        \
+		.size = sizeof(struct class_##_##name_),                                           \
+		.result_offset = offsetof(struct class_##_##name_, result),                        \
+		.run = run_##class_##_##name_,                                                     \
+		.args = args_##class_##_##name_,                                                   \
 	};
 #include "model/calls.def"
+
+const struct call *const all_calls[] = {
+#define ARG(...)
+#define OPT(...)
+#define CALL(class, name, ...) &call_##class##_##name,
+#include "model/calls.def"
+	NULL,
+};
 
 /* ---- running calls, so that they can be cancelled ---- */
 
@@ -221,33 +240,83 @@ static int call_quietly(struct task *t, const struct call *c, void *args)
 	return result;
 }
 
-int api_call(struct task *t, const struct call *c, void *args)
+/* A call behind its row, which clients see. */
+struct begun {
+	struct task *task;
+	const struct call *call;
+	void *args;
+	const char *ref;
+	struct row_sink sink;
+	struct running me;
+};
+
+static int begin(struct task *t, const struct call *c, void *args, struct begun *b)
 {
-	if (starts_with(c->name, "event."))
-		return call_quietly(t, c, args);
-	const char *ref = row_begin(t, c);
-	if (!ref)
+	*b = (struct begun){ .task = t, .call = c, .args = args, .ref = row_begin(t, c) };
+	if (!b->ref)
 		return -1;
-	struct row_sink sink = { .sink.progress = show_progress, .ref = ref };
-	t->ref = t->op = ref;
-	t->sink = &sink.sink;
+	b->sink = (struct row_sink){ .sink.progress = show_progress, .ref = b->ref };
+	b->me.task = t;
+	t->ref = t->op = b->ref;
+	t->sink = &b->sink.sink;
 	t->cancellable = true;
 	t->lo = t->shown = 0;
 	t->hi = 1;
-	struct running me = { .task = t };
-	enlist(&me);
+	enlist(&b->me);
+	return 0;
+}
 
-	int result = c->run(t, args);
+static int run(struct begun *b)
+{
+	struct task *t = b->task;
+	int result = b->call->run(t, b->args);
 	t->sink = NULL;
 	t->cancellable = false;
 	if (result < 0)
 		undo_run(t);
 	undo_after(t);
-	finish(t, c, args);
-
-	delist(&me);
+	finish(t, b->call, b->args);
+	delist(&b->me);
 	t->ref = t->op = "";
 	return result;
+}
+
+int api_call(struct task *t, const struct call *c, void *args)
+{
+	struct begun b;
+	if (starts_with(c->name, "event."))
+		return call_quietly(t, c, args);
+	return begin(t, c, args, &b) < 0 ? -1 : run(&b);
+}
+
+static void *run_behind(void *arg)
+{
+	struct begun *b = arg;
+	run(b);
+	talloc_free(b->task);
+	return NULL;
+}
+
+const char *api_call_async(struct task *t, const struct call *c, struct task *own, void *args)
+{
+	struct begun *b = talloc(own, struct begun);
+	const char *ref = NULL;
+	pthread_t thread;
+	if (begin(own, c, args, b) == 0)
+		ref = talloc_strdup(t, b->ref);
+	int err = ref ? pthread_create(&thread, NULL, run_behind, b) : 0;
+	if (ref && !err) {
+		pthread_detach(thread);
+		return ref;
+	}
+	if (err) {
+		task_fail_errno(own, err, "a thread for the call");
+		finish(own, c, args);
+		delist(&b->me);
+	}
+	task_fail_params(t, own->code, own->params);
+	talloc_free(own);
+	return NULL;
 }
 
 /* ---- tasks as objects ---- */

@@ -16,12 +16,24 @@
 
 struct task;
 
+struct arg {
+	const char *name;
+	enum kind kind;
+	const char *of; /* enumeration or class; "_" for none */
+	size_t offset;
+	bool optional;
+};
+
 struct call {
 	const char *name; /* "VM.snapshot" */
 	enum kind result;
-	size_t result_offset; /* of the member `result` in the arguments */
+	const char *of;       /* of the result */
+	size_t size;          /* of the arguments */
+	size_t result_offset; /* of the member `result` in them */
 	int (*run)(struct task *, void *args);
+	const struct arg *(*args)(void); /* ended by one without a name */
 };
+extern const struct call *const all_calls[]; /* NULL ended */
 
 #define call(t, name, args) api_call((t), &call_##name, (args))
 
@@ -29,7 +41,12 @@ struct call {
  * class event get no row: to wait for changes must not be one. */
 int api_call(struct task *t, const struct call *, void *args);
 
+/* The same in a thread of its own; returns at once the ref of the call's row, on t.  args are the caller's, on
+ * args_task, which is taken over and freed when the call has ended. */
+const char *api_call_async(struct task *t, const struct call *, struct task *args_task, void *args);
+
 #define ARG(kind, of, name) CTYPE_##kind(of) name;
+#define OPT(kind, of, name) CTYPE_##kind(of) name;
 #define CALL(class, name, kind, of, doc, ...)                                                      \
 	struct class##_##name                                                                      \
 	{                                                                                          \

@@ -52,9 +52,11 @@ static int check_subscriptions(struct task *t, const struct list *wanted)
 	return 0;
 }
 
-/* ref NULL: of any object of the class. */
+/* ref NULL: of any object of the class.  Of sessions nothing is told: their refs are secrets. */
 static bool is_wanted(const struct list *wanted, const char *class, const char *ref)
 {
+	if (streq(class, class_session.name))
+		return false;
 	for (size_t i = 0; i < wanted->n; i++) {
 		const char *s = wanted->v[i];
 		size_t n = strcspn(s, "/");

@@ -256,7 +256,7 @@ static int run_note(struct task *t, void *arg)
 	return 0;
 }
 
-static const struct call call_note = { "VM.note_NVRAM", VOID, 0, run_note };
+static const struct call call_note = { .name = "VM.note_NVRAM", .result = VOID, .run = run_note };
 
 static int note_job(struct task *t, const char *ref)
 {

@@ -266,7 +266,9 @@ static int run_go_on(struct task *t, void *vm_ref)
 	return 0;
 }
 
-static const struct call call_go_on = { "VM.resume_after_full", VOID, 0, run_go_on };
+static const struct call call_go_on = { .name = "VM.resume_after_full",
+					.result = VOID,
+					.run = run_go_on };
 
 static int go_on(struct task *t, const char *vm_ref)
 {

@@ -6,6 +6,7 @@
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
+#include "api/values.h"
 #include "api/vm.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -144,16 +145,26 @@ static const struct setter {
 
 /* ---- setting ---- */
 
+static const struct setter *setter_of(const struct class *c, const char *name)
+{
+	for (size_t i = 0; i < COUNT(setters); i++)
+		if (setters[i].class == c && streq(setters[i].field, name))
+			return &setters[i];
+	return NULL;
+}
+
+bool record_is_settable(const struct class *c, const struct field *f)
+{
+	return f->access == RW || setter_of(c, f->name);
+}
+
 /* The row, read in the present transaction, and its field, if it may be set. */
 static struct row *settable(struct task *t, const struct class *c, const char *ref,
 			    const char *name, const struct field **ret_field,
 			    const struct setter **ret_setter)
 {
 	const struct field *f = model_field(c, name);
-	*ret_setter = NULL;
-	for (size_t i = 0; i < COUNT(setters); i++)
-		if (setters[i].class == c && streq(setters[i].field, name))
-			*ret_setter = &setters[i];
+	*ret_setter = setter_of(c, name);
 	if (!f || (f->access != RW && !*ret_setter))
 		return fail_ptr(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.set_%s", c->name, name));
 	*ret_field = f;
@@ -189,6 +200,34 @@ int record_set(struct task *t, const struct class *c, const char *ref, const cha
 	DB_SCOPE(t);
 	struct row *r = settable(t, c, ref, name, &f, &s);
 	return r ? store(t, r, f, s, text) : -1;
+}
+
+static int parse_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
+{
+	const char *text = values_text(t, value, f);
+	return text && check_ref(t, f, text) == 0 ? field_parse(t, r, f, text) : -1;
+}
+
+/* What is checked is looked at when all of it is there: limits depend on each other. */
+int record_set_all(struct task *t, const struct class *c, const char *ref, const json_t *record)
+{
+	const struct field *f;
+	const json_t *value;
+	DB_SCOPE(t);
+	struct row *r = db_get_row(t, c, ref);
+	if (!r)
+		return -1;
+	for (f = c->fields; f->name; f++) {
+		value = json_object_get(record, f->name);
+		if (value && record_is_settable(c, f) && parse_member(t, r, f, value) < 0)
+			return -1;
+	}
+	for (f = c->fields; f->name; f++) {
+		const struct setter *s = setter_of(c, f->name);
+		if (s && json_object_get(record, f->name) && s->check(t, r) < 0)
+			return -1;
+	}
+	return db_put(t, r) < 0 ? -1 : db_commit(t);
 }
 
 /* The same for a change inside a map or a set: add_to_, remove_from_; add_, remove_. */

@@ -3,6 +3,8 @@
  * (VM.VBDs) and what is worked out when read (allowed_operations). */
 #pragma once
 
+#include <jansson.h>
+
 #include "model/model.h"
 
 struct task;
@@ -11,6 +13,11 @@ struct task;
 const char *record_text(struct task *, const struct row *, const struct field *);
 /* The members of a set field. */
 struct list record_list(struct task *, const struct row *, const struct field *);
+
+/* Is there a setter? */
+bool record_is_settable(const struct class *, const struct field *);
+/* Sets all members of an object that are fields which can be set, in one transaction; others are passed over. */
+int record_set_all(struct task *, const struct class *, const char *ref, const json_t *record);
 
 /* Sets a RW field (or one that has a setter of its own) of the object, checking the value: what
  * set_<field>, add_to_<field>, remove_from_<field>, add_<field>, remove_<field> do.

@@ -401,7 +401,7 @@ static int run(struct task *t, void *args)
 	return 0;
 }
 
-static const struct call call_merge = { "VDI.merge", VOID, 0, run };
+static const struct call call_merge = { .name = "VDI.merge", .result = VOID, .run = run };
 
 /* Nobody has asked for it, so nobody would clear its row away. */
 static int forget_task(struct task *t, const char *ref)

@@ -126,9 +126,13 @@ static int run_import(struct task *t, void *args)
 
 /* ---- both ---- */
 
-static const struct call call_export = { "VDI.export_raw", VOID, 0, run_export };
-static const struct call call_import = { "VDI.import_raw", REF, offsetof(struct vdi_import, result),
-					 run_import };
+static const struct call call_export = { .name = "VDI.export_raw",
+					 .result = VOID,
+					 .run = run_export };
+static const struct call call_import = { .name = "VDI.import_raw",
+					 .result = REF,
+					 .result_offset = offsetof(struct vdi_import, result),
+					 .run = run_import };
 
 int vdi_export(struct task *t, struct vdi_export *a)
 {

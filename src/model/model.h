@@ -9,7 +9,8 @@
  *     LINK(name, class, field, doc)                 the set of class's rows whose field is me
  *     COMPUTED(name, kind, of, doc)                 worked out when read (api/record)
  *     PRIVATE(name, kind, of, default, doc)         stored, but no part of the API
- *     CALL(class, name, kind, of, doc, ARG(kind, of, name)...)   result kind, then arguments
+ *     CALL(class, name, kind, of, doc, ARG(kind, of, name)...)   result kind, then arguments;
+ *                                                   OPT() are those that a client may leave out
  *
  * `of` names the enumeration or the class, `_` where there is none.  VM.def becomes
  * struct VM_row, with a member per stored field, and class_VM. */

@@ -32,6 +32,7 @@
 #include "vmm/vmm.h"
 #include "wire/console.h"
 #include "wire/http.h"
+#include "wire/rpc.h"
 #include "wire/transfer.h"
 
 #ifndef VERSION
@@ -134,6 +135,10 @@ static void serve_cli(struct task *t, struct request *r)
 
 static const struct route routes[] = {
 	{ "POST", "/cli", serve_cli },
+	{ "POST", "/jsonrpc", jsonrpc_serve },
+	{ "OPTIONS", "/jsonrpc", rpc_options },
+	{ "POST", "/...", xmlrpc_serve }, /* clients know it under several names */
+	{ "OPTIONS", "/...", rpc_options },
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
 	{ "CONNECT", "/console", console_serve },

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/rpc.h"
+
+#include "api/call.h"
+#include "api/query.h"
+#include "api/record.h"
+#include "api/session.h"
+#include "api/values.h"
+#include "base/json.h"
+#include "base/task.h"
+#include "db/db.h"
+
+struct rpc {
+	struct task *t;
+	const char *method;        /* "VM.get_record" */
+	const struct class *class; /* NULL: none of ours */
+	const char *name;          /* "get_record" */
+	const json_t *params;      /* all of them */
+	size_t first;              /* the first behind the session */
+	struct values *out;
+};
+
+static size_t given(const struct rpc *r)
+{
+	size_t n = json_array_size(r->params);
+	return n > r->first ? n - r->first : 0;
+}
+
+static const json_t *param(const struct rpc *r, size_t i)
+{
+	return json_array_get(r->params, r->first + i);
+}
+
+static int unknown(struct rpc *r)
+{
+	return fail(r->t, MESSAGE_METHOD_UNKNOWN, r->method);
+}
+
+/* Who has optional parameters overlooks those behind them. */
+static int check_count(struct rpc *r, size_t wanted, bool more)
+{
+	size_t n = given(r);
+	if (n == wanted || (more && n > wanted))
+		return 0;
+	return fail(r->t, MESSAGE_PARAMETER_COUNT_MISMATCH, r->method, str(r->t, "%zu", wanted),
+		    str(r->t, "%zu", n));
+}
+
+/* A string among the parameters; NULL: failed. */
+static const char *string(struct rpc *r, size_t i, const char *name)
+{
+	const struct field f = { .name = name, .kind = STRING };
+	return values_text(r->t, param(r, i), &f);
+}
+
+/* ---- calls ---- */
+
+static const struct call *find_call(const char *method)
+{
+	for (size_t i = 0; all_calls[i]; i++)
+		if (streq(all_calls[i]->name, method))
+			return all_calls[i];
+	return NULL;
+}
+
+static struct field as_field(const struct arg *a)
+{
+	return (struct field){ .name = a->name, .kind = a->kind, .of = a->of, .offset = a->offset };
+}
+
+/* What is left out is what a new object would have, or nothing. */
+static const char *default_of(const struct class *c, const struct field *f)
+{
+	const struct field *of_class = c ? model_field(c, f->name) : NULL;
+	if (of_class && of_class->kind == f->kind && field_is_stored(of_class))
+		return of_class->def;
+	switch (f->kind) {
+	case REF:
+		return NULL_REF;
+	case INT:
+	case FLOAT:
+		return "0";
+	case BOOL:
+		return "false";
+	default:
+		return "";
+	}
+}
+
+/* The struct is no row, but its members are of the same kinds. */
+static int set_arg(struct rpc *r, struct task *t, void *args, const struct arg *a, const json_t *j)
+{
+	struct field f = as_field(a);
+	const char *text = j ? values_text(t, j, &f) : default_of(r->class, &f);
+	return text ? field_parse(t, args, &f, text) : -1;
+}
+
+static int by_position(struct rpc *r, struct task *t, const struct call *c, void *args)
+{
+	size_t wanted = 0, i = 0;
+	bool more = false;
+	for (const struct arg *a = c->args(); a->name; a++) {
+		wanted += !a->optional;
+		more |= a->optional;
+	}
+	if (check_count(r, wanted, more) < 0)
+		return -1;
+	for (const struct arg *a = c->args(); a->name; a++)
+		if (set_arg(r, t, args, a, param(r, i++)) < 0)
+			return -1;
+	return 0;
+}
+
+static int by_name(struct rpc *r, struct task *t, const struct call *c, void *args)
+{
+	if (check_count(r, 1, false) < 0)
+		return -1;
+	if (!json_is_object(param(r, 0)))
+		return fail(t, FIELD_TYPE_ERROR, "args");
+	for (const struct arg *a = c->args(); a->name; a++)
+		if (set_arg(r, t, args, a, json_object_get(param(r, 0), a->name)) < 0)
+			return -1;
+	return 0;
+}
+
+/* These are made from a record. */
+static bool takes_record(const char *method)
+{
+	static const char *const makers[] = { "PBD.create", "VBD.create", "VDI.create",
+					      "VIF.create", "VM.create",  "network.create" };
+	for (size_t i = 0; i < COUNT(makers); i++)
+		if (streq(method, makers[i]))
+			return true;
+	return false;
+}
+
+static void *arguments(struct rpc *r, struct task *t, const struct call *c)
+{
+	void *args = talloc_zero_size(t, c->size);
+	int read = takes_record(c->name) ? by_name(r, t, c, args) : by_position(r, t, c, args);
+	if (read == 0)
+		return args;
+	if (t != r->t && t->code != NO_ERROR)
+		task_fail_params(r->t, t->code, t->params);
+	return NULL;
+}
+
+static bool is_argument(const struct call *c, const char *name)
+{
+	for (const struct arg *a = c->args(); a->name; a++)
+		if (streq(a->name, name))
+			return true;
+	return false;
+}
+
+/* What else the record has and may be set, after the object was made; all of it or the object goes. */
+static int set_rest(struct rpc *r, const struct call *c, const char *ref)
+{
+	json_t *rest = json_own(r->t, json_object()), *value;
+	const char *key;
+	json_object_foreach ((json_t *)(uintptr_t)param(r, 0), key, value)
+		if (!is_argument(c, key))
+			json_object_set(rest, key, value);
+	if (record_set_all(r->t, r->class, ref, rest) == 0)
+		return 0;
+	struct task *own = task_new(r->t, r->t->name);
+	const struct call *destroy = find_call(str(own, "%s.destroy", r->class->name));
+	void *args = talloc_zero_size(own, destroy->size);
+	struct field self = as_field(destroy->args());
+	own->session = r->t->session;
+	if (field_parse(own, args, &self, ref) == 0)
+		api_call(own, destroy, args);
+	talloc_free(own);
+	return -1;
+}
+
+static int run_call(struct rpc *r, const struct call *c)
+{
+	void *args = arguments(r, r->t, c);
+	if (!args || api_call(r->t, c, args) < 0)
+		return -1;
+	const struct field result = {
+		.name = "result", .kind = c->result, .of = c->of, .offset = c->result_offset
+	};
+	if (takes_record(c->name) &&
+	    set_rest(r, c, *(const char **)((char *)args + c->result_offset)) < 0)
+		return -1;
+	values_put(r->t, r->out, args, &result);
+	return 0;
+}
+
+static int run_async(struct rpc *r, const struct call *c)
+{
+	struct task *own = task_new(NULL, r->t->name);
+	void *args = takes_record(c->name) ? NULL : arguments(r, own, c);
+	if (!args) {
+		talloc_free(own);
+		if (r->t->code == NO_ERROR)
+			fail(r->t, Fault,
+			     str(r->t, "No async mode for this operation (rpc: %s)", r->method));
+		return -1;
+	}
+	own->session = talloc_strdup(own, r->t->session);
+	const char *ref = api_call_async(r->t, c, own, args);
+	if (!ref)
+		return -1;
+	r->out->text(r->out, ref);
+	return 0;
+}
+
+/* ---- what every class has ---- */
+
+static int get_all(struct rpc *r, const struct field *f)
+{
+	(void)f;
+	r->out->begin(r->out, false);
+	for (struct row **row = db_find(r->t, r->class, NULL, NULL); *row; row++)
+		r->out->text(r->out, (*row)->ref);
+	r->out->end(r->out, false);
+	return 0;
+}
+
+/* Each row's own memory goes before the next one's comes. */
+static void put_records(struct rpc *r, struct row **rows, const struct query *q)
+{
+	r->out->begin(r->out, true);
+	for (; *rows; rows++) {
+		struct task *own = task_part(r->t);
+		if (!q || query_matches(own, q, *rows)) {
+			r->out->key(r->out, (*rows)->ref);
+			values_put_record(own, r->out, *rows);
+		}
+		talloc_free(own);
+	}
+	r->out->end(r->out, true);
+}
+
+static int get_all_records(struct rpc *r, const struct field *f)
+{
+	(void)f;
+	put_records(r, db_find(r->t, r->class, NULL, NULL), NULL);
+	return 0;
+}
+
+static int get_all_records_where(struct rpc *r, const struct field *f)
+{
+	const char *expr = string(r, 0, "expr"), *value = NULL;
+	struct query *q = expr ? query_parse(r->t, r->class, expr) : NULL;
+	if (!q)
+		return -1;
+	f = NULL;
+	bool quick = query_needs(q, &f, &value);
+	put_records(r, db_find(r->t, r->class, quick ? f->name : NULL, value), q);
+	return 0;
+}
+
+static struct row *object(struct rpc *r)
+{
+	const char *ref = string(r, 0, "self");
+	return ref ? db_get_row(r->t, r->class, ref) : NULL;
+}
+
+static int get_record(struct rpc *r, const struct field *f)
+{
+	(void)f;
+	struct row *row = object(r);
+	if (!row)
+		return -1;
+	values_put_record(r->t, r->out, row);
+	return 0;
+}
+
+static int get_by_uuid(struct rpc *r, const struct field *f)
+{
+	(void)f;
+	const char *uuid = string(r, 0, "uuid");
+	struct row *row = uuid ? db_by_uuid_row(r->t, r->class, uuid) : NULL;
+	if (!row)
+		return -1;
+	r->out->text(r->out, row->ref);
+	return 0;
+}
+
+static int get_by_name_label(struct rpc *r, const struct field *f)
+{
+	(void)f;
+	const char *name = string(r, 0, "label");
+	if (!name)
+		return -1;
+	r->out->begin(r->out, false);
+	for (struct row **row = db_find(r->t, r->class, "name_label", name); *row; row++)
+		r->out->text(r->out, (*row)->ref);
+	r->out->end(r->out, false);
+	return 0;
+}
+
+static int get_field(struct rpc *r, const struct field *f)
+{
+	struct row *row = object(r);
+	if (!row)
+		return -1;
+	values_put_field(r->t, r->out, row, f);
+	return 0;
+}
+
+static int done(struct rpc *r, int result)
+{
+	if (result == 0)
+		r->out->nothing(r->out);
+	return result;
+}
+
+static int set_field(struct rpc *r, const struct field *f)
+{
+	const char *ref = string(r, 0, "self"),
+		   *text = ref ? values_text(r->t, param(r, 1), f) : NULL;
+	return text ? done(r, record_set(r->t, r->class, ref, f->name, text)) : -1;
+}
+
+static int add_to_map(struct rpc *r, const struct field *f)
+{
+	const char *ref = string(r, 0, "self"), *key = ref ? string(r, 1, "key") : NULL,
+		   *value = key ? string(r, 2, "value") : NULL;
+	return value ? done(r, record_map_add(r->t, r->class, ref, f->name, key, value)) : -1;
+}
+
+/* The member of a set, or the key of a map. */
+static int with_member(struct rpc *r, const struct field *f,
+		       int (*deed)(struct task *, const struct class *, const char *ref,
+				   const char *field, const char *member))
+{
+	const char *ref = string(r, 0, "self"), *member = ref ? string(r, 1, "value") : NULL;
+	return member ? done(r, deed(r->t, r->class, ref, f->name, member)) : -1;
+}
+
+static int remove_from_map(struct rpc *r, const struct field *f)
+{
+	return with_member(r, f, record_map_remove);
+}
+
+static int add_to_set(struct rpc *r, const struct field *f)
+{
+	return with_member(r, f, record_set_add);
+}
+
+static int remove_from_set(struct rpc *r, const struct field *f)
+{
+	return with_member(r, f, record_set_remove);
+}
+
+/* A longer prefix stands before a shorter one; what ends with _ is followed by a field's name. */
+static const struct generated {
+	const char *name;
+	size_t params;
+	int (*run)(struct rpc *, const struct field *);
+} generated[] = {
+	{ "get_all", 0, get_all },
+	{ "get_all_records", 0, get_all_records },
+	{ "get_all_records_where", 1, get_all_records_where },
+	{ "get_record", 1, get_record },
+	{ "get_by_uuid", 1, get_by_uuid },
+	{ "get_by_name_label", 1, get_by_name_label },
+	{ "get_", 1, get_field },
+	{ "set_", 2, set_field },
+	{ "add_to_", 3, add_to_map },
+	{ "remove_from_", 2, remove_from_map },
+	{ "add_", 2, add_to_set },
+	{ "remove_", 2, remove_from_set },
+};
+
+static bool is_settable_by(const struct class *c, const char *prefix, const struct field *f)
+{
+	return streq(prefix, "get_")       ? f->access != HIDDEN
+	       : !record_is_settable(c, f) ? false
+	       : strstr(prefix, "o_")      ? field_is_map(f)
+	       : strstr(prefix, "from_")   ? field_is_map(f)
+	       : streq(prefix, "set_")     ? true
+					   : field_is_set(f);
+}
+
+/* Sessions are secrets: none is told of the others. */
+static bool has_whole(const struct class *c, const char *name)
+{
+	if (streq(name, "get_by_name_label"))
+		return model_field(c, "name_label") != NULL;
+	return c != &class_session || !starts_with(name, "get_all");
+}
+
+static const struct generated *find_generated(const struct class *c, const char *name,
+					      const struct field **ret_field)
+{
+	*ret_field = NULL;
+	for (size_t i = 0; c && i < COUNT(generated); i++) {
+		const struct generated *g = &generated[i];
+		if (streq(g->name, name) && has_whole(c, name))
+			return g;
+		if (!ends_with(g->name, "_") || !starts_with(name, g->name))
+			continue;
+		const struct field *f = model_field(c, name + strlen(g->name));
+		if (f && is_settable_by(c, g->name, f)) {
+			*ret_field = f;
+			return g;
+		}
+	}
+	return NULL;
+}
+
+static int run_generated(struct rpc *r, const struct generated *g, const struct field *f)
+{
+	return check_count(r, g->params, false) < 0 ? -1 : g->run(r, f);
+}
+
+/* ---- all methods ---- */
+
+static void put_methods_of(struct rpc *r, const struct class *c)
+{
+	for (size_t i = 0; i < COUNT(generated); i++) {
+		const char *name = generated[i].name;
+		if (!ends_with(name, "_")) {
+			if (has_whole(c, name))
+				r->out->text(r->out, str(r->t, "%s.%s", c->name, name));
+			continue;
+		}
+		for (const struct field *f = c->fields; f->name; f++)
+			if (is_settable_by(c, name, f))
+				r->out->text(r->out, str(r->t, "%s.%s%s", c->name, name, f->name));
+	}
+}
+
+static int list_methods(struct rpc *r)
+{
+	r->out->begin(r->out, false);
+	for (size_t i = 0; all_calls[i]; i++)
+		r->out->text(r->out, all_calls[i]->name);
+	for (size_t i = 0; classes[i]; i++)
+		put_methods_of(r, classes[i]);
+	r->out->text(r->out, "system.listMethods");
+	r->out->end(r->out, false);
+	return 0;
+}
+
+/* ---- one method ---- */
+
+/* "VM_snapshot" is VM.snapshot, too. */
+static const char *with_dot(struct task *t, const char *method)
+{
+	char *s = talloc_strdup(t, method), *at;
+	if (strchr(s, '.'))
+		return s;
+	for (at = strchr(s, '_'); at; at = strchr(at + 1, '_')) {
+		*at = 0;
+		bool is_class = model_class(s) || streq(s, "event");
+		*at = is_class ? '.' : '_';
+		if (is_class)
+			break;
+	}
+	return s;
+}
+
+static bool strip(const char **s, const char *prefix)
+{
+	bool found = starts_with(*s, prefix);
+	*s += found ? strlen(prefix) : 0;
+	return found;
+}
+
+static int begin_session(struct rpc *r)
+{
+	const char *ref = json_string_value(json_array_get(r->params, 0));
+	if (!json_array_size(r->params))
+		return fail(r->t, MESSAGE_PARAMETER_COUNT_MISMATCH, r->method, "1", "0");
+	r->first = 1;
+	return session_check(r->t, ref ? ref : "") ? 0 : -1;
+}
+
+/* Who logs in has no session yet, and who logs out gives it as what is to end. */
+static int run_session(struct rpc *r, const struct call *c, bool *ret_done)
+{
+	bool in = streq(r->method, "session.login_with_password");
+	*ret_done = in || streq(r->method, "session.logout");
+	return *ret_done ? run_call(r, c) : 0;
+}
+
+int rpc_call(struct task *t, const char *method, const json_t *params, struct values *out)
+{
+	struct rpc r = { .t = t, .params = params, .out = out };
+	const struct field *f;
+	const char *asked = method;
+	bool async = strip(&asked, "Async.") || strip(&asked, "InternalAsync."), is_done;
+	r.method = async ? asked : with_dot(t, asked);
+	const char *dot = strchr(r.method, '.');
+	r.class = dot ? model_class(talloc_strndup(t, r.method, (size_t)(dot - r.method))) : NULL;
+	r.name = dot ? dot + 1 : "";
+	if (streq(r.method, "system.listMethods"))
+		return list_methods(&r);
+	const struct call *c = find_call(r.method);
+	const struct generated *g = c ? NULL : find_generated(r.class, r.name, &f);
+	if (!c && !g)
+		return unknown(&r);
+	int result = c && !async ? run_session(&r, c, &is_done) : (is_done = false, 0);
+	if (is_done)
+		return result;
+	if (begin_session(&r) < 0)
+		return -1;
+	t->session = json_string_value(json_array_get(params, 0));
+	if (!async)
+		return c ? run_call(&r, c) : run_generated(&r, g, f);
+	if (!c)
+		return fail(t, Fault,
+			    str(t, "No async mode for this operation (rpc: %s)", r.method));
+	return run_async(&r, c);
+}
