@@ -43,18 +43,21 @@ static const char *reason_of(int status)
 void http_answer(struct task *t, struct request *req, int status, const char *type,
 		 const char *extra, const void *body, size_t n)
 {
-	const char *head = str(t,
-			       "HTTP/1.1 %d %s\r\n"
-			       "Content-Type: %s\r\n"
-			       "Content-Length: %zu\r\n"
-			       "Cache-Control: no-store\r\n"
-			       "X-Content-Type-Options: nosniff\r\n"
-			       "Connection: close\r\n"
-			       "%s\r\n",
-			       status, reason_of(status), type, n, extra);
+	req->stays = req->keep && (req->read || (req->body_length <= 0 && !req->chunked));
+	const char *head =
+		str(t,
+		    "HTTP/1.1 %d %s\r\n"
+		    "Content-Type: %s\r\n"
+		    "Content-Length: %zu\r\n"
+		    "Cache-Control: no-store\r\n"
+		    "X-Content-Type-Options: nosniff\r\n"
+		    "Connection: %s\r\n"
+		    "%s\r\n",
+		    status, reason_of(status), type, n, req->stays ? "keep-alive" : "close", extra);
 	/* A peer that does not want the answer is no concern of ours. */
-	if (io_write(t, req->fd, head, strlen(head), WRITE_MS) == 0)
-		io_write(t, req->fd, body, n, WRITE_MS);
+	if (io_write(t, req->fd, head, strlen(head), WRITE_MS) < 0 ||
+	    io_write(t, req->fd, body, n, WRITE_MS) < 0)
+		req->stays = false;
 }
 
 void http_refuse(struct task *t, struct request *req, int status, const char *text)
@@ -124,6 +127,7 @@ char *http_body(struct task *t, struct request *req, size_t limit, size_t *ret_n
 		return NULL;
 	}
 	body[n] = 0;
+	req->read = true;
 	*ret_n = n;
 	return body;
 }

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* http.c -- sockets, threads and routes.
  *
- * One thread accepts on all sockets; each connection has a thread and a task.  Connections are
- * limited per socket, so that no crowd on the network locks out who sits at the machine. */
+ *     accept --> parked --> served --> closed
+ *                  ^          |
+ *                  '-- keep --'
+ *
+ * One thread accepts on all sockets, and waits for the next request on all connections that are parked: so one that
+ * is idle costs a descriptor and some hundred bytes.  A request has a thread and a task.  Both, connections and
+ * requests, are limited per socket, so that no crowd on the network locks out who sits at the machine; a request for
+ * which there is no thread waits for one. */
 #include "wire/http.h"
 
 #include <assert.h>
@@ -15,6 +21,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,36 +32,54 @@
 #include "base/text.h"
 
 enum {
-	LOCAL_LIMIT = 100,
-	TCP_LIMIT = 400,
+	LOCAL_LIMIT = 200, /* connections ... */
+	TCP_LIMIT = 3000,
+	LOCAL_THREADS = 100, /* ... and requests at a time */
+	TCP_THREADS = 400,
 	LINGER_MS = 1000,
+	IDLE_MS = 120000, /* between two requests */
+	TICK_MS = 500,    /* so often those that are idle for too long are looked for */
+	EVENTS = 64,
 };
 
 struct listener {
 	int fd;
 	bool local;
 	int count, limit; /* connections */
+	int busy, threads;
+};
+
+enum state {
+	PARKED, /* the accepting thread waits for a byte of it */
+	READY,  /* a request has come, and there is no thread for it yet */
+	SERVED,
 };
 
 struct connection {
 	struct connection *next;
 	struct listener *from;
-	struct task *task;
+	enum state state;
+	int64_t until; /* PARKED: it is closed then */
 	int fd;
+	bool trusted;
+	const char *peer;
+	struct task *task; /* of the request; NULL: none */
 };
 
 static struct {
 	pthread_mutex_t lock; /* for the connections and the counts */
 	pthread_cond_t ended;
 	struct connection *first;
+	bool stopping;
 
 	const struct route *routes;
 	struct listener listeners[2];
 	size_t n;
 	char *unix_path;
 	int stop_fd; /* eventfd: the accepting thread is to end */
+	int epoll_fd;
 	pthread_t accepter;
-} server = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
+} server = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .epoll_fd = -1 };
 
 /* ---- routes ---- */
 
@@ -134,41 +159,43 @@ static int read_head(struct task *t, int fd, char *head, size_t *n)
 	}
 }
 
-static void serve(struct task *t, struct request *who)
+/* Whether the connection stays. */
+static bool serve(struct task *t, const struct connection *c)
 {
 	char *head = talloc_array(t, char, HTTP_HEAD_LIMIT);
+	struct request req = { 0 };
 	size_t n = 0;
-	int status = read_head(t, who->fd, head, &n);
+	int status = read_head(t, c->fd, head, &n);
 	if (status < 0)
-		return;
-	struct request req = *who;
-	if (status == 1) {
+		return false;
+	if (status == 1)
 		status = http_parse_head(t, head, n, &req);
-		req.fd = who->fd;
-		req.trusted = who->trusted;
-		req.peer = who->peer;
-	}
+	req.fd = c->fd;
+	req.trusted = c->trusted;
+	req.peer = c->peer;
 	talloc_free(head);
+	req.keep &= !status;
 	if (status)
 		http_refuse(t, &req, status, "The request cannot be understood.");
 	else
 		route(t, &req);
+	return req.stays;
 }
 
 /* ---- a connection ---- */
 
-static void know_local(struct task *t, struct request *who)
+static void know_local(struct connection *c)
 {
 	struct ucred cred;
 	socklen_t n = sizeof cred;
-	if (getsockopt(who->fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0)
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0)
 		return;
-	who->trusted = cred.uid == 0 || cred.uid == geteuid();
-	who->peer = str(t, "local uid=%u pid=%d", cred.uid, cred.pid);
+	c->trusted = cred.uid == 0 || cred.uid == geteuid();
+	c->peer = str(c, "local uid=%u pid=%d", cred.uid, cred.pid);
 }
 
 /* A peer that has vanished without a word is noticed after about two minutes. */
-static void know_tcp(struct task *t, struct request *who)
+static void know_tcp(struct connection *c)
 {
 	static const struct {
 		int level, option, value;
@@ -178,15 +205,15 @@ static void know_tcp(struct task *t, struct request *who)
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },    { IPPROTO_TCP, TCP_USER_TIMEOUT, 120000 },
 	};
 	for (size_t i = 0; i < COUNT(options); i++)
-		setsockopt(who->fd, options[i].level, options[i].option, &options[i].value,
+		setsockopt(c->fd, options[i].level, options[i].option, &options[i].value,
 			   sizeof options[i].value);
 	struct sockaddr_storage sa;
 	socklen_t n = sizeof sa;
 	char host[64], port[8];
-	if (getpeername(who->fd, (struct sockaddr *)&sa, &n) == 0 &&
+	if (getpeername(c->fd, (struct sockaddr *)&sa, &n) == 0 &&
 	    getnameinfo((struct sockaddr *)&sa, n, host, sizeof host, port, sizeof port,
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		who->peer = str(t, "%s:%s", host, port);
+		c->peer = str(c, "%s:%s", host, port);
 }
 
 /* Closing over bytes that were not read would make the peer's system throw away our answer. */
@@ -202,38 +229,125 @@ static void linger(int fd)
 	}
 }
 
-static void delist(struct connection *c)
+/* Lock held. */
+static void take_off(struct connection *c)
 {
-	pthread_mutex_lock(&server.lock);
 	struct connection **at = &server.first;
 	while (*at != c)
 		at = &(*at)->next;
 	*at = c->next;
-	pthread_mutex_unlock(&server.lock);
+	c->from->count--;
+	pthread_cond_broadcast(&server.ended);
 }
 
-static void leave(struct listener *from)
+static void end(struct connection *c)
 {
 	pthread_mutex_lock(&server.lock);
-	from->count--;
-	pthread_cond_broadcast(&server.ended);
+	take_off(c);
+	pthread_mutex_unlock(&server.lock);
+	close(c->fd);
+	talloc_free(c);
+}
+
+/* It is whoever's its next byte wakes from then on.  False: the server stops. */
+static bool park(struct connection *c, int op, int ms)
+{
+	struct epoll_event e = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c };
+	pthread_mutex_lock(&server.lock);
+	bool stops = server.stopping;
+	c->state = stops ? SERVED : PARKED;
+	c->until = clock_ms() + ms;
+	bool parked = !stops && epoll_ctl(server.epoll_fd, op, c->fd, &e) == 0;
+	if (!parked)
+		c->state = SERVED;
+	pthread_mutex_unlock(&server.lock);
+	return parked;
+}
+
+static void set_task(struct connection *c, struct task *t)
+{
+	pthread_mutex_lock(&server.lock);
+	c->task = t;
+	if (t && server.stopping)
+		task_interrupt(t);
 	pthread_mutex_unlock(&server.lock);
 }
 
-static void *connection(void *arg)
+static void serve_one(struct connection *c)
+{
+	struct task *t = task_new(NULL, "http");
+	set_task(c, t);
+	bool stays = serve(t, c);
+	set_task(c, NULL);
+	talloc_free(t);
+	if (stays && park(c, EPOLL_CTL_MOD, IDLE_MS))
+		return;
+	linger(c->fd);
+	end(c);
+}
+
+/* The next one that waits for a thread; NULL: this one ends. */
+static struct connection *next_ready(struct listener *from)
+{
+	pthread_mutex_lock(&server.lock);
+	struct connection *c = server.first;
+	while (c && (c->from != from || c->state != READY))
+		c = c->next;
+	if (c)
+		c->state = SERVED;
+	else
+		from->busy--;
+	pthread_cond_broadcast(&server.ended);
+	pthread_mutex_unlock(&server.lock);
+	return c;
+}
+
+static void *serve_all(void *arg)
 {
 	struct connection *c = arg;
 	struct listener *from = c->from;
-	struct request who = { .fd = c->fd, .peer = "unknown" };
-	(from->local ? know_local : know_tcp)(c->task, &who);
-	serve(c->task, &who);
-	linger(c->fd);
-
-	delist(c);
-	close(c->fd);
-	talloc_free(c->task);
-	leave(from);
+	for (; c; c = next_ready(from))
+		serve_one(c);
 	return NULL;
+}
+
+/* The thread ends by itself: http_stop() waits for the count. */
+static int start(struct connection *c)
+{
+	pthread_attr_t detached;
+	pthread_t thread;
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	int err = pthread_create(&thread, &detached, serve_all, c);
+	pthread_attr_destroy(&detached);
+	return err;
+}
+
+static bool has_ended(int fd)
+{
+	char byte;
+	ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* A request comes on one that was parked, or its end. */
+static void wake(struct connection *c)
+{
+	if (has_ended(c->fd)) {
+		end(c);
+		return;
+	}
+	pthread_mutex_lock(&server.lock);
+	bool room = c->from->busy < c->from->threads;
+	c->from->busy += room;
+	c->state = room ? SERVED : READY;
+	pthread_mutex_unlock(&server.lock);
+	if (!room || start(c) == 0)
+		return;
+	pthread_mutex_lock(&server.lock);
+	c->from->busy--;
+	pthread_mutex_unlock(&server.lock);
+	end(c);
 }
 
 /* Counts the connection in; false when there are enough of them. */
@@ -250,32 +364,37 @@ static bool enlist(struct connection *c)
 	return room;
 }
 
-/* The thread ends by itself: http_stop() waits for the count. */
-static int start(struct connection *c)
-{
-	pthread_attr_t detached;
-	pthread_t thread;
-	pthread_attr_init(&detached);
-	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-	int err = pthread_create(&thread, &detached, connection, c);
-	pthread_attr_destroy(&detached);
-	return err;
-}
-
 static void take(struct listener *from, int fd)
 {
-	struct task *t = task_new(NULL, "http");
-	struct connection *c = talloc_zero(t, struct connection);
-	*c = (struct connection){ .from = from, .task = t, .fd = fd };
-	bool room = enlist(c);
-	if (room && start(c) == 0)
-		return;
-	if (room) {
-		delist(c);
-		leave(from);
+	struct connection *c = talloc_zero(NULL, struct connection);
+	*c = (struct connection){ .from = from, .fd = fd, .state = SERVED, .peer = "unknown" };
+	(from->local ? know_local : know_tcp)(c);
+	if (!enlist(c)) {
+		close(fd);
+		talloc_free(c);
+	} else if (!park(c, EPOLL_CTL_ADD, HTTP_FIRST_MS)) {
+		end(c);
 	}
-	close(fd);
-	talloc_free(t);
+}
+
+/* One that is over its time is taken off; NULL: there is none. */
+static struct connection *take_idle(int64_t now)
+{
+	pthread_mutex_lock(&server.lock);
+	struct connection *c = server.first;
+	while (c && (c->state != PARKED || c->until > now))
+		c = c->next;
+	if (c)
+		c->state = SERVED;
+	pthread_mutex_unlock(&server.lock);
+	return c;
+}
+
+static void close_idle(void)
+{
+	struct connection *c;
+	while ((c = take_idle(clock_ms())) != NULL)
+		end(c);
 }
 
 static void accept_one(struct listener *from)
@@ -290,20 +409,39 @@ static void accept_one(struct listener *from)
 	}
 }
 
+static bool is_listener(const void *p)
+{
+	return p >= (const void *)server.listeners &&
+	       p < (const void *)(server.listeners + server.n);
+}
+
+/* False: the server stops. */
+static bool heed(const struct epoll_event *events, int n)
+{
+	for (int i = 0; i < n; i++) {
+		void *p = events[i].data.ptr;
+		if (!p)
+			return false;
+		if (is_listener(p))
+			accept_one(p);
+		else
+			wake(p);
+	}
+	return true;
+}
+
 static void *accept_all(void *arg)
 {
+	struct epoll_event events[EVENTS];
+	int64_t looked = clock_ms();
 	(void)arg;
 	for (;;) {
-		struct pollfd p[3] = { { .fd = server.stop_fd, .events = POLLIN } };
-		for (size_t i = 0; i < server.n; i++)
-			p[i + 1] = (struct pollfd){ server.listeners[i].fd, POLLIN, 0 };
-		if (poll(p, server.n + 1, -1) < 0)
-			continue;
-		if (p[0].revents)
+		if (!heed(events, epoll_wait(server.epoll_fd, events, EVENTS, TICK_MS)))
 			return NULL;
-		for (size_t i = 0; i < server.n; i++)
-			if (p[i + 1].revents)
-				accept_one(&server.listeners[i]);
+		if (clock_ms() - looked < TICK_MS)
+			continue;
+		looked = clock_ms();
+		close_idle();
 	}
 }
 
@@ -342,15 +480,25 @@ static int tcp_listen(struct task *t, const char *where)
 	return fd;
 }
 
+static int watch(int fd, void *who)
+{
+	struct epoll_event e = { .events = EPOLLIN, .data.ptr = who };
+	return epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, fd, &e);
+}
+
 static int add_listener(int fd, bool local)
 {
 	if (fd < 0)
 		return -1;
 	fcntl(fd, F_SETFL, O_NONBLOCK); /* a peer may be gone again when we come to accept it */
-	server.listeners[server.n++] = (struct listener){
-		.fd = fd, .local = local, .limit = local ? LOCAL_LIMIT : TCP_LIMIT
+	struct listener *l = &server.listeners[server.n++];
+	*l = (struct listener){
+		.fd = fd,
+		.local = local,
+		.limit = local ? LOCAL_LIMIT : TCP_LIMIT,
+		.threads = local ? LOCAL_THREADS : TCP_THREADS,
 	};
-	return 0;
+	return watch(fd, l);
 }
 
 static void close_listeners(void)
@@ -359,6 +507,7 @@ static void close_listeners(void)
 		close(server.listeners[i].fd);
 	server.n = 0;
 	fd_close(&server.stop_fd);
+	fd_close(&server.epoll_fd);
 	free(server.unix_path);
 	server.unix_path = NULL;
 }
@@ -379,9 +528,12 @@ int http_serve(struct task *t, const struct route *routes, const char *unix_path
 	assert(server.n == 0);
 	signal(SIGPIPE, SIG_IGN);
 	server.routes = routes;
+	server.stopping = false;
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
+	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server.unix_path = strdup(unix_path);
-	if (server.stop_fd < 0 || add_listener(unix_listen(t, unix_path, 0600), true) < 0 ||
+	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 ||
+	    add_listener(unix_listen(t, unix_path, 0600), true) < 0 ||
 	    (tcp && add_listener(tcp_listen(t, tcp), false) < 0) || start_accepting(t) < 0) {
 		close_listeners();
 		return t->code == NO_ERROR ? task_fail_errno(t, errno, "eventfd") : -1;
@@ -399,26 +551,43 @@ int http_port(void)
 					      : ((struct sockaddr_in *)&sa)->sin_port);
 }
 
-static int connections(void)
+static bool is_busy(void)
 {
-	int n = 0;
+	bool busy = false;
 	for (size_t i = 0; i < server.n; i++)
-		n += server.listeners[i].count;
-	return n;
+		busy |= server.listeners[i].count || server.listeners[i].busy;
+	return busy;
+}
+
+/* Lock held. */
+static struct connection *first_unserved(void)
+{
+	struct connection *c = server.first;
+	while (c && c->state == SERVED)
+		c = c->next;
+	return c;
 }
 
 void http_stop(void)
 {
+	struct connection *c;
 	if (server.n == 0)
 		return;
 	eventfd_write(server.stop_fd, 1);
 	pthread_join(server.accepter, NULL);
 	pthread_mutex_lock(&server.lock);
-	for (struct connection *c = server.first; c; c = c->next) {
-		task_interrupt(c->task);
+	server.stopping = true;
+	while ((c = first_unserved()) != NULL) {
+		take_off(c);
+		close(c->fd);
+		talloc_free(c);
+	}
+	for (c = server.first; c; c = c->next) {
+		if (c->task)
+			task_interrupt(c->task);
 		shutdown(c->fd, SHUT_RDWR);
 	}
-	while (connections())
+	while (is_busy())
 		pthread_cond_wait(&server.ended, &server.lock);
 	pthread_mutex_unlock(&server.lock);
 	unlink(server.unix_path);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* http.h -- the HTTP/1 front: listening sockets, a thread per connection, one request per
- * connection, and a table of routes.
+/* http.h -- the HTTP/1 front: listening sockets, a thread per request, and a table of routes.  A connection stays
+ * open where the client wants that, and its request was read to the end.
  *
  *     static const struct route routes[] = {
  *             { "POST", "/jsonrpc", jsonrpc_serve },
@@ -40,6 +40,9 @@ struct request {
 	int minor;           /* of HTTP/1.x */
 	int64_t body_length; /* Content-Length; -1: none announced */
 	bool chunked;        /* the body is in chunks, which http_body() refuses */
+	bool keep;           /* the client wants the connection to stay */
+	bool read;           /* the body was, to its end */
+	bool stays; /* returned by http_answer(): it does; a route that answers by itself ends it */
 
 	int fd;           /* the connection, behind the head */
 	bool trusted;     /* on the local socket, from root or our own user */
@@ -50,13 +53,13 @@ struct request {
  * when no head can begin so (a bare CR or LF, a control character). */
 long http_head_end(const char *bytes, size_t n);
 
-/* The n bytes of a whole head into the first seven members, on ctx.  0, or the status to refuse it
+/* The n bytes of a whole head into the members up to keep, on ctx.  0, or the status to refuse it
  * with: 400, 431, 501 or 505. */
 int http_parse_head(const void *ctx, const char *head, size_t n, struct request *ret);
 
 struct route {
 	const char *method, *path;
-	/* Answers the request.  A task of its own; the connection is closed behind it. */
+	/* Answers the request.  A task of its own. */
 	void (*serve)(struct task *, struct request *);
 };
 

@@ -186,6 +186,15 @@ static int parse_framing(struct request *ret)
 	return 0;
 }
 
+/* What the client wants; a connection of HTTP/1.1 stays where nothing is said. */
+static bool wants_to_stay(const struct request *req)
+{
+	const char *said = map_get(&req->headers, "connection");
+	if (req->minor == 0)
+		return said && strcasestr(said, "keep-alive");
+	return !said || !strcasestr(said, "close");
+}
+
 /* Cuts the line at *at from its CRLF and steps behind it. */
 static char *next_line(char **at)
 {
@@ -210,5 +219,6 @@ int http_parse_head(const void *ctx, const char *head, size_t n, struct request 
 	while (!status && (line = next_line(&at)) && *line)
 		status = parse_field(ctx, line, ret);
 	talloc_free(copy);
+	ret->keep = !status && wants_to_stay(ret);
 	return status ? status : parse_framing(ret);
 }

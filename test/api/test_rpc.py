@@ -244,4 +244,36 @@ def test_bad_requests():
         assert r.status in (404, 405)
 
 
+def test_idle_connections():
+    """Two thousand that have asked once and stay: they cost little, and hurt nobody."""
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, max(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    with Served() as d:
+        call = json.dumps({'method': 'VM.get_all', 'params': ['x'], 'id': 1})
+
+        def kb():
+            with open(f'/proc/{d.process.pid}/status') as f:
+                return int(re.search(r'^VmRSS:\s+(\d+) kB', f.read(), re.M)[1])
+        before, kept = kb(), []
+        for _ in range(2000):
+            c = http.client.HTTPConnection('127.0.0.1', d.port, timeout=60)
+            c.request('POST', '/jsonrpc', call)
+            r = c.getresponse()
+            assert r.status == 200 and b'SESSION_INVALID' in r.read()
+            kept.append(c)
+        grown = kb() - before
+        threads = len(os.listdir(f'/proc/{d.process.pid}/task'))
+        begin = time.time()
+        s = Session(Json(d.port), d)
+        s.VM.get_all_records()
+        d.xe('vm-list')
+        print(f'  2000 connections: {grown} KiB, {threads} threads; a login and all records in {time.time() - begin:.2f} s')
+        assert SLOW > 1 or (grown < 100 << 10 and threads < 50)
+        for c in kept[::100]:
+            c.request('POST', '/jsonrpc', call)             # they are alive
+            assert c.getresponse().status == 200
+        for c in kept:
+            c.close()
+
+
 main(globals())

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -192,9 +193,12 @@ static void serve_rest(struct task *t, struct request *req)
 	http_answer(t, req, 200, "text/plain", "", rest, sizeof rest);
 }
 
+static _Atomic bool serves_for_ever;
+
 static void serve_for_ever(struct task *t, struct request *req)
 {
 	(void)req;
+	serves_for_ever = true;
 	t->cancellable = true;
 	CHECK(task_wait(t, -1, 0, -1) == -1 && t->code == TASK_CANCELLED);
 }
@@ -211,8 +215,23 @@ static char *talk(struct task *t, int fd, const char *bytes)
 {
 	char *answer = talloc_zero_array(t, char, 4096);
 	CHECK(io_write(t, fd, bytes, strlen(bytes), 1000) == 0);
+	shutdown(fd, SHUT_WR);
 	CHECK(io_read(t, fd, answer, 4095, 5000) >= 0);
 	close(fd);
+	return answer;
+}
+
+/* What comes within a moment, of a connection that stays open; "": its end, or nothing. */
+static char *hear(struct task *t, int fd)
+{
+	char *answer = talloc_zero_array(t, char, 4096);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	size_t n = 0;
+	ssize_t got = 1;
+	while (got > 0 && poll(&p, 1, n ? 200 : 5000) > 0) {
+		got = recv(fd, answer + n, 4095 - n, 0);
+		n += got > 0 ? (size_t)got : 0;
+	}
 	return answer;
 }
 
@@ -257,6 +276,45 @@ static void test_routes(struct task *t, const char *s)
 		talk(t, tcp_connect(),
 		     "POST /echo HTTP/1.1" L "Expect: 100-continue" L "Content-Length: 2" L L "ok");
 	CHECK(starts_with(answer, "HTTP/1.1 100 Continue" L L "HTTP/1.1 200 OK" L));
+}
+
+/* Several requests on one connection, also when the next one is sent before the answer has come; and its end where
+ * the client wants that, or its body was not read. */
+static void test_kept(struct task *t)
+{
+	static const char get[] = "GET /files/x HTTP/1.1" L L;
+	static const char post[] = "POST /echo HTTP/1.1" L "Content-Length: 3" L L "abc";
+	static const char *const last[] = {
+		"GET / HTTP/1.1" L "Connection: close" L L,
+		"GET / HTTP/1.0" L L,
+		"PUT /files/x HTTP/1.1" L "Content-Length: 3" L L,
+		"POST /echo HTTP/1.1" L "Content-Length: 1001" L L,
+		"GET / HTTP/3.0" L L,
+	};
+	for (size_t i = 0; i < COUNT(last); i++) {
+		int fd = tcp_connect();
+		for (int n = 0; n < 3; n++) {
+			CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
+			char *answer = hear(t, fd);
+			CHECK(strstr(answer, "Connection: keep-alive" L) && ends_with(answer, L L "abc"));
+		}
+		CHECK(io_write(t, fd, get, sizeof get - 1, 1000) == 0);
+		CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
+		char *both = hear(t, fd);
+		CHECK(strstr(both, "/files/x trusted=0HTTP/1.1 200") && ends_with(both, L L "abc"));
+		CHECK(io_write(t, fd, last[i], strlen(last[i]), 1000) == 0);
+		CHECK(strstr(hear(t, fd), "Connection: close" L));
+		char byte;
+		CHECK(recv(fd, &byte, 1, 0) <= 0);
+		close(fd);
+	}
+	int fd = tcp_connect();
+	static const char old[] = "GET / HTTP/1.0" L "Connection: Keep-Alive" L L;
+	for (int n = 0; n < 2; n++) {
+		CHECK(io_write(t, fd, old, sizeof old - 1, 1000) == 0);
+		CHECK(strstr(hear(t, fd), "Connection: keep-alive" L));
+	}
+	close(fd);
 }
 
 static void test_slow_head(struct task *t, const char *path)
@@ -309,7 +367,12 @@ static int closed_ones(const int *fd, size_t n)
 /* However many idle connections there are, only so many are kept, and the local socket answers. */
 static void test_crowd(struct task *t, const char *path)
 {
-	int fd[450];
+	static int fd[3050];
+	struct rlimit files = { 8192, 8192 };
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0) {
+		fprintf(stderr, "not so many files can be open: no crowd\n");
+		return;
+	}
 	for (size_t i = 0; i < COUNT(fd); i++)
 		fd[i] = tcp_connect();
 	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
@@ -328,6 +391,7 @@ static void test_server(void)
 	char *path = str(t, "%s/sock", dir);
 	CHECK(http_serve(t, routes, path, "127.0.0.1:0") == 0);
 	test_routes(t, path);
+	test_kept(t);
 	test_slow_head(t, path);
 	test_big_head(t, path);
 	test_many(path);
@@ -337,7 +401,8 @@ static void test_server(void)
 	int waiting = unix_connect(t, path), silent = tcp_connect();
 	static const char request[] = "GET /for-ever HTTP/1.1" L L;
 	CHECK(write(waiting, request, sizeof request - 1) == sizeof request - 1);
-	poll(NULL, 0, 50);
+	for (int i = 0; i < 600 && !serves_for_ever; i++)
+		poll(NULL, 0, 50);
 	int64_t start = clock_ms();
 	http_stop();
 	CHECK(clock_ms() - start < 3000);
