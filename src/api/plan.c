@@ -322,6 +322,12 @@ int plan_switch(struct task *t, struct plan *p)
 	return switched;
 }
 
+void plan_tidy(struct task *t, const struct plan *p)
+{
+	if (p->nswitches)
+		settings.vmm->tidy(t, p->vmm, p->nswitches, p->switches);
+}
+
 /* ---- the records ---- */
 
 int plan_record_overlays(struct task *t, const struct plan *p)

@@ -64,6 +64,9 @@ int plan_switch(struct task *, struct plan *);
 struct vmm_save;
 int plan_save(struct task *, struct plan *, struct vmm_save *);
 
+/* Behind either, when nothing waits any more: lets the old tops go. */
+void plan_tidy(struct task *, const struct plan *);
+
 /* In a transaction: each disk that has an overlay gets it as its volume. */
 int plan_record_overlays(struct task *, const struct plan *);
 

@@ -294,8 +294,10 @@ static int freeze(struct task *t, const struct sr *sr, const struct step *s)
 	if (!vm)
 		return -1;
 	struct plan *p = vdi ? plan_unmarked(t, vm, vdi, s->disk) : NULL;
-	if (!p || plan_overlays(t, p) < 0 || plan_prepare(t, p) < 0 || plan_switch(t, p) < 0 ||
-	    record_frozen(t, p) < 0)
+	if (!p || plan_overlays(t, p) < 0 || plan_prepare(t, p) < 0 || plan_switch(t, p) < 0)
+		return -1;
+	plan_tidy(t, p);
+	if (record_frozen(t, p) < 0)
 		return -1;
 	plan_refresh(t, p);
 	return 0;

@@ -56,7 +56,10 @@ static int record(struct task *t, struct plan *p, record_fn *record_disk, const 
 static int finish(struct task *t, struct plan *p, record_fn *record_disk, const char *what,
 		  const char **ret)
 {
-	if (plan_prepare(t, p) < 0 || plan_switch(t, p) < 0 || record(t, p, record_disk, ret) < 0)
+	if (plan_prepare(t, p) < 0 || plan_switch(t, p) < 0)
+		return -1;
+	plan_tidy(t, p);
+	if (record(t, p, record_disk, ret) < 0)
 		return -1;
 	plan_refresh(t, p);
 	log_line(t, "disk %s vdi=%s pause_ms=%.1f", what, p->v[0].vdi->uuid, p->pause_ms);

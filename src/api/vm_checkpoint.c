@@ -54,6 +54,7 @@ static int save(struct task *t, struct taking *k, struct plan *p, struct suspend
 		return suspend_image_failed(t, m);
 	if (quiesce_thaw(t, q) < 0)
 		return -1;
+	plan_tidy(t, p);
 	k->taken.method = v.method;
 	task_span(t, 0.1, 0.95);
 	if (suspend_image_finish(t, m, k->vm, p) < 0 ||

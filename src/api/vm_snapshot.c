@@ -116,10 +116,11 @@ struct taking {
 
 static int switch_frozen(struct task *t, struct plan *p, struct quiesce *q)
 {
-	return plan_prepare(t, p) < 0 || quiesce_freeze(t, q) < 0 || plan_switch(t, p) < 0 ||
-			       quiesce_thaw(t, q) < 0
-		       ? -1
-		       : 0;
+	if (plan_prepare(t, p) < 0 || quiesce_freeze(t, q) < 0 || plan_switch(t, p) < 0 ||
+	    quiesce_thaw(t, q) < 0)
+		return -1;
+	plan_tidy(t, p);
+	return 0;
 }
 
 static int take_disks(struct task *t, struct taking *k)

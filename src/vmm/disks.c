@@ -421,7 +421,7 @@ int disks_prepare(struct task *t, struct qmp *q, size_t n, const struct vmm_swit
 			disks_forget(aside(t), q, node_of(s[i].overlay));
 		return -1;
 	}
-	return 0;
+	return task_wait(t, -1, 0, BEFORE_INSTANT_MS) < 0 ? -1 : 0;
 }
 
 static json_t *transaction(size_t n, const struct vmm_switch *s)
@@ -450,18 +450,15 @@ int disks_instant(struct task *t, struct qmp *q, size_t n, const struct vmm_swit
 int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s,
 		 double *ret_pause_ms)
 {
-	if (task_wait(t, -1, 0, BEFORE_INSTANT_MS) < 0)
-		return -1;
 	double start = disks_now_ms();
 	if (disks_instant(t, q, n, s) < 0)
 		return -1;
 	*ret_pause_ms = disks_now_ms() - start;
-	disks_settled(t, q, n, s);
 	return 0;
 }
 
 /* The old tops are reopened by now; what they were reopened with is used up. */
-void disks_settled(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
+void disks_tidy(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
 {
 	struct task *own = aside(t);
 	struct list used = { 0 };

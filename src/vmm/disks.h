@@ -45,9 +45,9 @@ int disks_settle(struct task *, struct qmp *);
 int disks_prepare(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch *,
 		 double *ret_pause_ms);
-/* The transaction alone, for a guest that stands still, and what is due some time after it. */
+void disks_tidy(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
+/* The transaction alone, for a guest that stands still. */
 int disks_instant(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
-void disks_settled(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 /* Of the clock by which pauses are told. */
 double disks_now_ms(void);
 int disks_settle_node(struct task *, struct qmp *, const char *node);

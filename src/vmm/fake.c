@@ -380,6 +380,11 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return 0;
 }
 
+static void tidy(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s)
+{
+	(void)t, (void)vm, (void)n, (void)s;
+}
+
 static int send_memory(struct task *t, struct vmm_save *v)
 {
 	FD_SCOPE int to = v->open(t, v->arg);
@@ -746,6 +751,7 @@ const struct vmm_driver vmm_fake = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.tidy = tidy,
 	.rehearse = rehearse,
 	.save = save,
 	.save_end = save_end,

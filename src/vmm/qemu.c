@@ -412,6 +412,11 @@ static int switch_disks(struct task *t, struct vmm *vm, size_t n, const struct v
 	return disks_switch(t, vm->qmp, n, s, ret_pause_ms);
 }
 
+static void tidy(struct task *t, struct vmm *vm, size_t n, const struct vmm_switch *s)
+{
+	disks_tidy(t, vm->qmp, n, s);
+}
+
 static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
 	return save_rehearse(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir),
@@ -579,6 +584,7 @@ const struct vmm_driver vmm_qemu = {
 	.stop = stop,
 	.prepare = prepare,
 	.switch_disks = switch_disks,
+	.tidy = tidy,
 	.rehearse = rehearse,
 	.save = save,
 	.save_end = do_save_end,

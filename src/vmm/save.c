@@ -501,7 +501,6 @@ int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct pro
 		return give_up(t, &k);
 	log_line(t, "memory is being sent method=%s pause_ms=%.1f look_us=%lld", v->method,
 		 v->pause_ms, (long long)s->look_us);
-	disks_settled(t, q, v->n, v->switches);
 	return 0;
 }
 

@@ -191,6 +191,9 @@ struct vmm_driver {
 	 * guest's disks stood still. */
 	int (*switch_disks)(struct task *, struct vmm *, size_t n, const struct vmm_switch *,
 			    double *ret_pause_ms);
+	/* Some time after a switch or a save that succeeded: lets go of what the old tops need no more.  Nobody waits
+	 * for it but who merges their layers. */
+	void (*tidy)(struct task *, struct vmm *, size_t n, const struct vmm_switch *);
 	/* The node was the top in a switch or a save whose end nobody has seen, and is none any more: lets go of what
 	 * a top needs, and what would keep its layer from being merged. */
 	int (*settle)(struct task *, struct vmm *, const char *node);

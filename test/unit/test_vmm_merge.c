@@ -232,6 +232,7 @@ static void switches(struct task *t, struct place *p, const char *top, const cha
 	struct vmm_switch s = { "disk0", old, layer(t, p, top, old, false) };
 	CHECK(d->prepare(t, p->vm, 1, &s) == 0);
 	CHECK(d->switch_disks(t, p->vm, 1, &s, &ms) == 0);
+	d->tidy(t, p->vm, 1, &s);
 	p->layers = chain(t, p, nodes);
 	has_open(t, p, nodes);
 }
@@ -418,6 +419,7 @@ static void switch_while_up(struct task *t)
 	begun(&w);
 	bool before = !w.over;
 	CHECK(d->switch_disks(t, p->vm, 1, &s, &ms) == 0);
+	d->tidy(t, p->vm, 1, &s);
 	printf("a switch while layers are merged: %.1f ms%s\n", ms, before ? "" : " (too late)");
 	pthread_join(thread, NULL);
 	CHECK(w.result == 0);
@@ -733,6 +735,7 @@ static void figures(struct task *t, const char *guest)
 		double ms;
 		CHECK(d->prepare(t, p->vm, 1, &s) == 0);
 		CHECK(d->switch_disks(t, p->vm, 1, &s, &ms) == 0);
+		d->tidy(t, p->vm, 1, &s);
 	}
 	p->layers = chain(t, p, "l0 l1 l2 l3");
 	ask(t, serial, "count start");

@@ -304,6 +304,7 @@ static void all_disks_switch(struct task *t, struct place *p, struct vmm *vm)
 	CHECK(vmm_qemu.prepare(t, vm, NDISKS, s) == 0);
 	tops_are(t, vm, NDISKS, "top");
 	CHECK(vmm_qemu.switch_disks(t, vm, NDISKS, s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, NDISKS, s);
 	CHECK(ms > 0 && ms < 2000);
 	tops_are(t, vm, NDISKS, "over");
 
@@ -348,6 +349,7 @@ static void switch_all_or_none(struct task *t, struct place *p, struct vmm *vm)
 	tops_are(t, vm, NDISKS, "over");
 	s[2].below = "over2";
 	CHECK(vmm_qemu.switch_disks(t, vm, NDISKS, s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, NDISKS, s);
 	tops_are(t, vm, NDISKS, "next");
 	fails(t, vmm_qemu.forget(t, vm, "next1"));
 	fails(t, vmm_qemu.forget(t, vm, "over1"));
@@ -393,6 +395,7 @@ static void switch_after_adoption(struct task *t, struct place *p, struct vmm *v
 	double ms;
 	CHECK(vmm_qemu.prepare(t, vm, NDISKS, s) == 0);
 	CHECK(vmm_qemu.switch_disks(t, vm, NDISKS, s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, NDISKS, s);
 	tops_are(t, vm, NDISKS, "last");
 	CHECK(opened(t, pid_of(t, p), file_of(t, p, "next0")).writable == 0);
 }
@@ -529,6 +532,7 @@ static void deep(struct task *t)
 	double ms;
 	CHECK(vmm_qemu.prepare(t, vm, 2, s) == 0);
 	CHECK(vmm_qemu.switch_disks(t, vm, 2, s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, 2, s);
 	printf("depth %d, 2 disks: transaction %.1f ms\n", DEPTH, ms);
 	fflush(stdout);
 	CHECK(vmm_qemu.stop(t, vm) == 0);
@@ -642,6 +646,7 @@ static void guest_lives(struct task *t)
 	double ms;
 	CHECK(vmm_qemu.prepare(t, vm, 1, s) == 0);
 	CHECK(vmm_qemu.switch_disks(t, vm, 1, s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, 1, s);
 	dialogue(t, serial, 'w', 'W');
 	dialogue(t, serial, 'o', 0);
 	CHECK(heard_within(h, VMM_EXITED, 2000));
@@ -697,6 +702,7 @@ static void storage_full(struct task *t)
 	double ms;
 	CHECK(vmm_qemu.prepare(t, vm, 1, &s) == 0);
 	CHECK(vmm_qemu.switch_disks(t, vm, 1, &s, &ms) == 0);
+	vmm_qemu.tidy(t, vm, 1, &s);
 	fill(t, small);
 	dialogue(t, serial, 'w', 0);
 	CHECK(heard_within(h, VMM_NOSPACE, 20000));
@@ -738,6 +744,7 @@ static void figures(struct task *t, size_t n)
 		CHECK(vmm_qemu.prepare(t, vm, n, s) == 0);
 		prepare += (double)(clock_ms() - before) / ROUNDS;
 		CHECK(vmm_qemu.switch_disks(t, vm, n, s, &ms[r]) == 0);
+		vmm_qemu.tidy(t, vm, n, s);
 		below = over;
 	}
 	before = clock_ms();
