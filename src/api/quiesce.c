@@ -117,6 +117,7 @@ static bool is_windows(struct task *t, const char *vm_ref)
 static const struct {
 	const char *words;
 	enum code code;
+	bool windows; /* only there it means that */
 } vss[] = {
 	{ "VSS failed to initialize", XEN_VSS_REQ_ERROR_INIT_FAILED },
 	{ "failed to create event", XEN_VSS_REQ_ERROR_INIT_FAILED },
@@ -126,7 +127,7 @@ static const struct {
 	{ "qga-vss.dll", XEN_VSS_REQ_ERROR_PROV_NOT_LOADED },
 	{ "unexpected error in VSS provider", XEN_VSS_REQ_ERROR_PROV_NOT_LOADED },
 	{ "failed to find first volume", XEN_VSS_REQ_ERROR_NO_VOLUMES_SUPPORTED },
-	{ "no volume to freeze", XEN_VSS_REQ_ERROR_NO_VOLUMES_SUPPORTED }, /* our own (freezer.c) */
+	{ "no file system to freeze", XEN_VSS_REQ_ERROR_NO_VOLUMES_SUPPORTED, true },
 	{ "failed to start snapshot set", XEN_VSS_REQ_ERROR_START_SNAPSHOT_SET_FAILED },
 	{ "to snapshot set", XEN_VSS_REQ_ERROR_ADDING_VOLUME_TO_SNAPSET_FAILED },
 	{ "failed to gather writer", XEN_VSS_REQ_ERROR_PREPARING_WRITERS },
@@ -143,10 +144,10 @@ static const struct {
 	{ "failed to complete backup", XEN_VSS_REQ_ERROR_CREATING_SNAPSHOT },
 };
 
-static enum code code_of(const char *why)
+static enum code code_of(struct task *t, const struct quiesce *q, const char *why)
 {
 	for (size_t i = 0; i < COUNT(vss); i++)
-		if (strstr(why, vss[i].words))
+		if (strstr(why, vss[i].words) && (!vss[i].windows || is_windows(t, q->vm)))
 			return vss[i].code;
 	return VM_SNAPSHOT_WITH_QUIESCE_FAILED;
 }
@@ -162,7 +163,7 @@ static int failed(struct task *t, const struct quiesce *q, enum freeze_failure h
 	return fail(t,
 		    how == FREEZE_NO_ANSWER ? silent
 		    : how == FREEZE_LOST    ? VM_SNAPSHOT_WITH_QUIESCE_FAILED
-					    : code_of(why),
+					    : code_of(t, q, why),
 		    q->vm, why);
 }
 

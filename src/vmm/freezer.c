@@ -210,7 +210,7 @@ static bool freeze(struct freezer *f)
 		return true;
 	}
 	if (heard == ANSWERED)
-		say_failed(f, FREEZE_REFUSED, "the agent has found no volume to freeze");
+		say_failed(f, FREEZE_REFUSED, "the agent has found no file system to freeze");
 	else if (heard != WORD)
 		say_failed(f, heard == REFUSED ? FREEZE_REFUSED : FREEZE_NO_ANSWER, reason(f));
 	return false;
