@@ -71,6 +71,7 @@ def set_up(d):
           "printf '[mysqld]\\ndatadir=/m/db\\n' >/etc/mysql/mariadb.conf.d/90-data.cnf; systemctl start mariadb", timeout=600)
     s.run("mariadb -e 'CREATE DATABASE t; CREATE TABLE t.t (n BIGINT PRIMARY KEY) ENGINE=InnoDB'", timeout=120)
     install_hooks(s)
+    d.xe('vm-param-set', 'other-config:quiesce-timeout=300', uuid=vm)      # a guest that is emulated
     put(s, '/root/writer', WRITER)
     for what in ('a 5433', 'b 5434', 'mysql'):
         s.run(f'setsid /root/writer {what} >/dev/null 2>/run/{what.split()[0]}.err </dev/null &')
@@ -148,7 +149,7 @@ def test_databases():
             for (last, count), low, high in zip(found, before, after):
                 assert last == count, 'a hole'
                 assert low <= last <= high, (found, before, after)
-            print(f'  {n}: attempts {info["attempts"]}, held {held[-1]:.0f} ms, {before} {found}', flush=True)
+            print(f'  {n}: attempts {info["attempts"]}, held {held[-1]:.0f} ms, in all {info["duration-ms"]} ms, {before} {found}', flush=True)
             if n == 0:
                 control = d.snapshot(vm, 'control')
                 assert needs_recovery(d, d.disks(control)['1']), 'the control shows nothing'
