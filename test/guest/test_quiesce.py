@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Quiesced snapshots of a real guest with qemu-ga: clean file systems, and a guest that always goes on.  KILLS: how
-often the daemon is killed at random around the freeze (4)."""
+often the daemon is killed at random around the freeze (2)."""
 import base64, os, random, signal, subprocess, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from agent import until, live
 
-KILLS = int(os.environ.get('KILLS', '4'))
+KILLS = int(os.environ.get('KILLS', '2'))
 AGENT = 'qemu-ga --method=virtio-serial --path=/dev/virtio-ports/org.qemu.guest_agent.0'
 WRITES_AGAIN_S = 10
 
@@ -178,7 +178,7 @@ def test_killed():
         vm, s = busy_guest(d)
         begin = time.time()
         quiesced(d, vm)
-        usual, longest, frozen = time.time() - begin, 0.0, 0
+        usual, longest = time.time() - begin, 0.0
         for n in range(KILLS):
             t = threading.Thread(target=lambda: d.run('vm-snapshot-with-quiesce', uuid=vm, new_name_label='q'))
             t.start()
@@ -189,7 +189,6 @@ def test_killed():
             longest = max(longest, time.time() - killed)
             assert longest < WRITES_AGAIN_S * SLOW, f'kill {n}: the guest wrote after {longest:.1f} s'
             t.join()
-            frozen += s.ask("shell dmesg | wc -l") is None
             d.start()
             d.wait_quiet()
             assert s.churn('report', 'a')['wrong'] == 0
