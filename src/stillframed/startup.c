@@ -135,10 +135,10 @@ static void serve_cli(struct task *t, struct request *r)
 
 static const struct route routes[] = {
 	{ "POST", "/cli", serve_cli },
-	{ "POST", "/jsonrpc", jsonrpc_serve },
-	{ "OPTIONS", "/jsonrpc", rpc_options },
-	{ "POST", "/...", xmlrpc_serve }, /* clients know it under several names */
-	{ "OPTIONS", "/...", rpc_options },
+	{ "POST", "/jsonrpc", jsonrpc_serve, true },
+	{ "OPTIONS", "/jsonrpc", rpc_options, true },
+	{ "POST", "/...", xmlrpc_serve, true }, /* clients know it under several names */
+	{ "OPTIONS", "/...", rpc_options, true },
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
 	{ "CONNECT", "/console", console_serve },

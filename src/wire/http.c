@@ -110,6 +110,7 @@ static void route(struct task *t, struct request *req)
 			found = r;
 		allow = str(t, "%s%s%s", allow, *allow ? ", " : "", r->method);
 	}
+	req->keep &= found && found->keeps;
 	if (found)
 		found->serve(t, req);
 	else if (!*allow)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* http.h -- the HTTP/1 front: listening sockets, a thread per request, and a table of routes.  A connection stays
- * open where the client wants that, and its request was read to the end.
+ * open where the client wants that, the route allows it, and the request was read to its end.
  *
  *     static const struct route routes[] = {
  *             { "POST", "/jsonrpc", jsonrpc_serve },
@@ -61,6 +61,7 @@ struct route {
 	const char *method, *path;
 	/* Answers the request.  A task of its own. */
 	void (*serve)(struct task *, struct request *);
+	bool keeps; /* the connection may stay behind it */
 };
 
 /* Listens on a unix socket (mode 0600) and, unless tcp is NULL, on ADDR:PORT or [ADDR]:PORT, and

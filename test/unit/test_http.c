@@ -204,10 +204,10 @@ static void serve_for_ever(struct task *t, struct request *req)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/echo", serve_echo },         { "GET", "/", serve_name },
-	{ "GET", "/files/...", serve_name },     { "PUT", "/files/...", serve_name },
-	{ "GET", "/files/special", serve_rest }, { "CONNECT", "/rest", serve_rest },
-	{ "GET", "/for-ever", serve_for_ever },  { 0 },
+	{ "POST", "/echo", serve_echo, true },     { "GET", "/", serve_name, true },
+	{ "GET", "/files/...", serve_name, true }, { "PUT", "/files/...", serve_name, true },
+	{ "GET", "/files/special", serve_rest },   { "CONNECT", "/rest", serve_rest },
+	{ "GET", "/for-ever", serve_for_ever },    { 0 },
 };
 
 /* Sends the bytes, and gives what comes back. */
@@ -287,6 +287,7 @@ static void test_kept(struct task *t)
 	static const char *const last[] = {
 		"GET / HTTP/1.1" L "Connection: close" L L,
 		"GET / HTTP/1.0" L L,
+		"GET /nothing HTTP/1.1" L L,
 		"PUT /files/x HTTP/1.1" L "Content-Length: 3" L L,
 		"POST /echo HTTP/1.1" L "Content-Length: 1001" L L,
 		"GET / HTTP/3.0" L L,
@@ -296,7 +297,8 @@ static void test_kept(struct task *t)
 		for (int n = 0; n < 3; n++) {
 			CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
 			char *answer = hear(t, fd);
-			CHECK(strstr(answer, "Connection: keep-alive" L) && ends_with(answer, L L "abc"));
+			CHECK(strstr(answer, "Connection: keep-alive" L) &&
+			      ends_with(answer, L L "abc"));
 		}
 		CHECK(io_write(t, fd, get, sizeof get - 1, 1000) == 0);
 		CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
