@@ -111,7 +111,7 @@ def opened(d, vm, s, snap):
         s.run(f'runuser -u postgres -- {bin_}/pg_ctl -w -t 300 -D /{folder}/pg -l /tmp/{folder}.log -o "-p {port} '
               f"-c config_file=$(ls -d /etc/postgresql/*/{name})/postgresql.conf -c data_directory=/{folder}/pg "
               f'-c external_pid_file=" start', timeout=400)
-        row = s.run(f"runuser -u postgres -- psql -A -t -F ' ' -p {port} -c 'SELECT max(n), count(*) FROM t' postgres",
+        row = s.run(f"cd /; runuser -u postgres -- psql -A -t -F ' ' -p {port} -c 'SELECT max(n), count(*) FROM t' postgres",
                     timeout=120)
         found.append([int(x) for x in row.split()])
         s.run(f'runuser -u postgres -- {bin_}/pg_ctl -w -m fast -D /{folder}/pg stop', timeout=300)
