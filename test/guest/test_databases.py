@@ -101,9 +101,10 @@ def opened(d, vm, s, snap):
         vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=vdi, device=device + 10)
         d.xe('vbd-plug', uuid=vbd)
         vbds.append((vbd, vdi))
-    s.until('test -b /dev/vde -a -b /dev/vdf -a -b /dev/vdg', 60)
-    s.run('mkdir -p /c /x /y; mount /dev/vde /c; mount -o nouuid /dev/vdf /x; umount /x; xfs_repair -n /dev/vdf; '
-          'mount -o nouuid /dev/vdf /x; mount /dev/vdg /y', timeout=300)
+    c, x, y = [f'/dev/disk/by-id/virtio-{vdi[:20]}' for _, vdi in vbds]
+    s.until(f'test -b {c} -a -b {x} -a -b {y}', 60)
+    s.run(f'mkdir -p /c /x /y; mount {c} /c && mount -o nouuid {x} /x && umount /x && xfs_repair -n {x} && '
+          f'mount -o nouuid {x} /x && mount {y} /y', timeout=300)
     found = []
     for folder, port, name in (('c', 5443, 'a'), ('x', 5444, 'b')):
         s.run(f'rm -f /{folder}/pg/postmaster.pid')
