@@ -192,12 +192,9 @@ static int run_call(struct rpc *r, const struct call *c)
 static int run_async(struct rpc *r, const struct call *c)
 {
 	struct task *own = task_new(NULL, r->t->name);
-	void *args = takes_record(c->name) ? NULL : arguments(r, own, c);
+	void *args = arguments(r, own, c);
 	if (!args) {
 		talloc_free(own);
-		if (r->t->code == NO_ERROR)
-			fail(r->t, Fault,
-			     str(r->t, "No async mode for this operation (rpc: %s)", r->method));
 		return -1;
 	}
 	own->session = talloc_strdup(own, r->t->session);
@@ -348,35 +345,42 @@ static int remove_from_set(struct rpc *r, const struct field *f)
 	return with_member(r, f, record_set_remove);
 }
 
-/* A longer prefix stands before a shorter one; what ends with _ is followed by a field's name. */
+static bool is_shown(const struct class *c, const struct field *f)
+{
+	(void)c;
+	return f->access != HIDDEN;
+}
+
+static bool is_settable_map(const struct class *c, const struct field *f)
+{
+	return record_is_settable(c, f) && field_is_map(f);
+}
+
+static bool is_settable_set(const struct class *c, const struct field *f)
+{
+	return record_is_settable(c, f) && field_is_set(f);
+}
+
+/* A longer prefix stands before a shorter one; `of` tells of which fields there is one, whose name follows. */
 static const struct generated {
 	const char *name;
 	size_t params;
 	int (*run)(struct rpc *, const struct field *);
+	bool (*of)(const struct class *, const struct field *);
 } generated[] = {
-	{ "get_all", 0, get_all },
-	{ "get_all_records", 0, get_all_records },
-	{ "get_all_records_where", 1, get_all_records_where },
-	{ "get_record", 1, get_record },
-	{ "get_by_uuid", 1, get_by_uuid },
-	{ "get_by_name_label", 1, get_by_name_label },
-	{ "get_", 1, get_field },
-	{ "set_", 2, set_field },
-	{ "add_to_", 3, add_to_map },
-	{ "remove_from_", 2, remove_from_map },
-	{ "add_", 2, add_to_set },
-	{ "remove_", 2, remove_from_set },
+	{ "get_all", 0, get_all, NULL },
+	{ "get_all_records", 0, get_all_records, NULL },
+	{ "get_all_records_where", 1, get_all_records_where, NULL },
+	{ "get_record", 1, get_record, NULL },
+	{ "get_by_uuid", 1, get_by_uuid, NULL },
+	{ "get_by_name_label", 1, get_by_name_label, NULL },
+	{ "get_", 1, get_field, is_shown },
+	{ "set_", 2, set_field, record_is_settable },
+	{ "add_to_", 3, add_to_map, is_settable_map },
+	{ "remove_from_", 2, remove_from_map, is_settable_map },
+	{ "add_", 2, add_to_set, is_settable_set },
+	{ "remove_", 2, remove_from_set, is_settable_set },
 };
-
-static bool is_settable_by(const struct class *c, const char *prefix, const struct field *f)
-{
-	return streq(prefix, "get_")       ? f->access != HIDDEN
-	       : !record_is_settable(c, f) ? false
-	       : strstr(prefix, "o_")      ? field_is_map(f)
-	       : strstr(prefix, "from_")   ? field_is_map(f)
-	       : streq(prefix, "set_")     ? true
-					   : field_is_set(f);
-}
 
 /* Sessions are secrets: none is told of the others. */
 static bool has_whole(const struct class *c, const char *name)
@@ -392,12 +396,12 @@ static const struct generated *find_generated(const struct class *c, const char 
 	*ret_field = NULL;
 	for (size_t i = 0; c && i < COUNT(generated); i++) {
 		const struct generated *g = &generated[i];
-		if (streq(g->name, name) && has_whole(c, name))
+		if (!g->of && streq(g->name, name) && has_whole(c, name))
 			return g;
-		if (!ends_with(g->name, "_") || !starts_with(name, g->name))
+		if (!g->of || !starts_with(name, g->name))
 			continue;
 		const struct field *f = model_field(c, name + strlen(g->name));
-		if (f && is_settable_by(c, g->name, f)) {
+		if (f && g->of(c, f)) {
 			*ret_field = f;
 			return g;
 		}
@@ -415,15 +419,13 @@ static int run_generated(struct rpc *r, const struct generated *g, const struct 
 static void put_methods_of(struct rpc *r, const struct class *c)
 {
 	for (size_t i = 0; i < COUNT(generated); i++) {
-		const char *name = generated[i].name;
-		if (!ends_with(name, "_")) {
-			if (has_whole(c, name))
-				r->out->text(r->out, str(r->t, "%s.%s", c->name, name));
-			continue;
-		}
-		for (const struct field *f = c->fields; f->name; f++)
-			if (is_settable_by(c, name, f))
-				r->out->text(r->out, str(r->t, "%s.%s%s", c->name, name, f->name));
+		const struct generated *g = &generated[i];
+		if (!g->of && has_whole(c, g->name))
+			r->out->text(r->out, str(r->t, "%s.%s", c->name, g->name));
+		for (const struct field *f = c->fields; g->of && f->name; f++)
+			if (g->of(c, f))
+				r->out->text(r->out,
+					     str(r->t, "%s.%s%s", c->name, g->name, f->name));
 	}
 }
 
@@ -474,19 +476,23 @@ static int begin_session(struct rpc *r)
 }
 
 /* Who logs in has no session yet, and who logs out gives it as what is to end. */
-static int run_session(struct rpc *r, const struct call *c, bool *ret_done)
+static bool is_login(const char *method)
 {
-	bool in = streq(r->method, "session.login_with_password");
-	*ret_done = in || streq(r->method, "session.logout");
-	return *ret_done ? run_call(r, c) : 0;
+	return streq(method, "session.login_with_password") || streq(method, "session.logout");
+}
+
+static int no_async(struct rpc *r)
+{
+	return fail(r->t, Fault,
+		    str(r->t, "No async mode for this operation (rpc: %s)", r->method));
 }
 
 int rpc_call(struct task *t, const char *method, const json_t *params, struct values *out)
 {
 	struct rpc r = { .t = t, .params = params, .out = out };
-	const struct field *f;
+	const struct field *f = NULL;
 	const char *asked = method;
-	bool async = strip(&asked, "Async.") || strip(&asked, "InternalAsync."), is_done;
+	bool async = strip(&asked, "Async.") || strip(&asked, "InternalAsync.");
 	r.method = async ? asked : with_dot(t, asked);
 	const char *dot = strchr(r.method, '.');
 	r.class = dot ? model_class(talloc_strndup(t, r.method, (size_t)(dot - r.method))) : NULL;
@@ -497,16 +503,12 @@ int rpc_call(struct task *t, const char *method, const json_t *params, struct va
 	const struct generated *g = c ? NULL : find_generated(r.class, r.name, &f);
 	if (!c && !g)
 		return unknown(&r);
-	int result = c && !async ? run_session(&r, c, &is_done) : (is_done = false, 0);
-	if (is_done)
-		return result;
+	if (!async && is_login(r.method))
+		return run_call(&r, c);
 	if (begin_session(&r) < 0)
 		return -1;
 	t->session = json_string_value(json_array_get(params, 0));
 	if (!async)
 		return c ? run_call(&r, c) : run_generated(&r, g, f);
-	if (!c)
-		return fail(t, Fault,
-			    str(t, "No async mode for this operation (rpc: %s)", r.method));
-	return run_async(&r, c);
+	return !c || takes_record(c->name) ? no_async(&r) : run_async(&r, c);
 }
