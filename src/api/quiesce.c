@@ -253,17 +253,25 @@ static void show_attempt(struct task *t, const struct quiesce *q, const char *wh
 	talloc_free(own);
 }
 
-/* What it failed with goes into what all failed with. */
-static enum code note_failure(struct task *t, struct quiesce *q)
+/* What an attempt failed with. */
+struct failure {
+	enum code code;
+	const char **params;
+	bool undone;
+};
+
+/* Those of quiescing say in their second parameter why; it goes into what all failed with. */
+static void note_failure(struct task *t, struct quiesce *q, struct failure *ret)
 {
-	enum code code = t->code;
-	const char *why = t->params[0] && t->params[1] ? t->params[1] : "";
+	bool is_ours = t->code != OTHER_OPERATION_IN_PROGRESS;
+	const char *why = is_ours ? t->params[1] : task_error(t);
+	*ret = (struct failure){ .code = t->code, .params = t->params };
 	q->why = str(t, "%s%sattempt %d: %s", q->why, *q->why ? "; " : "", q->attempt, why);
-	log_line(t, "quiescing failed vm=%s attempt=%d error=\"%s\"", q->vm, q->attempt,
-		 task_error(t));
+	if (is_ours)
+		ret->params[1] = q->why;
+	log_line(t, "quiescing failed vm=%s attempt=%d error=\"%s\"", q->vm, q->attempt, why);
 	show_attempt(t, q, why);
 	task_forgive(t);
-	return code;
 }
 
 static int pause_before(struct task *t, int attempt)
@@ -274,19 +282,39 @@ static int pause_before(struct task *t, int attempt)
 	return task_wait(t, -1, 0, ms) < 0 ? -1 : 0;
 }
 
+/* Nothing is frozen yet. */
+static int begin(struct task *t, struct quiesce *q)
+{
+	enum freeze_failure how = FREEZE_NO_ANSWER;
+	if (q->off)
+		return 0;
+	q->agent = agent_take(t, q->vm, PORT_MS);
+	if (q->agent)
+		q->freeze = freeze_open(t, agent_descriptor(q->agent), &how);
+	if (!q->freeze)
+		return failed(t, q, how, VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND);
+	return undo_guest_thaw(t, q->vm);
+}
+
+static void end(struct quiesce *q)
+{
+	TALLOC_FREE(q->freeze); /* it has the port as well */
+	TALLOC_FREE(q->agent);
+}
+
 /* 1: it failed, and may be made again. */
 static int one(struct task *t, struct quiesce *q, const char *mark,
-	       int (*attempt)(struct task *, void *arg), void *arg, enum code *ret_code,
-	       bool *ret_undone)
+	       int (*attempt)(struct task *, void *arg), void *arg, struct failure *ret)
 {
 	t->cancellable = true;
 	q->scope = talloc_new(t);
 	q->waiting = enlist(t, q->vm);
-	int result = attempt(t, arg);
+	int result = begin(t, q) < 0 ? -1 : attempt(t, arg);
+	end(q);
 	if (result == 0 || q->off || !is_worth_another(t->code))
 		return result;
-	*ret_code = note_failure(t, q);
-	*ret_undone = undo_back(t, mark) == 0;
+	note_failure(t, q, ret);
+	ret->undone = undo_back(t, mark) == 0;
 	t->cancellable = true;
 	TALLOC_FREE(q->scope);
 	TALLOC_FREE(q->waiting);
@@ -298,14 +326,13 @@ int quiesce_run(struct task *t, struct quiesce *q, int (*attempt)(struct task *,
 {
 	const char *mark = undo_mark(t);
 	for (q->attempt = 1;; q->attempt++) {
-		enum code code = NO_ERROR;
-		bool undone = false;
-		int result = one(t, q, mark, attempt, arg, &code, &undone);
+		struct failure f = { 0 };
+		int result = one(t, q, mark, attempt, arg, &f);
 		if (result <= 0)
 			return result;
 		bool last = q->attempt >= q->attempts;
-		if (!undone || (last && !q->fallback))
-			return fail(t, code, q->vm, q->why);
+		if (!f.undone || (last && !q->fallback))
+			return task_fail_params(t, f.code, f.params);
 		q->off = last;
 		q->attempt -= last;
 		if (!last && pause_before(t, q->attempt + 1) < 0)
@@ -314,19 +341,6 @@ int quiesce_run(struct task *t, struct quiesce *q, int (*attempt)(struct task *,
 }
 
 /* ---- the steps ---- */
-
-int quiesce_begin(struct task *t, struct quiesce *q)
-{
-	enum freeze_failure how = FREEZE_NO_ANSWER;
-	if (!q || q->off)
-		return 0;
-	q->agent = agent_take(t, q->vm, PORT_MS);
-	if (q->agent)
-		q->freeze = freeze_open(t, agent_descriptor(q->agent), &how);
-	if (!q->freeze)
-		return failed(t, q, how, VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND);
-	return undo_guest_thaw(t, q->vm);
-}
 
 int quiesce_freeze(struct task *t, struct quiesce *q)
 {
@@ -396,16 +410,6 @@ int quiesce_thaw(struct task *t, struct quiesce *q)
 	freeze_close(q->freeze);
 	q->consistency = consistency(t, q);
 	return 0;
-}
-
-void quiesce_end(struct quiesce *q)
-{
-	if (!q)
-		return;
-	talloc_free(q->freeze); /* it has the port as well */
-	talloc_free(q->agent);
-	q->freeze = NULL;
-	q->agent = NULL;
 }
 
 /* ---- thawing ---- */

@@ -47,17 +47,15 @@ struct quiesce {
 int quiesce_config(struct task *, const struct VM_row *, int64_t attempts, bool fallback,
 		   struct quiesce *ret);
 
-/* Runs `attempt`, and runs it again as often as that is wanted when it failed with one of the errors of quiescing; what it
- * left in the journal is undone before.  The last error holds the reasons of all. */
+/* Begins, runs `attempt`, and ends; and does so again as often as that is wanted when that failed with one of the errors
+ * of quiescing, or since somebody else had the disks.  What it left in the journal is undone before.  The last error holds
+ * the reasons of all.  VM_SNAPSHOT_WITH_QUIESCE_..., XEN_VSS_REQ_ERROR_... */
 int quiesce_run(struct task *, struct quiesce *, int (*attempt)(struct task *, void *arg),
 		void *arg);
 
-/* The steps of an attempt.  q NULL, or off: nothing.  VM_SNAPSHOT_WITH_QUIESCE_..., XEN_VSS_REQ_ERROR_... */
-int quiesce_begin(struct task *, struct quiesce *);
+/* The steps of an attempt.  q NULL, or off: nothing. */
 int quiesce_freeze(struct task *, struct quiesce *);
 int quiesce_thaw(struct task *, struct quiesce *);
-/* After success or failure, and before anything is undone. */
-void quiesce_end(struct quiesce *);
 
 /* Before the VM's disks are marked as busy: waits until an attempt of another call has ended; one that waits for the
  * guest to hold still for longer than 2 s is given up.  Returns when its marks are off, or after 20 s. */

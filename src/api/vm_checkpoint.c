@@ -90,8 +90,9 @@ static int share_memory(struct task *t, struct taking *k, struct plan *p)
 	return plan_volumes(t, p);
 }
 
-static int take_all(struct task *t, struct taking *k)
+static int take_all(struct task *t, void *arg)
 {
+	struct taking *k = arg;
 	struct list none = { 0 };
 	struct plan *p = plan_disks(t, k->vm, &none, vdi_operations_snapshot);
 	if (!p)
@@ -103,14 +104,6 @@ static int take_all(struct task *t, struct taking *k)
 	return (vm_has_process(k->vm) ? take_memory : share_memory)(t, k, p);
 }
 
-static int attempt(struct task *t, void *arg)
-{
-	struct taking *k = arg;
-	int result = quiesce_begin(t, k->taken.quiesce) < 0 ? -1 : take_all(t, k);
-	quiesce_end(k->taken.quiesce);
-	return result;
-}
-
 static int quiesced(struct task *t, struct VM_checkpoint *a, struct taking *k, struct quiesce *q)
 {
 	if (k->vm->power_state != vm_power_state_Running)
@@ -119,7 +112,7 @@ static int quiesced(struct task *t, struct VM_checkpoint *a, struct taking *k, s
 	    quiesce_config(t, k->vm, a->attempts, a->fallback, q) < 0)
 		return -1;
 	k->taken.quiesce = q;
-	return quiesce_run(t, q, attempt, k);
+	return quiesce_run(t, q, take_all, k);
 }
 
 static int record(struct task *t, struct taking *k)
@@ -150,7 +143,7 @@ int VM_checkpoint(struct task *t, struct VM_checkpoint *a)
 	k.vm = operation_begin(t, a->vm, vm_operations_checkpoint);
 	if (!k.vm)
 		return -1;
-	int taken = a->quiesce ? quiesced(t, a, &k, &q) : attempt(t, &k);
+	int taken = a->quiesce ? quiesced(t, a, &k, &q) : take_all(t, &k);
 	if (taken < 0 || record(t, &k) < 0)
 		return -1;
 	a->result = k.taken.ret;

@@ -123,8 +123,9 @@ static int switch_frozen(struct task *t, struct plan *p, struct quiesce *q)
 	return 0;
 }
 
-static int take_disks(struct task *t, struct taking *k)
+static int take_disks(struct task *t, void *arg)
 {
+	struct taking *k = arg;
 	struct plan *p = plan_disks(t, k->vm, k->ignore, vdi_operations_snapshot);
 	if (!p)
 		return -1;
@@ -136,14 +137,6 @@ static int take_disks(struct task *t, struct taking *k)
 		return -1;
 	task_span(t, 0.8, 1);
 	return switch_frozen(t, p, k->taken.quiesce);
-}
-
-static int attempt(struct task *t, void *arg)
-{
-	struct taking *k = arg;
-	int result = quiesce_begin(t, k->taken.quiesce) < 0 ? -1 : take_disks(t, k);
-	quiesce_end(k->taken.quiesce);
-	return result;
 }
 
 static int record(struct task *t, struct taking *k)
@@ -166,7 +159,7 @@ int VM_snapshot(struct task *t, struct VM_snapshot *a)
 		.taken = { .name = a->new_name, .begin = clock_ms(), .method = "overlay" },
 	};
 	k.vm = operation_begin(t, a->vm, vm_operations_snapshot);
-	if (!k.vm || attempt(t, &k) < 0 || record(t, &k) < 0)
+	if (!k.vm || take_disks(t, &k) < 0 || record(t, &k) < 0)
 		return -1;
 	a->result = k.taken.ret;
 	return 0;
@@ -185,7 +178,7 @@ int VM_snapshot_with_quiesce(struct task *t, struct VM_snapshot_with_quiesce *a)
 	};
 	k.vm = operation_begin(t, a->vm, vm_operations_snapshot_with_quiesce);
 	if (!k.vm || quiesce_config(t, k.vm, a->attempts, a->fallback, &q) < 0 ||
-	    quiesce_run(t, &q, attempt, &k) < 0 || record(t, &k) < 0)
+	    quiesce_run(t, &q, take_disks, &k) < 0 || record(t, &k) < 0)
 		return -1;
 	a->result = k.taken.ret;
 	return 0;
