@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -126,9 +127,23 @@ static void save_so(struct task *t, struct qemu *q, const char *oob, struct vmm_
 	CHECK(streq(v.method, "background-snapshot"));
 }
 
+/* Until the socket holds all that it takes: before that a page that somebody waits for is sent at once. */
+static void await_full(int fd)
+{
+	int before = 0, now, same = 0;
+	for (int i = 0; i < 1000 && same < 20; i++) {
+		CHECK(ioctl(fd, FIONREAD, &now) == 0);
+		same = now && now == before ? same + 1 : 0;
+		before = now;
+		usleep(10000);
+	}
+	CHECK(same == 20);
+}
+
 static void save(struct task *t, struct qemu *q, const char *oob)
 {
 	save_so(t, q, oob, (struct vmm_save){ .open = not_read });
+	await_full(q->unread);
 }
 
 static void save_running(struct task *t, struct qemu *q, const char *oob)
