@@ -106,5 +106,6 @@ void task_span(struct task *, double lo, double hi);
 /* fraction (0..1) of the running part is done. */
 void task_progress(struct task *, double fraction);
 
-/* Monotonic milliseconds. */
+/* Monotonic milliseconds; the second with fractions, for what is measured. */
 int64_t clock_ms(void);
+double clock_exact_ms(void);

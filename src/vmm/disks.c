@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/io.h"
 #include "base/json.h"
@@ -435,13 +434,6 @@ static json_t *transaction(size_t n, const struct vmm_switch *s)
 	return json_pack("{s:o}", "actions", actions);
 }
 
-double disks_now_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
-}
-
 int disks_instant(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s)
 {
 	return qmp_do(t, q, "transaction", transaction(n, s));
@@ -450,10 +442,10 @@ int disks_instant(struct task *t, struct qmp *q, size_t n, const struct vmm_swit
 int disks_switch(struct task *t, struct qmp *q, size_t n, const struct vmm_switch *s,
 		 double *ret_pause_ms)
 {
-	double start = disks_now_ms();
+	double start = clock_exact_ms();
 	if (disks_instant(t, q, n, s) < 0)
 		return -1;
-	*ret_pause_ms = disks_now_ms() - start;
+	*ret_pause_ms = clock_exact_ms() - start;
 	return 0;
 }
 

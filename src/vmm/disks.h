@@ -48,8 +48,6 @@ int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch 
 void disks_tidy(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 /* The transaction alone, for a guest that stands still. */
 int disks_instant(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
-/* Of the clock by which pauses are told. */
-double disks_now_ms(void);
 int disks_settle_node(struct task *, struct qmp *, const char *node);
 int disks_resize(struct task *, struct qmp *, const json_t *layers, uint64_t size);
 int disks_forget(struct task *, struct qmp *, const char *node);

@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -38,13 +37,6 @@ struct freezer {
 	int ms, hold_ms;
 	struct list mounts;
 };
-
-static double now_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
-}
 
 /* ---- words ---- */
 
@@ -114,7 +106,7 @@ static void wait_both(struct freezer *f, int ms)
 /* Asks the agent, and breaks off at a word that is heeded.  The reason is the task's where there is no answer. */
 static enum heard ask(struct freezer *f, struct agent_call *c, unsigned heeds)
 {
-	double until = now_ms() + c->ms;
+	double until = clock_exact_ms() + c->ms;
 	if (agent_say(f->t, f->agent, c) < 0)
 		return UNHEARD;
 	for (;;) {
@@ -125,7 +117,7 @@ static enum heard ask(struct freezer *f, struct agent_call *c, unsigned heeds)
 			return c->ret_class ? REFUSED : UNHEARD;
 		if (next_word(f, 0) & heeds)
 			return WORD;
-		double left = until - now_ms();
+		double left = until - clock_exact_ms();
 		if (left <= 0)
 			break;
 		wait_both(f, (int)left + 1);
@@ -146,8 +138,8 @@ static bool is_thawed(struct freezer *f, enum heard *ret)
 /* Until the agent says that the guest is thawed, or somebody else cares. */
 static void let_go(struct freezer *f)
 {
-	double until = now_ms() + STAY_MS;
-	while (now_ms() < until) {
+	double until = clock_exact_ms() + STAY_MS;
+	while (clock_exact_ms() < until) {
 		enum heard heard;
 		agent_tell(f->t, f->agent, "guest-fsfreeze-thaw", ASK_MS);
 		task_forgive(f->t);
@@ -203,7 +195,7 @@ static bool freeze(struct freezer *f)
 		c.arguments = mount_points(f);
 	}
 	enum heard heard = ask(f, &c, LEAVE | GONE);
-	f->since = now_ms();
+	f->since = clock_exact_ms();
 	f->n = heard == ANSWERED && json_is_integer(c.ret) ? (int)json_integer_value(c.ret) : 0;
 	if (f->n > 0) {
 		say(f, str(f->t, "frozen %d", f->n));
@@ -220,7 +212,7 @@ static bool freeze(struct freezer *f)
 static bool hold(struct freezer *f)
 {
 	for (;;) {
-		double left = f->since + f->hold_ms - now_ms();
+		double left = f->since + f->hold_ms - clock_exact_ms();
 		enum word w = left > 0 ? next_word(f, (int)left + 1) : NOTHING;
 		if (w == THAW)
 			return true;
@@ -236,7 +228,7 @@ static bool hold(struct freezer *f)
 static bool thaw(struct freezer *f)
 {
 	struct agent_call c = { .command = "guest-fsfreeze-thaw", .ms = FREEZER_THAW_MS };
-	double held = now_ms() - f->since;
+	double held = clock_exact_ms() - f->since;
 	enum heard heard = ask(f, &c, LEAVE);
 	int n = heard == ANSWERED && json_is_integer(c.ret) ? (int)json_integer_value(c.ret) : 0;
 	if (heard == ANSWERED && n >= f->n)

@@ -227,7 +227,7 @@ static int cancel(struct task *t, struct qmp *q, struct saving *saving)
 
 static int64_t now_us(void)
 {
-	return (int64_t)(disks_now_ms() * 1000);
+	return (int64_t)(clock_exact_ms() * 1000);
 }
 
 struct taking {
@@ -243,7 +243,7 @@ static int stop(struct task *t, struct taking *k)
 {
 	if (!k->v->running || k->stopped)
 		return 0;
-	k->begin = disks_now_ms();
+	k->begin = clock_exact_ms();
 	k->stopped = true;
 	return qmp_do(t, k->q, "stop", NULL);
 }
@@ -254,7 +254,7 @@ static int go_on(struct task *t, struct taking *k)
 		return 0;
 	if (qmp_do(t, k->q, "cont", NULL) < 0)
 		return -1;
-	k->v->pause_ms += disks_now_ms() - k->begin;
+	k->v->pause_ms += clock_exact_ms() - k->begin;
 	k->stopped = false;
 	return 0;
 }
@@ -380,7 +380,7 @@ static int precopy(struct task *t, struct taking *k)
 	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, SEND_MS, LOOK_MS) < 0))
 		return -1;
 	if (!k->stopped)
-		k->begin = disks_now_ms(); /* QEMU did it, a moment before */
+		k->begin = clock_exact_ms(); /* QEMU did it, a moment before */
 	k->stopped = k->v->running;
 	if (transaction(t, k) < 0 ||
 	    qmp_do(t, k->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover")) <
