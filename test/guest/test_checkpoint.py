@@ -24,14 +24,6 @@ def busy_guest(d, memory='256MiB', ram=48, **kw):
     return vm, s
 
 
-def again(d, vm):
-    """The line to a guest that goes on where it was."""
-    s = Serial(d, vm, 0)
-    s.s.sendall(b'\n')
-    s.ask('ping')
-    return s
-
-
 def checkpoint(d, vm, name='c'):
     return d.xe('vm-checkpoint', uuid=vm, new_name_label=name)
 

@@ -12,14 +12,6 @@ AGENT = 'qemu-ga --method=virtio-serial --path=/dev/virtio-ports/org.qemu.guest_
 WRITES_AGAIN_S = 10
 
 
-def again(d, vm):
-    """The line to a guest that goes on where it was."""
-    s = Serial(d, vm, 0)
-    s.s.sendall(b'\n')
-    s.ask('ping')
-    return s
-
-
 def busy_guest(d, **kw):
     vm = guest_vm(d, disks=2, start=False, **kw)
     s = d.boot(vm)
