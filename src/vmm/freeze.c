@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -17,6 +16,7 @@
 #include "base/text.h"
 #include "vmm/agent.h"
 #include "vmm/freezer.h"
+#include "vmm/process.h"
 
 enum {
 	READY_MS = 10000, /* the freezer runs, and the agent has answered */
@@ -32,13 +32,17 @@ struct freeze {
 
 /* ---- the process ---- */
 
-/* From here to exec only system calls: other threads may have held any lock at the fork. */
-static void become(int port, int words)
+struct ends {
+	int port, words;
+};
+
+static void become(const void *arg)
 {
 	static char *const argv[] = { (char *)(uintptr_t) "stillframe-freezer",
 				      (char *)(uintptr_t)FREEZER_OPTION, NULL };
 	enum { ABOVE = 10 };
-	int p = fcntl(port, F_DUPFD, ABOVE), w = fcntl(words, F_DUPFD, ABOVE);
+	const struct ends *e = arg;
+	int p = fcntl(e->port, F_DUPFD, ABOVE), w = fcntl(e->words, F_DUPFD, ABOVE);
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -48,23 +52,6 @@ static void become(int port, int words)
 	if (chdir("/") == 0)
 		execve("/proc/self/exe", argv, environ);
 	_exit(127);
-}
-
-/* A fork of a fork, in a session of its own: nothing that befalls us reaches it. */
-static int fork_twice(struct task *t, int port, int words)
-{
-	pid_t child = fork();
-	if (child < 0)
-		return task_fail_errno(t, errno, "fork");
-	if (child == 0) {
-		setsid();
-		if (fork() == 0)
-			become(port, words);
-		_exit(0);
-	}
-	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		;
-	return 0;
 }
 
 /* ---- words ---- */
@@ -131,7 +118,7 @@ static struct freeze *launch(struct task *t, int port)
 	struct freeze *f = talloc(t, struct freeze);
 	f->fd = pair[0];
 	talloc_set_destructor(f, closed);
-	int started = fork_twice(t, port, pair[1]);
+	int started = process_apart(t, become, &(struct ends){ port, pair[1] });
 	close(pair[1]);
 	return started < 0 ? NULL : f;
 }

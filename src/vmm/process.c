@@ -134,6 +134,7 @@ int process_kill(struct task *t, const struct process *p)
 
 /* What goes to and from the one who will be the program. */
 struct birth {
+	const struct process_plan *plan;
 	int born[2]; /* up: its pid; then errno if exec fails, the end if it works */
 	int go[2];   /* down: one byte when it is noted; the end if we died */
 	int null, log;
@@ -170,7 +171,7 @@ static void birth_done(struct birth *b)
 static int birth_init(struct task *t, const struct process_plan *p, struct birth *b)
 {
 	const char *log = str(t, "%s/qemu.log", p->dir);
-	*b = (struct birth){ { -1, -1 }, { -1, -1 }, -1, -1, NULL, 0 };
+	*b = (struct birth){ p, { -1, -1 }, { -1, -1 }, -1, -1, NULL, 0 };
 	b->null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	b->log = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (b->null < 0 || b->log < 0)
@@ -240,8 +241,11 @@ static bool set_files(const struct process_plan *p, const struct birth *b)
 	return true;
 }
 
-static void become(const struct process_plan *p, const struct birth *b)
+static void become(const void *arg)
 {
+	const struct birth *b = arg;
+	const struct process_plan *p = b->plan;
+	close_others(b);
 	static char *environment[] = { (char *)(uintptr_t) "PATH=/usr/bin:/bin",
 				       (char *)(uintptr_t) "LC_ALL=C", NULL };
 	pid_t self = getpid();
@@ -259,23 +263,28 @@ static void become(const struct process_plan *p, const struct birth *b)
 	_exit(127);
 }
 
-/* A fork of a fork, in a session of its own: nothing that befalls us reaches it. */
-static int fork_twice(struct task *t, const struct process_plan *p, struct birth *b)
+int process_apart(struct task *t, void (*run)(const void *), const void *arg)
 {
 	pid_t child = fork();
 	if (child < 0)
 		return task_fail_errno(t, errno, "fork");
 	if (child == 0) {
-		close_others(b);
 		setsid();
 		if (fork() == 0)
-			become(p, b);
+			run(arg);
 		_exit(0);
 	}
-	fd_close(&b->born[1]);
-	fd_close(&b->go[0]);
 	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
+	return 0;
+}
+
+static int bear(struct task *t, struct birth *b)
+{
+	if (process_apart(t, become, b) < 0)
+		return -1;
+	fd_close(&b->born[1]);
+	fd_close(&b->go[0]);
 	return 0;
 }
 
@@ -299,7 +308,7 @@ static int release_it(struct task *t, const struct process_plan *plan, struct bi
 static int born(struct task *t, const struct process_plan *p, struct birth *b, struct process *ret)
 {
 	int err = 0;
-	if (fork_twice(t, p, b) < 0 || release_it(t, p, b, ret) < 0)
+	if (bear(t, b) < 0 || release_it(t, p, b, ret) < 0)
 		return -1;
 	ssize_t n = io_read(t, b->born[0], &err, sizeof err, KILL_MS);
 	if (n < 0)

@@ -31,6 +31,10 @@ struct process_plan {
 	uint64_t memory;  /* what it takes: for its control group */
 };
 
+/* Runs `run`, which must not return, in a process that is no child of ours and in a session of its own: nothing that
+ * befalls us reaches it.  Up to an exec it may only make system calls: other threads may have held any lock at the fork. */
+int process_apart(struct task *, void (*run)(const void *), const void *arg);
+
 /* Starts it.  0 says that the program itself runs. */
 int process_start(struct task *, const struct process_plan *, struct process *ret);
 
