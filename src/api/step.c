@@ -223,7 +223,7 @@ static int settle_online(struct task *t, const struct sr *sr, const struct step 
 {
 	enum vmm_merge_state state;
 	struct vmm_merge m = merge_of(t, s);
-	if (settings.vmm->merge_state(t, vmm, m.name, is_recorded(t, s), &state) < 0)
+	if (settings.vmm->merge_state(t, vmm, &m, is_recorded(t, s), &state) < 0)
 		return -1;
 	if (state == VMM_MERGE_DONE && !is_recorded(t, s) &&
 	    (sync_all(t, sr, s) < 0 || record(t, s) < 0))

@@ -30,6 +30,7 @@ static const struct {
 	{ "-vnc", "none,share=ignore" }, /* a viewer that wants it for itself throws out nobody */
 	{ "-rtc", "base=utc" },
 	{ "-boot", "strict=on" },
+	{ "-object", "throttle-group,id=" DISKS_SIDE_GROUP },
 	{ "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" },
 	/* The guest runs by our word only, when all else went well. */
 	{ "-S", NULL },

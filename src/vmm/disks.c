@@ -381,17 +381,62 @@ int disks_lend(struct task *t, struct qmp *q, const json_t *layer, const char *w
 	int64_t set = set_of(node_of(layer)), ignored;
 	if (!path_of(layer))
 		return 0;
-	FD_SCOPE int write = file_open(t, layer, false);
-	FD_SCOPE int read = write < 0 ? -1 : file_open(t, layer, true);
-	if (read < 0 || set_is_its(t, q, node_of(layer)) < 0 ||
-	    set_add(t, q, write, set, writing, &set, &ignored) < 0)
+	FD_SCOPE int read = file_open(t, layer, true);
+	FD_SCOPE int write = read < 0 ? -1 : file_open(t, layer, false);
+	if (write < 0 || set_is_its(t, q, node_of(layer)) < 0 ||
+	    set_add(t, q, read, set, reading, &set, &ignored) < 0)
 		return -1;
-	return set_add(t, q, read, set, reading, &set, &ignored);
+	return set_add(t, q, write, set, writing, &set, &ignored);
+}
+
+int disks_lent(struct task *t, struct qmp *q, const char *note)
+{
+	struct qmp_call c = { .command = "query-fdsets" };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	const json_t *set, *fd;
+	size_t i, k;
+	json_array_foreach (c.ret, i, set)
+		json_array_foreach (json_object_get(set, "fds"), k, fd) {
+			const char *its = json_string_value(json_object_get(fd, "opaque"));
+			if (its && streq(its, note))
+				return 1;
+		}
+	return 0;
 }
 
 int disks_take_back(struct task *t, struct qmp *q, const struct list *notes)
 {
 	return sets_drop(t, q, notes);
+}
+
+const char *disks_side(struct task *t, const char *node)
+{
+	return str(t, "%s.s", node);
+}
+
+/* Its file keeps what it was opened with, but for the access, which it takes from the layer. */
+static int reopen(struct task *t, struct qmp *q, const char *node, const char *below, bool frozen)
+{
+	json_t *layer =
+		json_pack("{s:s, s:s, s:b, s:b, s:s, s:s, s:s?}", "driver", "qcow2", "node-name",
+			  node, "read-only", frozen, "auto-read-only", false, "discard", "unmap",
+			  "file", file_node(t, node), "backing", *below ? below : NULL);
+	return qmp_do(t, q, "blockdev-reopen", json_pack("{s:[o]}", "options", layer));
+}
+
+/* The filter throttles nothing: of those that pass all through it is one that is always there. */
+int disks_side_open(struct task *t, struct qmp *q, const char *node, const char *below)
+{
+	json_t *side =
+		json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name",
+			  disks_side(t, node), "throttle-group", DISKS_SIDE_GROUP, "file", node);
+	return qmp_do(t, q, "blockdev-add", side) < 0 ? -1 : reopen(t, q, node, below, false);
+}
+
+int disks_side_close(struct task *t, struct qmp *q, const char *node, const char *below)
+{
+	return reopen(t, q, node, below, true);
 }
 
 int disks_sync(struct task *t, const json_t *layer, enum sync_site site)

@@ -58,13 +58,26 @@ int disks_close(struct task *, struct qmp *, const json_t *layers);
 /* The same of nodes, the topmost first. */
 int disks_close_nodes(struct task *, struct qmp *, const struct list *nodes);
 
-/* Puts into the set of a frozen layer what QEMU needs to write it for a while: a descriptor to write it
- * with, and one to read it with afterwards, each with its note.  After a failure, too, disks_take_back()
+/* Puts into the set of a frozen layer what QEMU needs to write it for a while: a descriptor to read it with
+ * afterwards, and one to write it with, each with its note.  After a failure, too, disks_take_back()
  * is due: takes out of all sets the descriptors that have one of the notes.  To be done as soon as they are
- * used, for with them the locks stay. */
+ * used, for with them the locks stay.  lent: 1 when there are some with the note. */
 int disks_lend(struct task *, struct qmp *, const json_t *layer, const char *writing,
 	       const char *reading);
+int disks_lent(struct task *, struct qmp *, const char *note);
 int disks_take_back(struct task *, struct qmp *, const struct list *notes);
+/* The side of a frozen layer is a way into it for a job that fills it from below: a filter of its own, so that what
+ * the VM's disks read goes past the job.  Through the layer itself their reads would copy, too, and fail when that
+ * cannot be written.
+ *
+ *     job -> side ->  layer  <- ... <- top <- the guest
+ *
+ * While it is open the layer, which must be lent, can be written; closing it freezes the layer again, on `below` (""
+ * nothing), and puts out what is still in QEMU's memory.  Behind the job it is forgotten. */
+#define DISKS_SIDE_GROUP "sides" /* every VM has this throttle group, without limits */
+const char *disks_side(struct task *, const char *node);
+int disks_side_open(struct task *, struct qmp *, const char *node, const char *below);
+int disks_side_close(struct task *, struct qmp *, const char *node, const char *below);
 /* Pushes out what QEMU has written to the layer's file. */
 int disks_sync(struct task *, const json_t *layer, enum sync_site);
 /* What a block job's filter above the node is to be called, which disks_top() sees through. */

@@ -581,18 +581,18 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 }
 
 /* One that is not done was cut short by a daemon's end. */
-static int merge_state(struct task *t, struct vmm *vm, const char *name, bool recorded,
+static int merge_state(struct task *t, struct vmm *vm, const struct vmm_merge *m, bool recorded,
 		       enum vmm_merge_state *ret)
 {
-	json_t *state = enter(t, vm->dir, "merge_state", str(t, "name=%s", name)) < 0
+	json_t *state = enter(t, vm->dir, "merge_state", str(t, "name=%s", m->name)) < 0
 				? NULL
 				: load(t, vm->dir);
 	if (!state)
 		return -1;
-	json_t *entry = json_object_get(json_object_get(state, "merges"), name);
+	json_t *entry = json_object_get(json_object_get(state, "merges"), m->name);
 	bool is_done = json_is_true(json_object_get(entry, "done"));
 	if (entry && recorded && !is_done) {
-		if (note_merge(t, vm, name, entry, true) < 0)
+		if (note_merge(t, vm, m->name, entry, true) < 0)
 			return -1;
 		is_done = true;
 	}

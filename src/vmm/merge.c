@@ -170,7 +170,7 @@ static json_t *arguments(struct task *t, const struct plan *p)
 {
 	const struct vmm_merge *m = p->m;
 	json_t *a = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b}", "job-id", m->name, "device",
-			      m->down ? p->top : m->upper, "filter-node-name",
+			      m->down ? p->top : disks_side(t, m->upper), "filter-node-name",
 			      disks_filter(t, m->upper), "speed", (json_int_t)p->pace.speed,
 			      "auto-finalize", m->down && !p->pivots, "auto-dismiss", false);
 	if (m->down)
@@ -280,6 +280,31 @@ static int follow(struct task *t, struct qmp *q, struct plan *p)
 	return 0;
 }
 
+/* What an upper layer stands on behind a merge up; below the top of what would have gone. */
+static const char *below_upper(const struct vmm_merge *m, bool done)
+{
+	return done || !m->dropped.n ? m->lower : m->dropped.v[0];
+}
+
+/* From here on the upper layer of a merge up can be changed, and then no more: what the job wrote is in the file.
+ * The job holds the side until it is dismissed. */
+static int open_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
+{
+	return m->down ? 0 : disks_side_open(t, q, m->upper, below_upper(m, false));
+}
+
+/* What is not lent any more is frozen. */
+static int close_side(struct task *t, struct qmp *q, const struct vmm_merge *m, bool done)
+{
+	int lent = m->down ? 0 : disks_lent(t, q, note(t, m));
+	return lent > 0 ? disks_side_close(t, q, m->upper, below_upper(m, done)) : lent;
+}
+
+static int forget_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
+{
+	return m->down ? 0 : disks_forget(t, q, disks_side(t, m->upper));
+}
+
 /* Takes back what was lent.  A lower layer that has become the top keeps its own. */
 static int take_back(struct task *t, struct qmp *q, const struct vmm_merge *m)
 {
@@ -293,11 +318,14 @@ static int take_back(struct task *t, struct qmp *q, const struct vmm_merge *m)
 }
 
 /* It did not happen: nothing is left of it. */
-static void undone(struct task *t, struct qmp *q, const struct plan *p)
+static void undone(struct task *t, struct qmp *q, const struct vmm_merge *m, bool job_ran)
 {
 	struct task *own = aside(t);
-	job_do(own, q, "job-dismiss", p->m->name);
-	take_back(own, q, p->m);
+	if (job_ran)
+		job_do(own, q, "job-dismiss", m->name);
+	close_side(own, q, m, false);
+	forget_side(own, q, m);
+	take_back(own, q, m);
 }
 
 static int begin(struct task *t, struct qmp *q, const struct plan *p)
@@ -305,9 +333,10 @@ static int begin(struct task *t, struct qmp *q, const struct plan *p)
 	const char *command = p->m->down ? "block-commit" : "block-stream";
 	if (task_check(t) < 0)
 		return -1;
-	if (lend(t, q, p) == 0 && qmp_do(t, q, command, arguments(t, p)) == 0)
+	if (lend(t, q, p) == 0 && open_side(t, q, p->m) == 0 &&
+	    qmp_do(t, q, command, arguments(t, p)) == 0)
 		return 0;
-	take_back(aside(t), q, p->m);
+	undone(t, q, p->m, false);
 	return -1;
 }
 
@@ -326,9 +355,9 @@ int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
 		return t->code ? -1 : task_fail_params(t, own->code, own->params);
 	if (succeeded(&j)) {
 		task_forgive(t); /* a cancel came too late */
-		return take_back(t, q, m);
+		return close_side(t, q, m, true) < 0 ? -1 : take_back(t, q, m);
 	}
-	undone(t, q, &p);
+	undone(t, q, m, true);
 	return t->code ? -1 : job_failed(t, &j);
 }
 
@@ -339,15 +368,17 @@ static const char *end_of(const struct job *j, bool recorded)
 	return recorded && streq(j->status, "pending") ? "job-finalize" : "job-cancel";
 }
 
-int merge_state(struct task *t, struct qmp *q, const char *name, bool recorded,
+int merge_state(struct task *t, struct qmp *q, const struct vmm_merge *m, bool recorded,
 		enum vmm_merge_state *ret)
 {
 	struct job j;
-	if (job_find(t, q, name, &j) < 0)
+	if (job_find(t, q, m->name, &j) < 0)
 		return -1;
 	if (!is_over(&j))
-		job_do(aside(t), q, end_of(&j, recorded), name); /* it may be over by now */
-	if (job_end(t, q, name, &j) < 0)
+		job_do(aside(t), q, end_of(&j, recorded), m->name); /* it may be over by now */
+	if (job_end(t, q, m->name, &j) < 0)
+		return -1;
+	if (close_side(t, q, m, succeeded(&j)) < 0 || take_back(t, q, m) < 0)
 		return -1;
 	*ret = succeeded(&j) ? VMM_MERGE_DONE : VMM_MERGE_NONE;
 	return 0;
@@ -360,7 +391,7 @@ int merge_close(struct task *t, struct qmp *q, const struct vmm_merge *m)
 		return -1;
 	if (*j.status && job_do(t, q, "job-dismiss", m->name) < 0)
 		return -1;
-	if (take_back(t, q, m) < 0)
+	if (forget_side(t, q, m) < 0)
 		return -1;
 	return disks_close_nodes(t, q, &m->dropped);
 }

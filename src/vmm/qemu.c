@@ -466,10 +466,10 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	return merge_run(t, vm->qmp, m);
 }
 
-static int do_merge_state(struct task *t, struct vmm *vm, const char *name, bool recorded,
+static int do_merge_state(struct task *t, struct vmm *vm, const struct vmm_merge *m, bool recorded,
 			  enum vmm_merge_state *ret)
 {
-	return merge_state(t, vm->qmp, name, recorded, ret);
+	return merge_state(t, vm->qmp, m, recorded, ret);
 }
 
 static int do_merge_close(struct task *t, struct vmm *vm, const struct vmm_merge *m)

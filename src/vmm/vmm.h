@@ -141,7 +141,7 @@ struct vmm_merge {
 	const char *name;     /* of the job: letters, digits and '-'; one at a time */
 	const char *disk;     /* vmm_disk.id, VMM_NVRAM for the UEFI store */
 	const json_t *layers; /* of the whole disk, lowest first, as it is open now: what blockdev()
-	                         gives for its top.  merge_close() does without */
+	                         gives for its top.  merge_state() and merge_close() do without */
 	bool down;
 	const char *upper, *lower;
 	struct list
@@ -224,12 +224,12 @@ struct vmm_driver {
 	/* Merges, and returns when that is done, or the task is cancelled, or it failed; progress goes to the
 	 * task.  It gives way to the guest's own I/O.  0: merge_state() says DONE, until
 	 * merge_close().  -1: the layers are as they were, and nothing is left to close, unless the VM does not
-	 * answer or a pivot has returned 0: merge_state() tells then.  A cancel that comes too late is
+	 * answer, what was merged up cannot be written or a pivot has returned 0: merge_state() tells then.  A cancel that comes too late is
 	 * none.  A daemon that dies leaves it running. */
 	int (*merge)(struct task *, struct vmm *, const struct vmm_merge *);
 	/* How the merge came out; one that still runs is cancelled first, or finished where its pivot has
 	 * been recorded (`recorded`). */
-	int (*merge_state)(struct task *, struct vmm *, const char *name, bool recorded,
+	int (*merge_state)(struct task *, struct vmm *, const struct vmm_merge *, bool recorded,
 			   enum vmm_merge_state *ret);
 	/* Behind a merge, done or not: closes what it left open, the nodes that no disk uses any more among
 	 * it, and forgets its name.  One that is closed already is no error. */

@@ -145,20 +145,20 @@ def test_makes_way_but_not_for_ever():
 
 
 def test_storage_errors():
-    """Writes to a layer that is being merged fail: the guest sees nothing of it, and the merge is done later."""
+    """Writes to a layer that is being merged fail, and the guest reads all the time what is to be copied into it: it
+    sees nothing of that, and the merge is done later."""
     with Faulty() as fs, Daemon() as d:
         sr = fs.sr(d)
         vm = guest_vm(d, disks=1, sr=sr, start=False)
         with d.boot(vm) as serial:
-            start_churn(serial, 'a')
-            snaps = []
-            for n in range(3):
-                snaps.append(d.snapshot(vm, f's{n}'))
-                time.sleep(1)
-            disk, = d.disks(snaps[2]).values()
+            d.snapshot(vm, 'below')
+            start_churn(serial, 'a', 40, 100)
+            victim = d.snapshot(vm, 'victim')
+            serial.ask('write a more 90 2', timeout=200)
+            disk, = d.disks(d.snapshot(vm, 'above')).values()
             above = d.get('vdi', disk, 'location')
             fs.fail(1, errno.EIO, True, above)
-            d.xe('snapshot-uninstall', '--force', uuid=snaps[1])        # it goes up into that layer
+            d.xe('snapshot-uninstall', '--force', uuid=victim)          # it goes up into that layer
             end = time.time() + 30 * SLOW
             while 'call failed call=VDI.merge' not in d.log():
                 assert time.time() < end, d.log()[-2000:]

@@ -135,7 +135,7 @@ static int agree(struct task *t, void *arg)
 static bool merge_is(struct task *t, struct vmm *vm, bool recorded, enum vmm_merge_state wanted)
 {
 	enum vmm_merge_state s;
-	CHECK(d->merge_state(t, vm, "m", recorded, &s) == 0);
+	CHECK(d->merge_state(t, vm, &(struct vmm_merge){ .name = "m" }, recorded, &s) == 0);
 	return s == wanted;
 }
 

@@ -272,10 +272,13 @@ static struct vmm_merge merge(struct task *t, struct place *p, bool down, const 
 				   .arg = &pivots };
 }
 
-static void state_is(struct task *t, struct place *p, bool recorded, enum vmm_merge_state wanted)
+static void state_is(struct task *t, struct place *p, const struct vmm_merge *m, bool recorded,
+		     enum vmm_merge_state wanted)
 {
 	enum vmm_merge_state s;
-	CHECK(d->merge_state(t, p->vm, "merge-1", recorded, &s) == 0 && s == wanted);
+	if (d->merge_state(t, p->vm, m, recorded, &s) < 0)
+		fprintf(stderr, "%s\n", task_error(t));
+	CHECK(!t->code && s == wanted);
 }
 
 static void closes(struct task *t, struct place *p, struct vmm_merge *m)
@@ -289,7 +292,7 @@ static void closes(struct task *t, struct place *p, struct vmm_merge *m)
 				  .link = m->link };
 	CHECK(d->merge_close(t, p->vm, &bare) == 0);
 	CHECK(d->merge_close(t, p->vm, &bare) == 0);
-	state_is(t, p, false, VMM_MERGE_NONE);
+	state_is(t, p, &bare, false, VMM_MERGE_NONE);
 }
 
 static void works(struct task *t, struct place *p, struct vmm_merge m, const char *nodes)
@@ -300,8 +303,8 @@ static void works(struct task *t, struct place *p, struct vmm_merge m, const cha
 	CHECK(!t->code);
 	printf("%s of %s and %s: %d ms\n", m.down ? "down" : "up", m.upper, m.lower,
 	       (int)(clock_ms() - start));
-	state_is(t, p, m.pivot, VMM_MERGE_DONE);
-	state_is(t, p, m.pivot, VMM_MERGE_DONE);
+	state_is(t, p, &m, m.pivot, VMM_MERGE_DONE);
+	state_is(t, p, &m, m.pivot, VMM_MERGE_DONE);
 	closes(t, p, &m);
 	has_open(t, p, nodes);
 	p->layers = chain(t, p, nodes);
@@ -311,7 +314,7 @@ static void fails(struct task *t, struct place *p, struct vmm_merge m, const cha
 {
 	CHECK(d->merge(t, p->vm, &m) < 0 && t->code);
 	task_forgive(t);
-	state_is(t, p, false, VMM_MERGE_NONE);
+	state_is(t, p, &m, false, VMM_MERGE_NONE);
 	closes(t, p, &m);
 	has_open(t, p, nodes);
 }
@@ -442,7 +445,7 @@ static void cancels(struct task *t)
 		work(&w);
 		CHECK(w.result < 0 && w.t->code == TASK_CANCELLED);
 		printf("cancelled after %d ms\n", (int)(clock_ms() - w.cancelled));
-		state_is(t, p, false, VMM_MERGE_NONE);
+		state_is(t, p, &w.m, false, VMM_MERGE_NONE);
 		closes(t, p, &w.m);
 		has_open(t, p, "l0 l1 l2 l3 l4");
 	}
@@ -496,18 +499,18 @@ static void daemon_dies(struct task *t)
 	struct place *p = place_new(t);
 	struct vmm_merge up = merge(t, p, false, "l3", "", "l2 l1 l0");
 	orphan(t, p, up);
-	state_is(t, p, false, VMM_MERGE_NONE);
+	state_is(t, p, &up, false, VMM_MERGE_NONE);
 	closes(t, p, &up);
 	has_open(t, p, "l0 l1 l2 l3 l4");
 
 	struct vmm_merge down = merge(t, p, true, "l4", "l3", "l4");
 	orphan(t, p, down);
-	state_is(t, p, false, VMM_MERGE_NONE);
+	state_is(t, p, &down, false, VMM_MERGE_NONE);
 	closes(t, p, &down);
 	has_open(t, p, "l0 l1 l2 l3 l4");
 
 	orphan(t, p, down);
-	state_is(t, p, true, VMM_MERGE_DONE);
+	state_is(t, p, &down, true, VMM_MERGE_DONE);
 	closes(t, p, &down);
 	has_open(t, p, "l0 l1 l2 l3");
 	p->layers = chain(t, p, "l0 l1 l2 l3");
