@@ -16,7 +16,7 @@
  * struct. */
 #define ARG(kind, of, name) { #name, kind, #of, offsetof(self, name), false },
 #define OPT(kind, of, name) { #name, kind, #of, offsetof(self, name), true },
-#define CALL(class_, name_, kind_, of_, doc_, ...)                                                 \
+#define CALL(class_, name_, kind_, of_, least_, doc_, ...)                                         \
 	static int run_##class_##_##name_(struct task *t, void *args)                              \
 	{                                                                                          \
 		return class_##_##name_(t, args);                                                  \
@@ -31,6 +31,7 @@
 		.name = #class_ "." #name_,                                                        \
 		.result = kind_,                                                                   \
 		.of = #of_,                                                                        \
+		.role = role_##least_,                                                             \
 		.size = sizeof(struct class_##_##name_),                                           \
 		.result_offset = offsetof(struct class_##_##name_, result),                        \
 		.run = run_##class_##_##name_,                                                     \
@@ -138,11 +139,38 @@ static const char *row_begin(struct task *t, const struct call *c)
 	return row->row.ref;
 }
 
+static const char *set_text(const void *ctx, const struct list *l)
+{
+	char *members = talloc_strdup(ctx, "");
+	for (size_t i = 0; i < l->n; i++)
+		members = talloc_asprintf_append(members, "<value>%s</value>", l->v[i]);
+	return str(ctx, "<value><array><data>%s</data></array></value>", members);
+}
+
 static const char *result_text(const void *ctx, const struct call *c, void *args)
 {
-	if (c->result == VOID)
+	const void *at = (char *)args + c->result_offset;
+	switch (c->result) {
+	case STRING:
+	case REF:
+		return str(ctx, "<value>%s</value>", *(const char *const *)at);
+	case INT:
+		return str(ctx, "<value>%lld</value>", (long long)*(const int64_t *)at);
+	case STRING_SET:
+	case REF_SET:
+		return set_text(ctx, at);
+	default:
 		return "";
-	return str(ctx, "<value>%s</value>", *(const char **)((char *)args + c->result_offset));
+	}
+}
+
+bool call_has_async(const struct call *c)
+{
+	static const enum kind kinds[] = { VOID, STRING, REF, INT, STRING_SET, REF_SET };
+	for (size_t i = 0; i < COUNT(kinds); i++)
+		if (c->result == kinds[i])
+			return true;
+	return false;
 }
 
 /* How a call ended: what its row says from then on. */
@@ -187,7 +215,7 @@ static int end_write(struct task *t, const struct end *e)
 	row->status = e->status;
 	row->result = e->result;
 	row->error_info = list_copy(row, &e->error_info);
-	if (db_put(t, &row->row) < 0)
+	if ((row->doomed ? db_delete(t, &row->row) : db_put(t, &row->row)) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -281,10 +309,22 @@ static int run(struct begun *b)
 	return result;
 }
 
+/* These only look, or change one row: a row of class task each would be the most of it. */
+static bool is_light(const struct call *c)
+{
+	static const char *const of[] = { "event.", "session.", "role.", "task." };
+	bool found = strstr(c->name, ".get_");
+	for (size_t i = 0; i < COUNT(of); i++)
+		found |= starts_with(c->name, of[i]);
+	return found;
+}
+
 int api_call(struct task *t, const struct call *c, void *args)
 {
 	struct begun b;
-	if (starts_with(c->name, "event."))
+	if (role_check(t, c->role, c->name) < 0)
+		return -1;
+	if (is_light(c))
 		return call_quietly(t, c, args);
 	return begin(t, c, args, &b) < 0 ? -1 : run(&b);
 }
@@ -302,7 +342,7 @@ const char *api_call_async(struct task *t, const struct call *c, struct task *ow
 	struct begun *b = talloc(own, struct begun);
 	const char *ref = NULL;
 	pthread_t thread;
-	if (begin(own, c, args, b) == 0)
+	if (role_check(own, c->role, c->name) == 0 && begin(own, c, args, b) == 0)
 		ref = talloc_strdup(t, b->ref);
 	int err = ref ? pthread_create(&thread, NULL, run_behind, b) : 0;
 	if (ref && !err) {
@@ -329,48 +369,6 @@ int task_cancel(struct task *t, struct task_cancel *a)
 	if (row->status != task_status_type_pending || !interrupt(a->task))
 		return fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");
 	return 0;
-}
-
-int task_destroy(struct task *t, struct task_destroy *a)
-{
-	DB_SCOPE(t);
-	struct task_row *row = db_get(t, task, a->self);
-	if (!row)
-		return -1;
-	if (row->status == task_status_type_pending)
-		return fail(t, OPERATION_NOT_ALLOWED, "the task is running");
-	if (db_delete(t, &row->row) < 0)
-		return -1;
-	return db_commit(t);
-}
-
-enum { TASKS_KEPT = 200 };
-
-int tasks_open(struct task *t)
-{
-	DB_SCOPE(t);
-	struct row **rows = db_find(t, &class_task, NULL, NULL);
-	size_t n = 0;
-	while (rows[n])
-		n++;
-	for (size_t i = 0; i < n; i++) {
-		struct task_row *row = (struct task_row *)rows[i];
-		if (i + TASKS_KEPT < n) {
-			if (db_delete(t, &row->row) < 0)
-				return -1;
-			continue;
-		}
-		if (row->status != task_status_type_pending)
-			continue;
-		row->status = task_status_type_failure;
-		row->finished = time_now(row);
-		list_add(row, &row->error_info, "INTERNAL_ERROR");
-		list_add(row, &row->error_info,
-			 "the server was restarted; the operation was undone");
-		if (db_put(t, &row->row) < 0)
-			return -1;
-	}
-	return db_commit(t);
 }
 
 void tasks_close(int ms)

@@ -12,6 +12,7 @@
  * of class task, with progress, cancel and result, and undoes what a failing call has begun. */
 #pragma once
 
+#include "api/role.h"
 #include "model/model.h"
 
 struct task;
@@ -28,6 +29,7 @@ struct call {
 	const char *name; /* "VM.snapshot" */
 	enum kind result;
 	const char *of;       /* of the result */
+	enum role role;       /* the least that may */
 	size_t size;          /* of the arguments */
 	size_t result_offset; /* of the member `result` in them */
 	int (*run)(struct task *, void *args);
@@ -37,9 +39,12 @@ extern const struct call *const all_calls[]; /* NULL ended */
 
 #define call(t, name, args) api_call((t), &call_##name, (args))
 
-/* Runs the call on t, whose session is set.  On failure all that the call did is undone.  Calls of
- * class event get no row: to wait for changes must not be one. */
+/* Runs the call on t, whose session is set and has the role, else RBAC_PERMISSION_DENIED.  On failure all that the call did is undone.  Calls that
+ * only look, log in or change a task get no row: to wait for changes must not be one. */
 int api_call(struct task *t, const struct call *, void *args);
+
+/* Can its result stand in a row of class task? */
+bool call_has_async(const struct call *);
 
 /* The same in a thread of its own; returns at once the ref of the call's row, on t.  args are the caller's, on
  * args_task, which is taken over and freed when the call has ended. */
@@ -47,7 +52,7 @@ const char *api_call_async(struct task *t, const struct call *, struct task *arg
 
 #define ARG(kind, of, name) CTYPE_##kind(of) name;
 #define OPT(kind, of, name) CTYPE_##kind(of) name;
-#define CALL(class, name, kind, of, doc, ...)                                                      \
+#define CALL(class, name, kind, of, role, doc, ...)                                                \
 	struct class##_##name                                                                      \
 	{                                                                                          \
 		__VA_ARGS__                                                                        \

@@ -9,15 +9,17 @@
  * An object that was made and deleted since is not mentioned. */
 #include <ctype.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <strings.h>
 
 #include "api/call.h"
+#include "api/session.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
 
 /* Changes come in bursts: the first one waits so long for the others. */
-enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600 };
+enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
 
 /* ---- tokens and subscriptions ---- */
 
@@ -202,4 +204,141 @@ int event_get_current_id(struct task *t, struct event_get_current_id *a)
 	(void)t;
 	a->result = db_generation();
 	return 0;
+}
+
+/* ---- the old way: the server remembers what the client has seen ---- */
+
+struct listener {
+	struct listener *next;
+	const char *session;
+	struct list classes;
+	int64_t seen;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct listener *first;
+} listeners = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* Lock held. */
+static struct listener *listener_of(const char *session)
+{
+	struct listener *l = listeners.first;
+	while (l && !streq(l->session, session))
+		l = l->next;
+	return l;
+}
+
+static struct listener *listener_new(const char *session)
+{
+	struct listener *l = talloc_zero(NULL, struct listener);
+	l->session = talloc_strdup(l, session);
+	l->seen = db_generation();
+	l->next = listeners.first;
+	listeners.first = l;
+	return l;
+}
+
+static void forget(const char *session)
+{
+	pthread_mutex_lock(&listeners.lock);
+	struct listener **at = &listeners.first, *l;
+	while ((l = *at) && !streq(l->session, session))
+		at = &l->next;
+	if (l) {
+		*at = l->next;
+		talloc_free(l);
+	}
+	pthread_mutex_unlock(&listeners.lock);
+}
+
+/* Those whose session has ended. */
+static void drop_listeners(struct task *t)
+{
+	struct list gone = { 0 };
+	pthread_mutex_lock(&listeners.lock);
+	for (struct listener *l = listeners.first; l; l = l->next)
+		list_add(t, &gone, l->session);
+	pthread_mutex_unlock(&listeners.lock);
+	for (size_t i = 0; i < gone.n; i++)
+		if (!db_seek(t, session, gone.v[i]))
+			forget(gone.v[i]);
+}
+
+int event_register(struct task *t, struct event_register *a)
+{
+	if (check_subscriptions(t, &a->classes) < 0)
+		return -1;
+	drop_listeners(t);
+	pthread_mutex_lock(&listeners.lock);
+	struct listener *l = listener_of(t->session);
+	if (!l)
+		l = listener_new(t->session);
+	for (size_t i = 0; i < a->classes.n; i++)
+		list_put(l, &l->classes, a->classes.v[i]);
+	pthread_mutex_unlock(&listeners.lock);
+	return 0;
+}
+
+int event_unregister(struct task *t, struct event_unregister *a)
+{
+	pthread_mutex_lock(&listeners.lock);
+	struct listener *l = listener_of(t->session);
+	for (size_t i = 0; l && i < a->classes.n; i++)
+		list_remove(&l->classes, a->classes.v[i]);
+	pthread_mutex_unlock(&listeners.lock);
+	return 0;
+}
+
+/* What it is told of, and from where on. */
+static int listener_read(struct task *t, struct list *ret_classes, int64_t *ret_seen)
+{
+	pthread_mutex_lock(&listeners.lock);
+	const struct listener *l = listener_of(t->session);
+	if (l) {
+		*ret_classes = list_copy(t, &l->classes);
+		*ret_seen = l->seen;
+	}
+	pthread_mutex_unlock(&listeners.lock);
+	return l && ret_classes->n ? 0 : fail(t, SESSION_NOT_REGISTERED, t->session);
+}
+
+static void listener_note(struct task *t, int64_t seen)
+{
+	pthread_mutex_lock(&listeners.lock);
+	struct listener *l = listener_of(t->session);
+	if (l)
+		l->seen = seen;
+	pthread_mutex_unlock(&listeners.lock);
+}
+
+/* What is asked of may change meanwhile, by another connection, and the session end: it is looked at now and
+ * then. */
+static int wait_for_more(struct task *t, int64_t now)
+{
+	if (db_wait(t, now, LOOK_MS) < 0 || task_wait(t, -1, 0, BATCH_MS) < 0)
+		return -1;
+	return session_check(t, t->session) ? 0 : -1;
+}
+
+int event_next(struct task *t, struct event_next *a)
+{
+	for (;;) {
+		struct list wanted = { 0 };
+		int64_t seen = 0, now;
+		if (listener_read(t, &wanted, &seen) < 0)
+			return -1;
+		struct event_batch *b = batch(t, &wanted, seen, &now);
+		if (!b && t->code == EVENTS_LOST)
+			listener_note(t, db_generation());
+		if (!b)
+			return -1;
+		listener_note(t, now);
+		a->result = b;
+		if (b->n)
+			return 0;
+		talloc_free(b);
+		if (wait_for_more(t, now) < 0)
+			return -1;
+	}
 }

@@ -209,12 +209,12 @@ void full_stopped(struct task *t, const char *vm_ref, const char *disk, bool tol
 	log_line(t, "storage full vm=%s disk=%s sr=%s", vm->uuid, disk, sr);
 	if (told)
 		return;
-	message_create(t, "VM_PAUSED_STORAGE_FULL", 3, cls_VM, vm->uuid,
-		       str(t,
-			   "VM '%s' (uuid: %s)%s%s: %s Delete a snapshot or a disk, or make the "
-			   "file system larger.",
-			   vm->name_label, vm->uuid, *disk ? ", disk " : "", disk,
-			   what_is_full(t, sr)));
+	message_tell(t, "VM_PAUSED_STORAGE_FULL", 3, cls_VM, vm->uuid,
+		     str(t,
+			 "VM '%s' (uuid: %s)%s%s: %s Delete a snapshot or a disk, or make the "
+			 "file system larger.",
+			 vm->name_label, vm->uuid, *disk ? ", disk " : "", disk,
+			 what_is_full(t, sr)));
 }
 
 /* ---- it goes on ---- */
@@ -247,7 +247,7 @@ static int record_going_on(struct task *t, const char *vm_ref)
 	const char *body = str(t, "VM '%s' (uuid: %s) goes on: its storage has room again",
 			       vm->name_label, vm->uuid);
 	if (db_put(t, &vm->row) < 0 ||
-	    message_create(t, "VM_RESUMED_STORAGE_ROOM", 4, cls_VM, vm->uuid, body) < 0 ||
+	    message_tell(t, "VM_RESUMED_STORAGE_ROOM", 4, cls_VM, vm->uuid, body) < 0 ||
 	    operation_end(t) < 0)
 		return -1;
 	return db_commit(t);

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/host.h"
 
+#include <stdlib.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include "api/call.h"
 #include "api/settings.h"
+#include "api/sm.h"
 #include "api/storage.h"
 #include "api/templates.h"
 #include "base/io.h"
@@ -52,6 +55,55 @@ static int open_host(struct task *t)
 		return -1;
 	set_this_host(host->row.ref);
 	return db_commit(t);
+}
+
+/* ---- how it is ---- */
+
+/* Bytes in a line of /proc/meminfo. */
+static int64_t meminfo(struct task *t, const char *key)
+{
+	const char *text = file_read(t, "/proc/meminfo", 1 << 16);
+	const char *line = text ? strstr(text, key) : NULL;
+	return line ? strtoll(line + strlen(key), NULL, 10) << 10 : 0;
+}
+
+static int64_t free_memory(struct task *t)
+{
+	return meminfo(t, "MemAvailable:");
+}
+
+static int open_metrics(struct task *t)
+{
+	DB_SCOPE(t);
+	struct host_row *host = db_get(t, host, this_host());
+	struct host_metrics_row *m = db_seek(t, host_metrics, host->metrics);
+	bool known = m;
+	if (!known)
+		m = row_new(t, host_metrics);
+	host->metrics = m->row.ref;
+	m->live = true;
+	m->memory_total = meminfo(t, "MemTotal:");
+	m->memory_free = free_memory(t);
+	m->last_updated = time_now(m);
+	if ((known ? db_put(t, &m->row) : db_insert(t, &m->row)) < 0 || db_put(t, &host->row) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* Small changes are no news. */
+void host_look(struct task *t)
+{
+	enum { PARTS = 100 };
+	DB_SCOPE(t);
+	const struct host_row *host = db_seek(t, host, this_host());
+	struct host_metrics_row *m = host ? db_seek(t, host_metrics, host->metrics) : NULL;
+	int64_t now = free_memory(t);
+	if (!m || llabs(m->memory_free - now) < m->memory_total / PARTS)
+		return;
+	m->memory_free = now;
+	m->last_updated = time_now(m);
+	if (db_put(t, &m->row) == 0)
+		db_commit(t);
 }
 
 static int open_pool(struct task *t)
@@ -103,8 +155,46 @@ static int open_local_sr(struct task *t)
 
 int host_open(struct task *t)
 {
-	if (open_host(t) < 0 || open_pool(t) < 0 || open_network(t) < 0 || templates_open(t) < 0)
+	if (open_host(t) < 0 || open_metrics(t) < 0 || sm_open(t) < 0 || open_pool(t) < 0 ||
+	    open_network(t) < 0 || templates_open(t) < 0)
 		return -1;
 	storage_open(t);
 	return open_local_sr(t);
+}
+
+/* ---- calls ---- */
+
+int host_get_servertime(struct task *t, struct host_get_servertime *a)
+{
+	if (!db_get(t, host, a->host))
+		return -1;
+	a->result = time_now(t);
+	return 0;
+}
+
+int host_get_server_localtime(struct task *t, struct host_get_server_localtime *a)
+{
+	time_t now = time(NULL);
+	struct tm tm;
+	char text[32];
+	if (!db_get(t, host, a->host))
+		return -1;
+	localtime_r(&now, &tm);
+	strftime(text, sizeof text, "%Y%m%dT%H:%M:%S", &tm);
+	a->result = talloc_strdup(t, text);
+	return 0;
+}
+
+int host_compute_free_memory(struct task *t, struct host_compute_free_memory *a)
+{
+	if (!db_get(t, host, a->host))
+		return -1;
+	a->result = free_memory(t);
+	return 0;
+}
+
+int host_list_methods(struct task *t, struct host_list_methods *a)
+{
+	(void)a;
+	return fail(t, NOT_IMPLEMENTED, "list_method");
 }

@@ -7,3 +7,5 @@ struct task;
 
 /* Makes what is missing, and brings the host's row up to date. */
 int host_open(struct task *);
+/* Brings its free memory up to date. */
+void host_look(struct task *);

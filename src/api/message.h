@@ -9,5 +9,5 @@ struct task;
 #define VM_RESUMED "VM_RESUMED"
 
 /* priority: 1 worst, 5 for information.  May be called in a transaction. */
-int message_create(struct task *, const char *name, int64_t priority, enum cls,
-		   const char *obj_uuid, const char *body);
+int message_tell(struct task *, const char *name, int64_t priority, enum cls, const char *obj_uuid,
+		 const char *body);

@@ -4,6 +4,7 @@
 #include "api/firmware.h"
 #include "api/network.h"
 #include "api/operation.h"
+#include "api/role.h"
 #include "api/storage.h"
 #include "api/undo.h"
 #include "api/values.h"
@@ -183,7 +184,8 @@ static int check_ref(struct task *t, const struct field *f, const char *text)
 static int store(struct task *t, struct row *r, const struct field *f, const struct setter *s,
 		 const char *text)
 {
-	if (check_ref(t, f, text) < 0 || field_parse(t, r, f, text) < 0)
+	if (role_check_set(t, r, f, text) < 0 || check_ref(t, f, text) < 0 ||
+	    field_parse(t, r, f, text) < 0)
 		return -1;
 	if (s && s->check(t, r) < 0)
 		return -1;
@@ -205,7 +207,9 @@ int record_set(struct task *t, const struct class *c, const char *ref, const cha
 static int parse_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
 {
 	const char *text = values_text(t, value, f);
-	return text && check_ref(t, f, text) == 0 ? field_parse(t, r, f, text) : -1;
+	if (!text || role_check_set(t, r, f, text) < 0 || check_ref(t, f, text) < 0)
+		return -1;
+	return field_parse(t, r, f, text);
 }
 
 /* What is checked is looked at when all of it is there: limits depend on each other. */

@@ -126,8 +126,9 @@ static int by_name(struct rpc *r, struct task *t, const struct call *c, void *ar
 /* These are made from a record. */
 static bool takes_record(const char *method)
 {
-	static const char *const makers[] = { "PBD.create", "VBD.create", "VDI.create",
-					      "VIF.create", "VM.create",  "network.create" };
+	static const char *const makers[] = { "PBD.create",    "VBD.create", "VDI.create",
+					      "VIF.create",    "VM.create",  "network.create",
+					      "subject.create" };
 	for (size_t i = 0; i < COUNT(makers); i++)
 		if (streq(method, makers[i]))
 			return true;
@@ -508,7 +509,10 @@ int rpc_call(struct task *t, const char *method, const json_t *params, struct va
 	if (begin_session(&r) < 0)
 		return -1;
 	t->session = json_string_value(json_array_get(params, 0));
+	if (c && role_check(t, c->role, c->name) < 0) /* before anything else is read */
+		return -1;
 	if (!async)
 		return c ? run_call(&r, c) : run_generated(&r, g, f);
-	return !c || takes_record(c->name) ? no_async(&r) : run_async(&r, c);
+	bool can = c && !takes_record(c->name) && call_has_async(c);
+	return can ? run_async(&r, c) : no_async(&r);
 }

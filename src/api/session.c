@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/session.h"
 
+#include "api/account.h"
 #include "api/call.h"
+#include "api/role.h"
 #include "api/settings.h"
-#include "base/io.h"
+#include "api/subject.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 
-/* A wrong password is answered this late, so that guessing is slow. */
-enum { REFUSAL_MS = 3000 };
-
-static const char *password_path(struct task *t)
-{
-	return str(t, "%s/password", settings.state);
-}
+enum {
+	REFUSAL_MS = 5000,  /* a wrong password is answered this late, so that guessing is slow */
+	IDLE_S = 24 * 3600, /* so long unused, it is over */
+	NOTED_S = 600,      /* not each use is worth a write */
+};
 
 int sessions_open(struct task *t)
 {
-	if (!file_exists(password_path(t)) &&
-	    file_write(t, password_path(t), str(t, "%s\n", random_hex(t, 16)), 0600) < 0)
-		return -1;
 	DB_SCOPE(t);
 	DB_ALL (t, session, s)
 		if (db_delete(t, &s->row) < 0)
@@ -28,26 +25,82 @@ int sessions_open(struct task *t)
 	return db_commit(t);
 }
 
-/* Looks at every byte of b, whatever a is: the time tells nothing. */
-static bool same_secret(const char *a, const char *b)
+/* ---- how many there may be ---- */
+
+static const char *originator_of(const struct session_row *s)
 {
-	size_t n = strlen(a), m = strlen(b);
-	unsigned char differ = n != m;
-	for (size_t i = 0; i < m; i++)
-		differ |= (unsigned char)((n ? a[i % n] : 0) ^ b[i]);
-	return !differ;
+	return s->originator;
 }
 
-static bool password_matches(struct task *t, const char *password)
+static const char *user_of(const struct session_row *s)
 {
-	char *wanted = file_read(t, password_path(t), 4096);
-	if (!wanted)
-		return false;
-	wanted[strcspn(wanted, "\n")] = 0;
-	return *wanted && same_secret(wanted, password);
+	return s->auth_user_name;
 }
 
-static const char *session_new(struct task *t, const char *user, const char *originator)
+static const struct cap {
+	const char *field;
+	const char *(*of)(const struct session_row *);
+	int named, unnamed; /* with a value, and without */
+} caps[] = {
+	{ "originator", originator_of, 500, 400 },
+	{ "auth_user_name", user_of, 500, 500 },
+};
+
+/* Room for one more: the oldest goes.  Those on the local socket end with their connections. */
+static int make_room(struct task *t, const struct session_row *new, const struct cap *cap)
+{
+	const char *value = cap->of(new);
+	int n = 0, most = *value ? cap->named : cap->unnamed;
+	struct session_row *oldest = NULL;
+	for (struct row **r = db_find(t, &class_session, cap->field, value); *r; r++, n++) {
+		struct session_row *s = (struct session_row *)*r;
+		if (!oldest || strcmp(s->last_active, oldest->last_active) < 0)
+			oldest = s;
+	}
+	return n < most ? 0 : db_delete(t, &oldest->row);
+}
+
+static int drop_idle(struct task *t)
+{
+	const char *limit = time_ago(t, IDLE_S);
+	DB_ALL (t, session, s)
+		if (strcmp(s->last_active, limit) < 0 && db_delete(t, &s->row) < 0)
+			return -1;
+	return 0;
+}
+
+static int limit(struct task *t, const struct session_row *new)
+{
+	if (drop_idle(t) < 0)
+		return -1;
+	for (size_t i = 0; i < COUNT(caps); i++)
+		if (make_room(t, new, &caps[i]) < 0)
+			return -1;
+	return 0;
+}
+
+/* ---- login ---- */
+
+static const char local[] = "local";
+
+static void set_subject(struct task *t, struct session_row *s, const struct subject_row *subject)
+{
+	enum role r = subject_role(t, subject);
+	s->subject = subject->row.ref;
+	s->auth_user_sid = subject->subject_identifier;
+	s->role = role_name(r);
+	s->rbac_permissions = role_permissions(s, r);
+}
+
+static bool may_log_in(struct task *t, const char *user, const struct subject_row **ret_subject)
+{
+	*ret_subject = streq(user, "root") ? NULL : subject_of(t, user);
+	return streq(user, "root") || (*ret_subject && subject_role(t, *ret_subject) < ROLES);
+}
+
+/* subject NULL: root's. */
+static const char *session_new(struct task *t, const char *user, const struct subject_row *subject,
+			       const char *originator)
 {
 	DB_SCOPE(t);
 	struct session_row *s = row_new(t, session);
@@ -55,10 +108,13 @@ static const char *session_new(struct task *t, const char *user, const char *ori
 	s->row.ref = str(s, "OpaqueRef:%s", uuid_new(s));
 	s->this_host = this_host();
 	s->last_active = time_now(s);
-	s->is_local_superuser = true;
+	s->is_local_superuser = !subject;
 	s->auth_user_name = user;
+	if (subject)
+		set_subject(t, s, subject);
 	s->originator = originator;
-	if (db_insert(t, &s->row) < 0 || db_commit(t) < 0)
+	bool limited = originator != local;
+	if ((limited && limit(t, s) < 0) || db_insert(t, &s->row) < 0 || db_commit(t) < 0)
 		return NULL;
 	return s->row.ref;
 }
@@ -66,25 +122,48 @@ static const char *session_new(struct task *t, const char *user, const char *ori
 const char *session_login(struct task *t, const char *user, const char *password,
 			  const char *originator)
 {
-	bool known = streq(user, "root") & password_matches(t, password);
-	if (t->code != NO_ERROR)
+	int64_t answered = clock_ms() + REFUSAL_MS;
+	int right = account_check(t, user, password);
+	if (right < 0)
 		return NULL;
-	if (known)
-		return session_new(t, user, originator);
-	log_line(t, "login refused user=\"%s\"", user);
-	task_wait(t, -1, 0, REFUSAL_MS);
+	const struct subject_row *subject;
+	if (may_log_in(t, user, &subject) && right)
+		return session_new(t, user, subject, originator);
+	log_line(t, "login refused user=\"%s\" originator=\"%s\"", user, originator);
+	int64_t left = answered - clock_ms();
+	task_wait(t, -1, 0, left > 0 ? (int)left : 0);
 	return fail_ptr(t, SESSION_AUTHENTICATION_FAILED, user, "Authentication failed");
 }
 
 const char *session_local(struct task *t)
 {
-	return session_new(t, "root", "local");
+	return session_new(t, "root", NULL, local);
+}
+
+/* That it is used. */
+static void note_use(struct task *t, const char *ref)
+{
+	struct task *own = task_new(t, t->name);
+	{
+		DB_SCOPE(own);
+		struct session_row *s = db_seek(own, session, ref);
+		if (s) {
+			s->last_active = time_now(s);
+			if (db_put(own, &s->row) == 0)
+				db_commit(own);
+		}
+	}
+	talloc_free(own);
 }
 
 const char *session_check(struct task *t, const char *ref)
 {
 	struct session_row *s = db_seek(t, session, ref);
-	return s ? s->row.ref : fail_ptr(t, SESSION_INVALID, ref ? ref : "");
+	if (!s || strcmp(s->last_active, time_ago(t, IDLE_S)) < 0)
+		return fail_ptr(t, SESSION_INVALID, ref ? ref : "");
+	if (strcmp(s->last_active, time_ago(t, NOTED_S)) < 0)
+		note_use(t, ref);
+	return s->row.ref;
 }
 
 void session_end(struct task *t, const char *ref)
@@ -111,4 +190,23 @@ int session_logout(struct task *t, struct session_logout *a)
 		return -1;
 	session_end(t, a->self);
 	return 0;
+}
+
+int session_get_all_subject_identifiers(struct task *t,
+					struct session_get_all_subject_identifiers *a)
+{
+	DB_ALL (t, session, s)
+		if (*s->auth_user_sid)
+			list_put(t, &a->result, s->auth_user_sid);
+	return 0;
+}
+
+int session_logout_subject_identifier(struct task *t, struct session_logout_subject_identifier *a)
+{
+	DB_SCOPE(t);
+	DB_ALL (t, session, s)
+		if (*s->auth_user_sid && streq(s->auth_user_sid, a->subject_identifier) &&
+		    db_delete(t, &s->row) < 0)
+			return -1;
+	return db_commit(t);
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/* session.h -- logins.  There is one user, root, whose password stands in the file `password` of the state
- * folder; whoever reaches the local socket with root's or the daemon's own uid needs none. */
+/* session.h -- logins.  Users are accounts of the host (account.h); whoever reaches the local socket with root's or
+ * the daemon's own uid needs no password.
+ *
+ * A session ends by logout, when it was not used for a day, or when its user, or the originator that its client
+ * named, opens too many: the one that was used longest ago, then. */
 #pragma once
 
 struct task;
 
-/* Makes the password file if there is none, and forgets the sessions of an earlier run. */
+/* Forgets the sessions of an earlier run. */
 int sessions_open(struct task *);
 
 /* The session's ref on t, or NULL: SESSION_AUTHENTICATION_FAILED [user, text], after a while. */

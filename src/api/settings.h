@@ -18,6 +18,7 @@ struct settings {
 	gid_t qemu_gid; /* all do as these two.  The group is for devices that all VMs may use */
 	unsigned qemu_uids;
 	int agent_interval_s; /* between questions to a guest's agent; 0: only when it comes */
+	const char *pam_dir; /* where PAM's services are described; "": where the system has them */
 	const char *version;
 };
 extern struct settings settings;

@@ -373,3 +373,18 @@ int PBD_destroy(struct task *t, struct PBD_destroy *a)
 		return -1;
 	return db_commit(t);
 }
+
+int SR_update(struct task *t, struct SR_update *a)
+{
+	if (!storage_sr(t, a->sr))
+		return -1;
+	storage_refresh(t, a->sr, (const char *[]){ NULL });
+	return 0;
+}
+
+int SR_get_supported_types(struct task *t, struct SR_get_supported_types *a)
+{
+	for (const struct sr_type *type = sr_types; type->name; type++)
+		list_add(t, &a->result, type->name);
+	return 0;
+}

@@ -67,18 +67,33 @@ static void put_event(struct task *t, struct values *out, const struct event *e)
 	out->end(out, true);
 }
 
-static void put_batch(struct task *t, struct values *out, const struct event_batch *b)
+static void put_events(struct task *t, struct values *out, const struct event_batch *b)
 {
-	out->begin(out, true);
-	out->key(out, "events");
 	out->begin(out, false);
 	for (size_t i = 0; i < b->n; i++)
 		put_event(t, out, &b->v[i]);
 	out->end(out, false);
+}
+
+static void put_batch(struct task *t, struct values *out, const struct event_batch *b)
+{
+	out->begin(out, true);
+	out->key(out, "events");
+	put_events(t, out, b);
 	out->key(out, "valid_ref_counts");
 	put_map(out, &b->valid_ref_counts, put_count);
 	out->key(out, "token");
 	out->text(out, b->token);
+	out->end(out, true);
+}
+
+static void put_records(struct task *t, struct values *out, struct row **rows)
+{
+	out->begin(out, true);
+	for (; rows && *rows; rows++) {
+		out->key(out, (*rows)->ref);
+		values_put_record(t, out, *rows);
+	}
 	out->end(out, true);
 }
 
@@ -92,8 +107,14 @@ void values_put(struct task *t, struct values *out, const void *base, const stru
 	case EVENT_BATCH:
 		put_batch(t, out, *(struct event_batch *const *)at);
 		break;
+	case EVENT_SET:
+		put_events(t, out, *(struct event_batch *const *)at);
+		break;
 	case RECORD:
 		values_put_record(t, out, *(const struct row *const *)at);
+		break;
+	case RECORDS:
+		put_records(t, out, *(struct row * *const *)at);
 		break;
 	case STRING:
 	case REF:
@@ -122,6 +143,7 @@ void values_put(struct task *t, struct values *out, const void *base, const stru
 	case INT_SET:
 		put_list(out, at, put_number);
 		break;
+	case COUNT_MAP:
 	case INT_INT_MAP:
 		put_map(out, at, put_number);
 		break;

@@ -126,3 +126,12 @@ struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char 
 			return fail_ptr(t, VDI_IN_USE, ref, what);
 	return vdi;
 }
+
+int VDI_update(struct task *t, struct VDI_update *a)
+{
+	const struct VDI_row *vdi = db_get(t, VDI, a->vdi);
+	if (!vdi || !storage_sr(t, vdi->SR))
+		return -1;
+	storage_refresh(t, vdi->SR, (const char *[]){ a->vdi, NULL });
+	return 0;
+}

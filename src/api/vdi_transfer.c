@@ -126,11 +126,12 @@ static int run_import(struct task *t, void *args)
 
 /* ---- both ---- */
 
-static const struct call call_export = { .name = "VDI.export_raw",
-					 .result = VOID,
-					 .run = run_export };
+static const struct call call_export = {
+	.name = "VDI.export_raw", .result = VOID, .role = role_vm_admin, .run = run_export
+};
 static const struct call call_import = { .name = "VDI.import_raw",
 					 .result = REF,
+					 .role = role_vm_admin,
 					 .result_offset = offsetof(struct vdi_import, result),
 					 .run = run_import };
 

@@ -175,7 +175,7 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 	const char *body = str(t, "VM '%s' (uuid: %s) reverted to snapshot: %s (uuid %s)",
 			       vm->name_label, vm->uuid, snap->name_label, snap->uuid);
 	if (db_put(t, &vm->row) < 0 || db_put(t, &snap->row) < 0 ||
-	    message_create(t, "VM_SNAPSHOT_REVERTED", 5, cls_VM, vm->uuid, body) < 0 ||
+	    message_tell(t, "VM_SNAPSHOT_REVERTED", 5, cls_VM, vm->uuid, body) < 0 ||
 	    operation_end(t) < 0)
 		return -1;
 	return db_commit(t);

@@ -176,14 +176,19 @@ char *size_str(const void *ctx, uint64_t bytes)
 	return u ? str(ctx, "%.1f %s", v, units[u]) : str(ctx, "%.0f %s", v, units[u]);
 }
 
-char *time_now(const void *ctx)
+char *time_ago(const void *ctx, int64_t seconds)
 {
-	time_t now = time(NULL);
+	time_t then = time(NULL) - (time_t)seconds;
 	struct tm tm;
 	char s[32];
-	gmtime_r(&now, &tm);
+	gmtime_r(&then, &tm);
 	strftime(s, sizeof s, "%Y%m%dT%H:%M:%SZ", &tm);
 	return talloc_strdup(ctx, s);
+}
+
+char *time_now(const void *ctx)
+{
+	return time_ago(ctx, 0);
 }
 
 /* s has the form of pattern, where '0' stands for a digit and 'f' for a lower-case hex digit. */

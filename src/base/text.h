@@ -40,6 +40,7 @@ char *size_str(const void *ctx, uint64_t bytes);
 /* Times are XenAPI's text, UTC: 20260131T12:34:56Z; they sort as text. */
 #define TIME_NEVER "19700101T00:00:00Z"
 char *time_now(const void *ctx);
+char *time_ago(const void *ctx, int64_t seconds);
 bool text_is_time(const char *s);
 
 /* Random, version 4, lower case. */

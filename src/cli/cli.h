@@ -40,7 +40,7 @@ struct command {
 /* The families; each ends with a row without a name. */
 extern const struct command commands_cd[], commands_vm[], commands_install[], commands_snapshot[],
 	commands_tree[], commands_vdi[], commands_vbd[], commands_network[], commands_sr[],
-	commands_misc[];
+	commands_subject[], commands_misc[];
 /* What every view has: their names are behind "<view>-". */
 extern const struct command commands_generic[];
 

@@ -18,11 +18,39 @@
 	{ #name, kind, #of, HIDDEN, def, doc, offsetof(ROW, name), NULL },
 #define LINK(name, class, field, doc) { #name, REF_SET, #class, LINKED, "", doc, 0, #field },
 #define COMPUTED(name, kind, of, doc) { #name, kind, #of, WORKED_OUT, "", doc, 0, NULL },
-#define CALL(class, name, kind, of, doc, ...)
+#define CALL(class, name, kind, of, role, doc, ...)
 
 #define ROW struct session_row
 static const struct field fields_session[] = {
 #include "model/session.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct role_row
+static const struct field fields_role[] = {
+#include "model/role.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct subject_row
+static const struct field fields_subject[] = {
+#include "model/subject.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct host_metrics_row
+static const struct field fields_host_metrics[] = {
+#include "model/host_metrics.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct SM_row
+static const struct field fields_SM[] = {
+#include "model/SM.def"
 	{ 0 },
 };
 #undef ROW

@@ -9,8 +9,9 @@
  *     LINK(name, class, field, doc)                 the set of class's rows whose field is me
  *     COMPUTED(name, kind, of, doc)                 worked out when read (api/record)
  *     PRIVATE(name, kind, of, default, doc)         stored, but no part of the API
- *     CALL(class, name, kind, of, doc, ARG(kind, of, name)...)   result kind, then arguments;
- *                                                   OPT() are those that a client may leave out
+ *     CALL(class, name, kind, of, role, doc, ARG(kind, of, name)...)   result kind, the least role that may
+ *                                                   (roles.def), arguments; OPT() are those that a client
+ *                                                   may leave out
  *
  * `of` names the enumeration or the class, `_` where there is none.  VM.def becomes
  * struct VM_row, with a member per stored field, and class_VM. */
@@ -28,7 +29,9 @@ struct task;
 enum kind {
 	VOID,
 	EVENT_BATCH, /* what event.from answers */
+	EVENT_SET,   /* ... and event.next: its events alone */
 	RECORD,      /* the row of an object of any class */
+	RECORDS,     /* rows of a class, NULL ended: a map from their refs */
 	STRING,
 	INT,
 	FLOAT,
@@ -45,6 +48,7 @@ enum kind {
 	REF_MAP,    /* string -> ref */
 	KEYED_MAP,  /* enum -> string */
 	BYREF_MAP,  /* ref -> string */
+	COUNT_MAP,  /* string -> int */
 	INT_INT_MAP,
 	INT_FLOAT_MAP,
 	INT_SET_MAP, /* int -> string set */
@@ -55,7 +59,9 @@ enum access { RW, SRO, DRO, LINKED, WORKED_OUT, HIDDEN };
 /* The C type of each kind. */
 #define CTYPE_VOID(of) char
 #define CTYPE_EVENT_BATCH(of) struct event_batch *
+#define CTYPE_EVENT_SET(of) struct event_batch *
 #define CTYPE_RECORD(of) const struct row *
+#define CTYPE_RECORDS(of) struct row **
 #define CTYPE_STRING(of) const char *
 #define CTYPE_INT(of) int64_t
 #define CTYPE_FLOAT(of) double
@@ -72,6 +78,7 @@ enum access { RW, SRO, DRO, LINKED, WORKED_OUT, HIDDEN };
 #define CTYPE_REF_MAP(of) struct map
 #define CTYPE_KEYED_MAP(of) struct map
 #define CTYPE_BYREF_MAP(of) struct map
+#define CTYPE_COUNT_MAP(of) struct map
 #define CTYPE_INT_INT_MAP(of) struct map
 #define CTYPE_INT_FLOAT_MAP(of) struct map
 #define CTYPE_INT_SET_MAP(of) struct map
@@ -119,10 +126,26 @@ extern const struct class *const classes[]; /* NULL ended */
 #define PRIVATE(name, kind, of, def, doc) CTYPE_##kind(of) name;
 #define LINK(name, class, field, doc)
 #define COMPUTED(name, kind, of, doc)
-#define CALL(class, name, kind, of, doc, ...)
+#define CALL(class, name, kind, of, role, doc, ...)
 struct session_row {
 	struct row row;
 #include "model/session.def"
+};
+struct role_row {
+	struct row row;
+#include "model/role.def"
+};
+struct subject_row {
+	struct row row;
+#include "model/subject.def"
+};
+struct host_metrics_row {
+	struct row row;
+#include "model/host_metrics.def"
+};
+struct SM_row {
+	struct row row;
+#include "model/SM.def"
 };
 struct task_row {
 	struct row row;

@@ -12,8 +12,10 @@
 #include "sr/layout_iso.h"
 
 const struct sr_type sr_types[] = {
-	{ "file", "location", NULL, &attach_local, &layout_file },
-	{ "iso", "location", "iso", &attach_borrowed, &layout_iso },
+	{ "file", "Disks as qcow2 files in a folder", "location", NULL, &attach_local,
+	  &layout_file },
+	{ "iso", "CDs as files in a folder that somebody else keeps", "location", "iso",
+	  &attach_borrowed, &layout_iso },
 	{ NULL },
 };
 

@@ -181,6 +181,7 @@ struct sr_merge {
 /* A row per SR type; SR_UNKNOWN_DRIVER for others. */
 struct sr_type {
 	const char *name;
+	const char *doc;
 	const char *config;  /* names of the device_config keys it needs, for messages */
 	const char *content; /* the content_type of all such SRs; NULL: as the user says */
 	const struct attach *attach;

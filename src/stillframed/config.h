@@ -14,6 +14,9 @@ struct task;
 struct config {
 	const char *state;
 	const char *listen;         /* ADDR:PORT, or "" */
+	const char *listen_tls;     /* the same */
+	const char *tls_pem;        /* "": one of our own making */
+	const char *pam_dir;        /* "": the system's */
 	const char *accel;          /* auto, kvm, tcg */
 	const char *vmm;            /* qemu, fake */
 	const char *qemu_uids;      /* "" : a sensible range */

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/account.h"
 #include "base/io.h"
 #include "base/run.h"
 #include "base/task.h"
@@ -67,6 +68,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && streq(argv[1], FREEZER_OPTION))
 		return freezer_main();
+	if (argc == 3 && streq(argv[1], ACCOUNT_OPTION))
+		return account_main(argv[2]);
 	struct task *t = task_new(NULL, "main");
 	struct config c;
 	if (config_read(t, argc, argv, &c) < 0)

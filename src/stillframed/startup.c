@@ -16,6 +16,7 @@
 #include "api/host.h"
 #include "api/jobs.h"
 #include "api/power_on.h"
+#include "api/role.h"
 #include "api/session.h"
 #include "api/settings.h"
 #include "api/storage.h"
@@ -30,6 +31,7 @@
 #include "stillframed/timers.h"
 #include "stillframed/users.h"
 #include "vmm/vmm.h"
+#include "wire/certificate.h"
 #include "wire/console.h"
 #include "wire/http.h"
 #include "wire/rpc.h"
@@ -85,6 +87,7 @@ static int set_all(struct task *t, const struct config *c)
 	settings.state = talloc_strdup(t, real);
 	free(real);
 	settings.version = VERSION;
+	settings.pam_dir = c->pam_dir;
 	settings.accel = vmm_accel(t, c->accel);
 	if (!settings.accel)
 		return -1;
@@ -147,10 +150,25 @@ static const struct route routes[] = {
 	{ NULL },
 };
 
+/* NULL: failed. */
+static const char *certificate(struct task *t, const struct config *c)
+{
+	const char *own = str(t, "%s/tls.pem", settings.state);
+	if (*c->tls_pem)
+		return c->tls_pem;
+	return file_exists(own) || certificate_make(t, own) == 0 ? own : NULL;
+}
+
 static int open_doors(struct task *t, const struct config *c)
 {
-	const char *socket = str(t, "%s/xapi.sock", settings.state);
-	return http_serve(t, routes, socket, *c->listen ? c->listen : NULL);
+	const struct http_doors doors = {
+		.routes = routes,
+		.unix_path = str(t, "%s/xapi.sock", settings.state),
+		.tcp = *c->listen ? c->listen : NULL,
+		.tls = *c->listen_tls ? c->listen_tls : NULL,
+		.pem = certificate(t, c),
+	};
+	return doors.pem ? http_serve(t, &doors) : -1;
 }
 
 /* ---- up and down ---- */
@@ -163,7 +181,8 @@ int startup(struct task *t, const struct config *c)
 	umask(077);
 	users_share_userfaultfd(t);
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
-	    tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 || guests_open(t) < 0)
+	    roles_open(t) < 0 || tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 ||
+	    guests_open(t) < 0)
 		return -1;
 	undo_all(t);
 	firmware_note_all();

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "api/full.h"
+#include "api/host.h"
 #include "api/logs.h"
 #include "api/sizes.h"
 #include "api/tasks.h"
@@ -28,12 +29,17 @@ static void forget_deleted(struct task *t)
 	db_forget_deleted(t, DELETED_KEPT);
 }
 
+static void collect_tasks(struct task *t)
+{
+	tasks_collect(t);
+}
+
 static const struct timer {
 	void (*run)(struct task *);
 	int every_s;
 } timers[] = {
-	{ full_look, 2 },  { logs_trim, 10 },       { sizes_look, 10 },
-	{ retry_undo, 5 }, { forget_deleted, 600 },
+	{ full_look, 2 },        { logs_trim, 10 },     { sizes_look, 10 }, { retry_undo, 5 },
+	{ forget_deleted, 600 }, { collect_tasks, 60 }, { host_look, 60 },
 };
 
 static pthread_t thread;

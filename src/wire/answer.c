@@ -78,6 +78,7 @@ int http_status_of(const struct task *t)
 		{ UUID_INVALID, 404 },
 		{ SESSION_INVALID, 401 },
 		{ SESSION_AUTHENTICATION_FAILED, 401 },
+		{ RBAC_PERMISSION_DENIED, 403 },
 		{ INVALID_VALUE, 400 },
 		{ VALUE_NOT_SUPPORTED, 400 },
 		{ VDI_TOO_LARGE, 400 },

@@ -3,6 +3,7 @@
 
 #include "api/session.h"
 #include "base/task.h"
+#include "base/text.h"
 #include "wire/http.h"
 
 static const char *login(struct task *t, struct request *req)
@@ -22,15 +23,16 @@ static const char *who(struct task *t, struct request *req)
 	return req->trusted ? session_local(t) : login(t, req);
 }
 
-int auth_begin(struct task *t, struct request *req)
+int auth_begin(struct task *t, struct request *req, enum role needed)
 {
 	const char *session = who(t, req);
-	if (!session) {
-		http_refuse(t, req, http_status_of(t), task_error(t));
-		return -1;
-	}
-	t->session = session;
-	return 0;
+	t->session = session ? session : "";
+	if (session && role_check(t, needed, str(t, "http%s", req->path)) == 0)
+		return 0;
+	http_refuse(t, req, http_status_of(t), task_error(t));
+	if (session)
+		auth_end(t, req);
+	return -1;
 }
 
 void auth_end(struct task *t, struct request *req)

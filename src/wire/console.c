@@ -68,7 +68,7 @@ void console_serve(struct task *t, struct request *req)
 {
 	if (ws_wanted(req) && ws_check(t, req) < 0)
 		return;
-	if (auth_begin(t, req) < 0)
+	if (auth_begin(t, req, role_vm_operator) < 0)
 		return;
 	attach(t, req);
 	auth_end(t, req);
@@ -93,7 +93,7 @@ void console_snapshot(struct task *t, struct request *req)
 {
 	const void *jpeg;
 	size_t n;
-	if (auth_begin(t, req) < 0)
+	if (auth_begin(t, req, role_vm_operator) < 0)
 		return;
 	if (snapshot(t, req, &jpeg, &n) < 0)
 		refuse(t, req);

@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "base/tls.h"
 
 enum {
 	LOCAL_LIMIT = 200, /* connections ... */
@@ -44,7 +45,7 @@ enum {
 
 struct listener {
 	int fd;
-	bool local;
+	enum http_door door;
 	int count, limit; /* connections */
 	int busy, threads;
 };
@@ -73,8 +74,9 @@ static struct {
 	bool stopping;
 
 	const struct route *routes;
-	struct listener listeners[2];
+	struct listener listeners[HTTP_DOORS];
 	size_t n;
+	struct tls *tls; /* NULL: none */
 	char *unix_path;
 	int stop_fd; /* eventfd: the accepting thread is to end */
 	int epoll_fd;
@@ -365,17 +367,25 @@ static bool enlist(struct connection *c)
 	return room;
 }
 
+/* What is encrypted comes to us through the other end of a pair. */
+static int unwrap(struct listener *from, int fd)
+{
+	return from->door == HTTP_TLS ? tls_accept(server.tls, fd) : fd;
+}
+
 static void take(struct listener *from, int fd)
 {
 	struct connection *c = talloc_zero(NULL, struct connection);
 	*c = (struct connection){ .from = from, .fd = fd, .state = SERVED, .peer = "unknown" };
-	(from->local ? know_local : know_tcp)(c);
+	(from->door == HTTP_UNIX ? know_local : know_tcp)(c);
 	if (!enlist(c)) {
 		close(fd);
 		talloc_free(c);
-	} else if (!park(c, EPOLL_CTL_ADD, HTTP_FIRST_MS)) {
-		end(c);
+		return;
 	}
+	c->fd = unwrap(from, fd);
+	if (!park(c, EPOLL_CTL_ADD, HTTP_FIRST_MS))
+		end(c);
 }
 
 /* One that is over its time is taken off; NULL: there is none. */
@@ -487,19 +497,35 @@ static int watch(int fd, void *who)
 	return epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, fd, &e);
 }
 
-static int add_listener(int fd, bool local)
+static int add_listener(int fd, enum http_door door)
 {
+	bool local = door == HTTP_UNIX;
 	if (fd < 0)
 		return -1;
 	fcntl(fd, F_SETFL, O_NONBLOCK); /* a peer may be gone again when we come to accept it */
 	struct listener *l = &server.listeners[server.n++];
 	*l = (struct listener){
 		.fd = fd,
-		.local = local,
+		.door = door,
 		.limit = local ? LOCAL_LIMIT : TCP_LIMIT,
 		.threads = local ? LOCAL_THREADS : TCP_THREADS,
 	};
 	return watch(fd, l);
+}
+
+static int add_tls(struct task *t, const struct http_doors *d)
+{
+	server.tls = tls_server(t, d->pem);
+	return server.tls ? add_listener(tcp_listen(t, d->tls), HTTP_TLS) : -1;
+}
+
+static int add_listeners(struct task *t, const struct http_doors *d)
+{
+	if (add_listener(unix_listen(t, d->unix_path, 0600), HTTP_UNIX) < 0)
+		return -1;
+	if (d->tcp && add_listener(tcp_listen(t, d->tcp), HTTP_TCP) < 0)
+		return -1;
+	return d->tls ? add_tls(t, d) : 0;
 }
 
 static void close_listeners(void)
@@ -507,6 +533,9 @@ static void close_listeners(void)
 	for (size_t i = 0; i < server.n; i++)
 		close(server.listeners[i].fd);
 	server.n = 0;
+	if (server.tls)
+		tls_end(server.tls);
+	server.tls = NULL;
 	fd_close(&server.stop_fd);
 	fd_close(&server.epoll_fd);
 	free(server.unix_path);
@@ -524,29 +553,36 @@ static int start_accepting(struct task *t)
 	return err ? task_fail_errno(t, err, "pthread_create") : 0;
 }
 
-int http_serve(struct task *t, const struct route *routes, const char *unix_path, const char *tcp)
+int http_serve(struct task *t, const struct http_doors *d)
 {
 	assert(server.n == 0);
 	signal(SIGPIPE, SIG_IGN);
-	server.routes = routes;
+	server.routes = d->routes;
 	server.stopping = false;
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	server.unix_path = strdup(unix_path);
-	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 ||
-	    add_listener(unix_listen(t, unix_path, 0600), true) < 0 ||
-	    (tcp && add_listener(tcp_listen(t, tcp), false) < 0) || start_accepting(t) < 0) {
+	server.unix_path = strdup(d->unix_path);
+	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 || add_listeners(t, d) < 0 ||
+	    start_accepting(t) < 0) {
 		close_listeners();
 		return t->code == NO_ERROR ? task_fail_errno(t, errno, "eventfd") : -1;
 	}
 	return 0;
 }
 
-int http_port(void)
+static int socket_of(enum http_door door)
+{
+	for (size_t i = 0; i < server.n; i++)
+		if (server.listeners[i].door == door)
+			return server.listeners[i].fd;
+	return -1;
+}
+
+int http_port(enum http_door door)
 {
 	struct sockaddr_storage sa;
 	socklen_t n = sizeof sa;
-	if (server.n < 2 || getsockname(server.listeners[1].fd, (struct sockaddr *)&sa, &n) < 0)
+	if (getsockname(socket_of(door), (struct sockaddr *)&sa, &n) < 0)
 		return -1;
 	return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
 					      : ((struct sockaddr_in *)&sa)->sin_port);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* http.h -- the HTTP/1 front: listening sockets, a thread per request, and a table of routes.  A connection stays
- * open where the client wants that, the route allows it, and the request was read to its end.
+/* http.h -- the HTTP/1 front: listening sockets, plain and under TLS, a thread per request, and a table of routes.
+ * A connection stays open where the client wants that, the route allows it, and the request was read to its end.
  *
  *     static const struct route routes[] = {
  *             { "POST", "/jsonrpc", jsonrpc_serve },
@@ -64,14 +64,21 @@ struct route {
 	bool keeps; /* the connection may stay behind it */
 };
 
-/* Listens on a unix socket (mode 0600) and, unless tcp is NULL, on ADDR:PORT or [ADDR]:PORT, and
- * serves until http_stop().  The routes are not copied.  SIGPIPE is ignored from here on. */
-int http_serve(struct task *, const struct route *, const char *unix_path, const char *tcp);
+struct http_doors {
+	const struct route *routes; /* not copied */
+	const char *unix_path;      /* a socket of mode 0600 */
+	const char *tcp, *tls;      /* ADDR:PORT or [ADDR]:PORT; NULL: none */
+	const char *pem;            /* for tls: key and certificates */
+};
+
+/* Listens on these, and serves until http_stop().  SIGPIPE is ignored from here on. */
+int http_serve(struct task *, const struct http_doors *);
 /* Takes no more connections, cancels and disconnects those there are, and returns when all their
  * threads have ended. */
 void http_stop(void);
-/* The port of the TCP socket, for port 0; -1 without one. */
-int http_port(void);
+enum http_door { HTTP_UNIX, HTTP_TCP, HTTP_TLS, HTTP_DOORS };
+/* The port of the TCP or TLS socket, for port 0; -1 without one. */
+int http_port(enum http_door);
 
 /* The body, NUL behind it, on t.  Answers 411, 413 or 400 and returns NULL when it has no length,
  * more than limit bytes, or does not come. */

@@ -98,7 +98,7 @@ static void export_vdi(struct task *t, struct request *req)
 
 void transfer_export_vdi(struct task *t, struct request *req)
 {
-	if (auth_begin(t, req) < 0)
+	if (auth_begin(t, req, role_vm_admin) < 0)
 		return;
 	export_vdi(t, req);
 	auth_end(t, req);
@@ -182,7 +182,7 @@ static void import_vdi(struct task *t, struct request *req)
 
 void transfer_import_vdi(struct task *t, struct request *req)
 {
-	if (auth_begin(t, req) < 0)
+	if (auth_begin(t, req, role_vm_admin) < 0)
 		return;
 	import_vdi(t, req);
 	auth_end(t, req);

@@ -12,6 +12,8 @@
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "base/tls.h"
+#include "xe/known_hosts.h"
 #include "xe/options.h"
 #include "xe/say.h"
 
@@ -48,16 +50,8 @@ static int try_connect(const struct addrinfo *a)
 	return fd;
 }
 
-int server_connect_to(struct task *t, const struct options *o, const char *host, const char *port)
+static int tcp_connect(struct task *t, const char *host, const char *port)
 {
-	if (!o->nossl)
-		return fail(t, INTERNAL_ERROR,
-			    str(t,
-				"%s: this version does not speak TLS yet.  Give --nossl to go to a "
-				"plain port (-p PORT), over which the password can be read on the "
-				"way; or "
-				"run xe on the host itself.",
-				host));
 	struct addrinfo *found, hints = { .ai_socktype = SOCK_STREAM };
 	int err = getaddrinfo(host, port, &hints, &found), fd = -1;
 	if (err)
@@ -71,9 +65,23 @@ int server_connect_to(struct task *t, const struct options *o, const char *host,
 	return fd;
 }
 
+static int encrypt(struct task *t, int fd, const char *host, const char *port)
+{
+	unsigned char print[TLS_FINGERPRINT];
+	int plain = tls_connect(t, fd, host, print);
+	if (plain >= 0 && known_host(t, host, port, print, sizeof print) < 0)
+		fd_close(&plain);
+	return plain;
+}
+
+int server_connect_to(struct task *t, bool tls, const char *host, const char *port)
+{
+	const char *at = port ? port : tls ? "443" : "80";
+	int fd = tcp_connect(t, host, at);
+	return fd < 0 || !tls ? fd : encrypt(t, fd, host, at);
+}
+
 int server_connect(struct task *t, const struct options *o)
 {
-	if (!o->server)
-		return local_connect(t);
-	return server_connect_to(t, o, o->server, o->port ? o->port : o->nossl ? "80" : "443");
+	return o->server ? server_connect_to(t, !o->nossl, o->server, o->port) : local_connect(t);
 }

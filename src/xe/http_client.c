@@ -117,17 +117,28 @@ static char *read_text(struct carrier *c, int fd)
 	return text;
 }
 
+/* What is behind http:// or https://; NULL: neither. */
+static const char *behind_scheme(const char *url, bool *ret_tls)
+{
+	static const char http[] = "http://", https[] = "https://";
+	*ret_tls = starts_with(url, https);
+	if (*ret_tls)
+		return url + strlen(https);
+	return starts_with(url, http) ? url + strlen(http) : NULL;
+}
+
 /* Connects to where url leads ("/path" is the server itself); its path is left in *path. */
 static int connect_url(struct carrier *c, const char *url, const char **path)
 {
-	static const char http[] = "http://";
 	struct task *t = c->task;
+	bool tls;
 	*path = url;
 	if (*url == '/')
 		return server_connect(t, c->options);
-	if (!starts_with(url, http))
+	const char *place = behind_scheme(url, &tls);
+	if (!place)
 		return fail(t, INTERNAL_ERROR, str(t, "%s: xe cannot go there", url));
-	char *host = talloc_strdup(t, url + strlen(http)), *slash = strchr(host, '/');
+	char *host = talloc_strdup(t, place), *slash = strchr(host, '/');
 	if (!slash)
 		return fail(t, INTERNAL_ERROR, str(t, "%s: there is no path in it", url));
 	*path = talloc_strdup(t, slash);
@@ -135,9 +146,7 @@ static int connect_url(struct carrier *c, const char *url, const char **path)
 	char *port = strrchr(host, ':');
 	if (port)
 		*port++ = 0;
-	if (!*host)
-		return server_connect(t, c->options);
-	return server_connect_to(t, c->options, host, port ? port : "80");
+	return *host ? server_connect_to(t, tls, host, port) : server_connect(t, c->options);
 }
 
 /* Sends the request's head and reads the answer's. */

@@ -9,14 +9,9 @@ from rpc import *
 NOBODY = 'OpaqueRef:00000000-0000-4000-8000-000000000000'
 
 
-def wires(port):
-    return [Xml(port), Xml(port, '/RPC2'), Json(port, 1), Json(port, 2)]
-
-
-class Served(Daemon):
-    def __init__(self, **kw):
-        self.port = free_port()
-        super().__init__('fake', options=['--listen', f'127.0.0.1:{self.port}'], **kw)
+def wires(d):
+    return [Xml(d.port), Xml(d.port, '/RPC2'), Xml(d.tls_port, tls=True), Json(d.port, 1), Json(d.port, 2),
+            Json(d.tls_port, tls=True)]
 
 
 def finished(s, task):
@@ -34,7 +29,7 @@ def finished(s, task):
 def test_life():
     """Connect, make a VM, run it, snapshot, revert, destroy."""
     with Served() as d:
-        for wire in wires(d.port):
+        for wire in wires(d):
             s = Session(wire, d)
             n = wire.number
             template = s.VM.get_by_name_label('Other install media')[0]
@@ -111,7 +106,7 @@ def test_types():
 def test_setters():
     with Served() as d:
         vm = d.vm('web')
-        for wire in wires(d.port):
+        for wire in wires(d):
             s = Session(wire, d)
             ref = s.VM.get_by_uuid(vm)
             s.VM.add_to_other_config(ref, 'k', 'v')
@@ -135,7 +130,7 @@ def test_setters():
 def test_errors():
     with Served() as d:
         vm = d.vm('web')
-        for wire in wires(d.port):
+        for wire in wires(d):
             s = Session(wire, d)
             ref = s.VM.get_by_uuid(vm)
             assert s.refused('VM.get_record', NOBODY) == ['HANDLE_INVALID', 'VM', NOBODY]
@@ -201,7 +196,7 @@ def test_queries():
 def test_events():
     with Served() as d:
         vm = d.vm('web')
-        for wire in wires(d.port):
+        for wire in wires(d):
             s = Session(wire, d)
             ref = s.VM.get_by_uuid(vm)
             all_ = s.call('event.from', ['*'], '', 5.0)

@@ -5,6 +5,7 @@ import os, socket, sqlite3, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from consoles import *
+from rpc import Served
 
 
 def refused(status, client, *args, **kw):
@@ -80,17 +81,14 @@ def test_guests_of_an_older_version_get_them():
 
 
 def test_who_is_let_in():
-    with socket.create_server(('127.0.0.1', 0)) as s:
-        port = s.getsockname()[1]
-    with Daemon('fake', options=['--listen', f'127.0.0.1:{port}']) as d:
+    with Served() as d:
         vm = d.vm()
         d.xe('vm-start', uuid=vm)
         path = f'/console?uuid={consoles(d, vm)["rfb"]}'
-        password = open(os.path.join(d.state, 'password')).read().strip()
         shot = lambda *a: Stream(*a, method='GET')
         for client, path in ((Stream, path), (WebSocket, path), (shot, f'/vncsnapshot?uuid={vm}')):
-            refused(401, client, d, path, ('127.0.0.1', port, 'guess'))
-            client(d, path, ('127.0.0.1', port, password)).s.close()
+            refused(401, client, d, path, ('127.0.0.1', d.port, 'guess'))
+            client(d, path, ('127.0.0.1', d.port, d.accounts['root'])).s.close()
         refused(401, Stream, d, f'/console?uuid={vm}&session_id=OpaqueRef:guess')
         here = ['Origin: http://localhost']
         WebSocket(d, f'/console?uuid={vm}', headers=here).s.close()

@@ -4,6 +4,7 @@
 import os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from rpc import Served
 
 NOBODY = '00000000-0000-4000-8000-000000000000'
 
@@ -106,19 +107,50 @@ def test_values():
 
 
 def test_network_login():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    with Daemon('fake', options=['--listen', f'127.0.0.1:{port}']) as d:
-        password = open(os.path.join(d.state, 'password')).read().strip()
-        way = ['-s', '127.0.0.1', '-p', str(port), '--nossl', '-u', 'root']
-        assert d.xe(*way, '-pw', password, 'host-list', '--minimal')
-        begin = time.time()
-        status, out, err = d.run(*way, '-pw', 'wrong', 'host-list')
-        assert status == 1 and 'Authentication failed' in out + err and time.time() - begin > 1
-        status, out, err = d.run('-s', '127.0.0.1', '-p', str(port), '--nossl', 'host-list')
-        assert status == 1 and 'Username/password must be specified' in out + err
+    with Served() as d:
+        password = d.accounts['root']
+        for way in (['-p', str(d.port), '--nossl'], ['-p', str(d.tls_port)]):
+            way = ['-s', '127.0.0.1', *way]
+            assert d.run(*way, '-u', 'root', '-pw', password, 'host-list', '--minimal')[0] == 0
+            begin = time.time()
+            status, out, err = d.run(*way, '-u', 'root', '-pw', 'wrong', 'host-list')
+            assert status == 1 and 'Authentication failed' in out + err and time.time() - begin > 4
+            status, out, err = d.run(*way, 'host-list')
+            assert status == 1 and 'Username/password must be specified' in out + err
         assert password not in d.log()
+        status, out, err = d.run('-s', '127.0.0.1', '-p', str(d.port), '-u', 'root', '-pw', 'x', 'host-list')
+        assert status == 1 and 'plain' in err, err
+
+
+def test_another_certificate():
+    """A server is known by the certificate that it showed first."""
+    with Served() as d:
+        way = ['-s', '127.0.0.1', '-p', str(d.tls_port), '-u', 'root', '-pw', d.accounts['root'], 'host-list', '--minimal']
+        assert d.run(*way)[0] == 0
+        known = os.path.join(d.state, '.xe-hosts')
+        name, print_ = open(known).read().split()
+        assert name == f'127.0.0.1:{d.tls_port}' and len(print_) == 64 and os.stat(known).st_mode & 0o77 == 0
+        assert d.run(*way)[0] == 0 and len(open(known).readlines()) == 1
+        d.stop()
+        os.unlink(os.path.join(d.state, 'tls.pem'))
+        d.start()
+        status, out, err = d.run(*way)
+        assert status == 1 and 'another certificate' in err and known in err and print_ in err, err
+        os.unlink(known)
+        assert d.run(*way)[0] == 0
+
+
+def test_bad_certificates():
+    """The daemon does not start with what is no certificate, and says which file that is."""
+    with Served() as d:
+        d.stop()
+        for text in ('', 'nonsense', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n'):
+            path = os.path.join(d.state, 'own.pem')
+            with open(path, 'w') as f:
+                f.write(text)
+            p = subprocess.run([os.path.join(BUILD, 'stillframed'), '--state', d.state, '--vmm', 'fake', '--foreground',
+                                '--listen-tls', '127.0.0.1:0', '--tls-pem', path], capture_output=True, text=True, timeout=60)
+            assert p.returncode == 1 and path in p.stderr, p.stderr
 
 
 main(globals())

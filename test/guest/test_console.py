@@ -6,6 +6,7 @@ import os, shutil, signal, socket, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from consoles import *
+from rpc import Served
 
 PATTERN = '# ## ###  # #### #  ## # #   ####  # ## #'
 
@@ -113,11 +114,9 @@ def test_the_screen_for_any_number_of_viewers():
 
 
 def test_over_tcp():
-    with socket.create_server(('127.0.0.1', 0)) as s:
-        port = s.getsockname()[1]
-    with Daemon(options=['--listen', f'127.0.0.1:{port}']) as d:
+    with Served('qemu') as d:
         vm = drawn(d)
-        tcp = ('127.0.0.1', port, open(os.path.join(d.state, 'password')).read().strip())
+        tcp = ('127.0.0.1', d.port, d.accounts['root'])
         for client in (Stream, WebSocket):
             with client(d, console(d, vm, 'rfb'), tcp) as s:
                 screen = Rfb(s)

@@ -79,7 +79,7 @@ def test_without_rights():
                 flags = int(re.search(r'flags:\s+(\d+)', open(f'/proc/{pid}/fdinfo/{fd}').read())[1], 8)
                 direct += bool(flags & os.O_DIRECT)
         assert direct >= 2, 'disks are not opened with direct I/O'
-        for path in (d.state + '/state.db', d.state + '/password', d.state + '/xapi.sock'):
+        for path in (d.state + '/state.db', d.state + '/tls.pem', d.state + '/xapi.sock'):
             assert os.stat(path).st_mode & 0o077 == 0, path
 
 

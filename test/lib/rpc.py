@@ -1,12 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API as its clients speak it: XML-RPC by Python's own library, JSON-RPC by hand."""
-import http.client, json, os, socket, xmlrpc.client
+import http.client, json, os, socket, ssl, uuid, xmlrpc.client
+from sf import *
 
 
 def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
+
+
+class Served(Daemon):
+    """On plain TCP and under TLS.  `accounts` are the host's, as PAM is made to believe: names and passwords."""
+
+    def __init__(self, vmm='fake', options=(), accounts=(), **kw):
+        self.port, self.tls_port = free_port(), free_port()
+        super().__init__(vmm, start=False, **kw)
+        self.accounts = {name: str(uuid.uuid4()) for name in ('root', *accounts)}
+        folder = os.path.join(self.state, 'pam')
+        os.makedirs(folder, exist_ok=True)
+        users, check = os.path.join(folder, 'users'), os.path.join(folder, 'check')
+        for path, text, mode in (
+                (users, ''.join(f'{name}:{password}\n' for name, password in self.accounts.items()), 0o600),
+                (check, f"#!/bin/sh\nexec grep -qxF -e \"$PAM_USER:$(tr -d '\\000')\" {users}\n", 0o700),
+                (os.path.join(folder, 'stillframe'),
+                 f'auth required pam_exec.so quiet expose_authtok {check}\naccount required pam_permit.so\n', 0o600)):
+            with open(path, 'w') as f:
+                f.write(text)
+            os.chmod(path, mode)
+        self.options += ['--listen', f'127.0.0.1:{self.port}', '--listen-tls', f'127.0.0.1:{self.tls_port}',
+                         '--pam-dir', folder, *options]
+        self.start()
 
 
 class ApiError(Exception):
@@ -17,14 +41,16 @@ class ApiError(Exception):
         self.code, self.params = what[0], list(what[1:])
 
 
-def password(d):
-    with open(os.path.join(d.state, 'password')) as f:
-        return f.read().strip()
+def any_certificate():
+    c = ssl.create_default_context()
+    c.check_hostname, c.verify_mode = False, ssl.CERT_NONE
+    return c
 
 
 class Xml:
-    def __init__(self, port, path='/'):
-        self.server = xmlrpc.client.ServerProxy(f'http://127.0.0.1:{port}{path}', allow_none=False)
+    def __init__(self, port, path='/', tls=False):
+        self.server = xmlrpc.client.ServerProxy(f'http{"s" * tls}://127.0.0.1:{port}{path}', allow_none=False,
+                                                context=any_certificate() if tls else None)
 
     def call(self, method, *params):
         answer = getattr(self.server, method)(*params)
@@ -39,11 +65,12 @@ class Xml:
 
 
 class Json:
-    def __init__(self, port, version=2):
-        self.port, self.version, self.id = port, version, 0
+    def __init__(self, port, version=2, tls=False):
+        self.port, self.version, self.tls, self.id = port, version, tls, 0
 
     def raw(self, body, method='POST', path='/jsonrpc', headers={}):
-        c = http.client.HTTPConnection('127.0.0.1', self.port, timeout=120)
+        c = (http.client.HTTPSConnection('127.0.0.1', self.port, timeout=120, context=any_certificate()) if self.tls
+             else http.client.HTTPConnection('127.0.0.1', self.port, timeout=120))
         c.request(method, path, body, headers)
         r = c.getresponse()
         text = r.read()
@@ -73,7 +100,7 @@ class Session:
 
     def __init__(self, wire, d, user='root', secret=None):
         self.wire = wire
-        self.ref = wire.call('session.login_with_password', user, secret or password(d), '2.21', 'test')
+        self.ref = wire.call('session.login_with_password', user, d.accounts[user] if secret is None else secret, '2.21', 'test')
 
     def call(self, method, *params):
         return self.wire.call(method, self.ref, *params)

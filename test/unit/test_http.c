@@ -237,7 +237,7 @@ static char *hear(struct task *t, int fd)
 
 static int tcp_connect(void)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_port()) };
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_port(HTTP_TCP)) };
 	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	CHECK(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
@@ -391,7 +391,7 @@ static void test_server(void)
 	CHECK(mkdtemp(dir));
 	struct task *t = task_new(NULL, "test");
 	char *path = str(t, "%s/sock", dir);
-	CHECK(http_serve(t, routes, path, "127.0.0.1:0") == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path, .tcp = "127.0.0.1:0" }) == 0);
 	test_routes(t, path);
 	test_kept(t);
 	test_slow_head(t, path);
@@ -415,10 +415,10 @@ static void test_server(void)
 	close(silent);
 
 	/* And it can be started again; a socket that is in use is an error. */
-	CHECK(http_serve(t, routes, path, NULL) == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path }) == 0);
 	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
 	http_stop();
-	CHECK(http_serve(t, routes, path, "nowhere") == -1);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path, .tcp = "nowhere" }) == -1);
 	talloc_free(t);
 	rmdir(dir);
 }

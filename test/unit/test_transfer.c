@@ -10,6 +10,7 @@
 
 #include "api/console.h"
 #include "api/image.h"
+#include "api/role.h"
 #include "api/session.h"
 #include "api/vdi_transfer.h"
 #include "base/io.h"
@@ -80,6 +81,14 @@ const char *session_local(struct task *t)
 const char *session_check(struct task *t, const char *ref)
 {
 	return streq(ref, "OpaqueRef:mine") ? ref : fail_ptr(t, SESSION_INVALID, ref);
+}
+
+int role_check(struct task *t, enum role needed, const char *permission)
+{
+	CHECK(needed == role_vm_admin || needed == role_vm_operator);
+	return streq(t->session, "OpaqueRef:mine") && strstr(permission, "refused")
+		       ? fail(t, RBAC_PERMISSION_DENIED, permission, "no")
+		       : 0;
 }
 
 void session_end(struct task *t, const char *ref)
@@ -487,7 +496,7 @@ int main(void)
 		disk[i] = (char)(i % 253 + 1);
 	struct task *t = task_new(NULL, "test");
 	socket_path = str(t, "%s/sock", dir);
-	CHECK(http_serve(t, routes, socket_path, NULL) == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = socket_path }) == 0);
 	test_export(t);
 	test_export_failures(t);
 	test_import(t);

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tasks.c -- rows of class task behind their calls: how long they are kept, and those that clients make. */
+#include "api/tasks.h"
+
+#include "api/call.h"
+#include "api/settings.h"
+#include "base/task.h"
+#include "db/db.h"
+
+enum {
+	KEPT = 200,             /* finished ones, */
+	KEPT_S = 65 * 60,       /* and for how long */
+	FORSAKEN_S = 24 * 3600, /* a client's, that it never finished */
+};
+
+static bool is_pending(const struct task_row *row)
+{
+	return row->status == task_status_type_pending ||
+	       row->status == task_status_type_cancelling;
+}
+
+/* ---- keeping ---- */
+
+static bool is_old(const char *time, const char *limit)
+{
+	return strcmp(time, limit) < 0;
+}
+
+/* Oldest first: those that have ended are counted from the newest. */
+int tasks_collect(struct task *t)
+{
+	const char *old = time_ago(t, KEPT_S), *forsaken = time_ago(t, FORSAKEN_S);
+	DB_SCOPE(t);
+	struct row **rows = db_find(t, &class_task, NULL, NULL);
+	size_t n = 0, newer = 0;
+	while (rows[n])
+		n++;
+	while (n-- > 0) {
+		const struct task_row *row = (struct task_row *)rows[n];
+		bool pending = is_pending(row);
+		bool goes = pending ? row->of_client && is_old(row->created, forsaken)
+				    : newer >= KEPT || is_old(row->finished, old);
+		newer += !pending;
+		if (goes && db_delete(t, rows[n]) < 0)
+			return -1;
+	}
+	return db_commit(t);
+}
+
+static int forget(struct task *t, struct task_row *row)
+{
+	static const char why[] = "the server was restarted; the operation was undone";
+	row->status = task_status_type_failure;
+	row->finished = time_now(row);
+	list_add(row, &row->error_info, code_rows[INTERNAL_ERROR].name);
+	list_add(row, &row->error_info, why);
+	return row->doomed ? db_delete(t, &row->row) : db_put(t, &row->row);
+}
+
+static int forget_all(struct task *t)
+{
+	DB_SCOPE(t);
+	DB_ALL (t, task, row)
+		if (is_pending(row) && !row->of_client && forget(t, row) < 0)
+			return -1;
+	return db_commit(t);
+}
+
+int tasks_open(struct task *t)
+{
+	return forget_all(t) < 0 ? -1 : tasks_collect(t);
+}
+
+int task_destroy(struct task *t, struct task_destroy *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = db_get(t, task, a->self);
+	if (!row)
+		return -1;
+	row->doomed = is_pending(row) && !row->of_client;
+	if ((row->doomed ? db_put(t, &row->row) : db_delete(t, &row->row)) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* ---- of clients ---- */
+
+int task_create(struct task *t, struct task_create *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = row_new(t, task);
+	row->name_label = a->label;
+	row->name_description = a->description;
+	row->created = time_now(row);
+	row->resident_on = this_host();
+	row->type = "<none/>";
+	row->of_client = true;
+	if (db_insert(t, &row->row) < 0)
+		return -1;
+	a->result = row->row.ref;
+	return db_commit(t);
+}
+
+/* Of those behind a call, the call alone tells. */
+static struct task_row *own(struct task *t, const char *ref)
+{
+	struct task_row *row = db_get(t, task, ref);
+	if (row && !row->of_client)
+		return fail_ptr(t, OPERATION_NOT_ALLOWED, "the task is the server's own");
+	return row;
+}
+
+static int put(struct task *t, struct task_row *row)
+{
+	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
+}
+
+int task_set_status(struct task *t, struct task_set_status *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = own(t, a->self);
+	if (!row)
+		return -1;
+	row->status = a->value;
+	row->finished = is_pending(row) ? TIME_NEVER : time_now(row);
+	return put(t, row);
+}
+
+int task_set_progress(struct task *t, struct task_set_progress *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = own(t, a->self);
+	if (!row)
+		return -1;
+	row->progress = a->value;
+	return put(t, row);
+}
+
+int task_set_result(struct task *t, struct task_set_result *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = own(t, a->self);
+	if (!row)
+		return -1;
+	row->result = a->value;
+	return put(t, row);
+}
+
+int task_set_error_info(struct task *t, struct task_set_error_info *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = own(t, a->self);
+	if (!row)
+		return -1;
+	row->error_info = list_copy(row, &a->value);
+	return put(t, row);
+}

@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who waits for events sees all that comes to stay, in either way of asking.
+SETTERS in the environment: how many changes the waiters have to follow."""
+import os, sys, threading
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+from rpc import *
+
+SETTERS, WAITERS = int(os.environ.get('SETTERS', '400')), 10
+
+
+class Waiter(threading.Thread):
+    """Follows the descriptions of VMs until all are what they are to be in the end."""
+
+    def __init__(self, d, wanted):
+        super().__init__()
+        self.s, self.wanted, self.seen, self.batches, self.error = Session(Json(d.port), d), wanted, {}, 0, None
+        self.token = ''
+
+    def run(self):
+        try:
+            end = time.time() + 300 * SLOW
+            while any(self.seen.get(ref) != value for ref, value in self.wanted.items()):
+                assert time.time() < end, f'{self.seen} is not {self.wanted}'
+                answer = getattr(self.s.event, 'from')(['vm'], self.token, 10.0)
+                self.token, self.batches = answer['token'], self.batches + 1
+                for e in answer['events']:
+                    if e['operation'] != 'del':
+                        self.seen[e['ref']] = e['snapshot']['name_description']
+        except Exception as e:
+            self.error = e
+
+
+def test_waiters():
+    """Ten of them, while four clients set without rest: each final value reaches each."""
+    with Served() as d:
+        root = Session(Json(d.port), d)
+        vms = [root.VM.get_by_uuid(d.vm(f'vm {n}')) for n in range(4)]
+        wanted = {ref: f'{SETTERS // 4 - 1} of {n}' for n, ref in enumerate(vms)}
+        waiters = [Waiter(d, wanted) for _ in range(WAITERS)]
+
+        def set_all(n, ref):
+            s = Session(Json(d.port), d)
+            for i in range(SETTERS // 4):
+                s.VM.set_name_description(ref, f'{i} of {n}')
+        setters = [threading.Thread(target=set_all, args=a) for a in enumerate(vms)]
+        begin = time.time()
+        for t in (*waiters, *setters):
+            t.start()
+        for t in (*setters, *waiters):
+            t.join()
+        for w in waiters:
+            assert not w.error, w.error
+        print(f'  {SETTERS} changes in {time.time() - begin:.1f} s, seen in {min(w.batches for w in waiters)} to '
+              f'{max(w.batches for w in waiters)} batches')
+
+
+def test_old_way():
+    """register, next, unregister."""
+    with Served() as d:
+        for wire in (Xml(d.port), Json(d.port)):
+            s, other = Session(wire, d), Session(Json(d.port), d)
+            assert s.refused('event.next') == ['SESSION_NOT_REGISTERED', s.ref]
+            assert s.refused('event.register', ['vm/'])[0] == 'EVENT_SUBSCRIPTION_PARSE_FAILURE'
+            s.event.register(['VM', 'network'])
+            assert other.refused('event.next') == ['SESSION_NOT_REGISTERED', other.ref]
+            vm = other.VM.get_by_uuid(d.vm('new'))
+            refs = set()
+            while vm not in refs:
+                events = s.event.next()
+                assert events and {e['class'] for e in events} <= {'vm', 'network'}, events
+                refs |= {e['ref'] for e in events}
+            got = []
+            waiter = threading.Thread(target=lambda: got.extend(s.event.next()))
+            if isinstance(wire, Json):
+                waiter.start()
+                time.sleep(0.5)
+                assert not got
+                other.VM.set_name_label(vm, 'newer')
+                waiter.join(30 * SLOW)
+                assert [(e['operation'], e['snapshot']['name_label']) for e in got if e['ref'] == vm] == [('mod', 'newer')]
+            s.event.unregister(['vm', 'VM'])
+            s.event.unregister(['network'])
+            assert s.refused('event.next') == ['SESSION_NOT_REGISTERED', s.ref]
+            s.event.register(['*'])
+            s.session.logout()
+            assert s.refused('event.next') == ['SESSION_INVALID', s.ref]
+            d.xe('vm-destroy', uuid=other.VM.get_uuid(vm))
+
+
+def test_tasks_of_clients():
+    """A client says how its own task goes; of a call's, only the call."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        ref = s.task.create('Export of VM', 'by hand')
+        record = s.task.get_record(ref)
+        assert (record['status'], record['name_label'], record['name_description'], record['type']) == \
+            ('pending', 'Export of VM', 'by hand', '<none/>')
+        s.task.set_progress(ref, 0.25)
+        s.task.add_to_other_config(ref, 'ShowInXenCenter', 'true')
+        s.task.set_result(ref, '<value>x</value>')
+        s.task.set_status(ref, 'success')
+        record = s.task.get_record(ref)
+        assert record['progress'] == 0.25 and record['other_config'] == {'ShowInXenCenter': 'true'}
+        assert record['status'] == 'success' and record['finished'] > '2026'
+        bad = s.task.create('x', '')
+        s.task.set_error_info(bad, ['VDI_MISSING', 'a', 'b'])
+        s.task.set_status(bad, 'failure')
+        assert s.task.get_error_info(bad) == ['VDI_MISSING', 'a', 'b']
+        assert s.refused('task.set_status', bad, 'nonsense')[0] == 'INVALID_VALUE'
+        done = s.Async.VM.get_all if False else s.Async.SR.scan(s.SR.get_all()[0])
+        while s.task.get_status(done) == 'pending':
+            time.sleep(0.05)
+        assert s.refused('task.set_progress', done, 0.5)[0] == 'OPERATION_NOT_ALLOWED'
+        for t in (ref, bad, done):
+            s.task.destroy(t)
+            assert s.refused('task.get_status', t) == ['HANDLE_INVALID', 'task', t]
+        d.check()
+
+
+def test_tasks_go():
+    """No more than 200 that have ended are kept after a start, and none that ended an hour ago."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        refs = []
+        for n in range(205):
+            refs.append(s.task.create(str(n), ''))
+            s.task.set_status(refs[-1], 'success')
+        pending = s.task.create('goes on', '')
+        d.stop()
+        d.start()
+        s = Session(Json(d.port), d)
+        left = set(s.task.get_all())
+        assert pending in left and len(left & set(refs)) == 200 and not left & set(refs[:5]), len(left)
+
+
+main(globals())

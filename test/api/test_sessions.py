@@ -1,0 +1,218 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who may log in, for how long, and what they may do."""
+import os, sqlite3, sys, threading
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from sf import *
+from rpc import *
+
+ROLES = ['pool-admin', 'pool-operator', 'vm-power-admin', 'vm-admin', 'vm-operator', 'read-only']
+# The least that may, as XenServer has it.
+LEAST = {'VM.snapshot': 'vm-power-admin', 'VM.snapshot_with_quiesce': 'vm-power-admin', 'VM.checkpoint': 'vm-power-admin',
+         'VM.revert': 'vm-power-admin', 'VM.clone': 'vm-admin', 'VM.copy': 'vm-admin', 'VM.destroy': 'vm-admin',
+         'VM.start': 'vm-operator', 'VM.clean_shutdown': 'vm-operator', 'VM.set_tags': 'vm-operator',
+         'VM.set_name_label': 'vm-admin', 'VM.set_affinity': 'vm-power-admin', 'VDI.snapshot': 'vm-admin',
+         'SR.create': 'pool-operator', 'SR.scan': 'vm-power-admin', 'subject.create': 'pool-admin',
+         'event.from': 'read-only', 'task.cancel': 'read-only'}
+
+
+def wrong(d, user, password):
+    begin = time.time()
+    try:
+        Session(Json(d.port), d, user, password)
+    except ApiError as e:
+        return [e.code, *e.params], time.time() - begin
+    raise AssertionError(f'{user} {password} was let in')
+
+
+def test_passwords():
+    """What is wrong with a login, nobody learns: neither from the answer nor from its time."""
+    with Served(accounts=['alice']) as d:
+        Session(Json(d.port), d)
+        own = d.accounts['alice']
+        for user, password in (('root', 'x'), ('root', ''), ('root', own), ('nobody', 'x'), ('', ''), ('alice', own),
+                               ('root', 'x' * 3000), ('root\n', 'x')):
+            answer, took = wrong(d, user, password)
+            assert answer == ['SESSION_AUTHENTICATION_FAILED', user, 'Authentication failed'], answer
+            assert took > 4.5, took
+        log = d.log()
+        assert 'login refused user="alice"' in log and own not in log and d.accounts['root'] not in log
+
+
+def test_pam_is_slow():
+    """A module that hangs is ended, and holds up nobody else."""
+    with Served() as d:
+        with open(os.path.join(d.state, 'pam', 'check'), 'w') as f:
+            f.write('#!/bin/sh\nexec sleep 1000\n')
+        thread = threading.Thread(target=lambda: wrong_or_error(d))
+        thread.start()
+        assert d.list('host')
+        thread.join()
+
+
+def wrong_or_error(d):
+    begin = time.time()
+    try:
+        Session(Json(d.port), d)
+    except ApiError as e:
+        assert e.code == 'INTERNAL_ERROR' and 25 < time.time() - begin < 60 * SLOW, e
+    else:
+        raise AssertionError
+
+
+def test_ends():
+    """By logout, for want of use, and for want of room: who was used longest ago goes."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        other = Session(Json(d.port), d)
+        s.session.logout()
+        assert s.refused('VM.get_all') == ['SESSION_INVALID', s.ref]
+        db = sqlite3.connect(os.path.join(d.state, 'state.db'), timeout=60)
+        for age, lives in ((23 * 3600, True), (25 * 3600, False)):
+            when = time.strftime('%Y%m%dT%H:%M:%SZ', time.gmtime(time.time() - age))
+            db.execute('UPDATE session SET last_active = ? WHERE ref = ?', (when, other.ref))
+            db.commit()
+            if lives:
+                before = time.time()
+                assert other.VM.get_all() and other.session.get_last_active(other.ref) > when
+            else:
+                assert other.refused('VM.get_all') == ['SESSION_INVALID', other.ref]
+        db.close()
+
+
+def test_caps():
+    """No more than 500 with one originator; the daemon's own are not counted."""
+    with Served() as d:
+        wire = Json(d.port)
+        first, second = Session(wire, d), Session(wire, d)
+        refs = []
+
+        def log_in(n):
+            own = Json(d.port)
+            refs.extend(Session(own, d).ref for _ in range(n))
+        threads = [threading.Thread(target=log_in, args=(125,)) for _ in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert len(set(refs)) == 500
+        for s in (first, second):
+            assert s.refused('VM.get_all') == ['SESSION_INVALID', s.ref]
+        alive = 0
+        for ref in refs:
+            first.ref = ref
+            try:
+                first.host.get_all()
+                alive += 1
+            except ApiError as e:
+                assert e.code == 'SESSION_INVALID'
+        assert alive == 500, alive
+
+
+def may(s, method):
+    """Is it let through to where its parameters are looked at?"""
+    try:
+        s.call(method)
+    except ApiError as e:
+        if e.code == 'RBAC_PERMISSION_DENIED':
+            assert e.params[0] == method, e
+            return False
+    return True
+
+
+def test_roles():
+    """Each role times each call: just what the table says."""
+    with Served(accounts=ROLES) as d:
+        root = Session(Json(d.port), d)
+        refs = {r['name_label']: ref for ref, r in root.role.get_all_records().items()}
+        assert sorted(refs) == sorted(ROLES)
+        calls = [m for m in root.wire.call('system.listMethods')
+                 if '.get_' not in m and not m.startswith(('session.log', 'system.'))]
+        for name in ROLES:
+            uuid_ = d.xe('subject-add', subject_name=name)
+            subject = root.subject.get_by_uuid(uuid_)
+            if name != 'pool-admin':
+                d.xe('subject-role-add', uuid=uuid_, role_name=name)
+                root.subject.remove_from_roles(subject, refs['pool-admin'])
+            assert root.subject.get_roles(subject) == [refs[name]]
+            s = Session(Json(d.port), d, name)
+            permissions = set(root.subject.get_permissions_name_label(subject))
+            assert permissions == set(root.role.get_permissions_name_label(refs[name]))
+            assert set(s.session.get_rbac_permissions(s.ref)) == permissions
+            assert s.session.get_is_local_superuser(s.ref) is False and s.session.get_subject(s.ref) == subject
+            strength = ROLES.index(name)
+            for method, least in LEAST.items():
+                assert (method in permissions) == (strength <= ROLES.index(least)), (name, method)
+                names = [n for n in ROLES if strength and refs[n] in root.role.get_by_permission_name_label(method)]
+                assert not strength or names == ROLES[:ROLES.index(least) + 1], names
+            for method in calls:
+                if method.count('.set_') or '.add_' in method or '.remove_' in method:
+                    continue
+                assert may(s, method) == (method in permissions), (name, method)
+            if name != 'read-only':
+                continue
+            assert s.VM.get_all_records()
+        d.check()
+
+
+def test_fields():
+    """Setters, and each key of a map, by its own role."""
+    with Served(accounts=['op', 'adm']) as d:
+        vm = d.vm('web')
+        root = Session(Json(d.port), d)
+        ref = root.VM.get_by_uuid(vm)
+        for name, role in (('op', 'vm-operator'), ('adm', 'vm-admin')):
+            u = d.xe('subject-add', subject_name=name)
+            d.xe('subject-role-add', uuid=u, role_name=role)
+            d.xe('subject-role-remove', uuid=u, role_name='pool-admin')
+        op, adm = Session(Json(d.port), d, 'op'), Session(Json(d.port), d, 'adm')
+        denied = 'RBAC_PERMISSION_DENIED'
+        op.VM.add_tags(ref, 'a')
+        op.VM.add_to_other_config(ref, 'folder', '/x')
+        op.VM.add_to_other_config(ref, 'XenCenter.CustomFields.owner', 'me')
+        before = root.VM.get_other_config(ref)
+        for s, config, key in ((op, {**before, 'other': '1'}, 'other'), (op, {'folder': '/x'}, None),
+                               (adm, {**before, 'pci': '0/0000:00:01.0'}, 'pci')):
+            error = s.refused('VM.set_other_config', ref, config)
+            assert error[0] == denied and (not key or error[1] == f'VM.set_other_config/key:{key}'), error
+        assert op.refused('VM.add_to_other_config', ref, 'k', 'v')[0] == denied
+        assert adm.refused('VM.add_to_other_config', ref, 'pci', 'v')[0] == denied
+        assert op.refused('VM.set_name_label', ref, 'x')[0] == denied
+        assert op.refused('VM.set_other_config', ref, before)[0] == denied
+        assert root.VM.get_other_config(ref) == before and root.VM.get_name_label(ref) == 'web'
+        adm.VM.set_other_config(ref, {**before, 'other': '1', 'folder': '/y'})
+        adm.VM.set_name_label(ref, 'db')
+        root.VM.add_to_other_config(ref, 'pci', 'x')
+        assert adm.refused('VM.remove_from_other_config', ref, 'pci')[0] == denied
+        assert adm.refused('VM.set_other_config', ref, {})[0] == denied
+        assert adm.refused('VM.set_affinity', ref, root.host.get_all()[0])[0] == denied
+        # in a record that something is made of, too
+        n = op.wire.number
+        record = {'name_label': 'x', 'SR': root.SR.get_all()[0], 'virtual_size': n(1 << 20), 'type': 'user', 'sharable': False,
+                  'read_only': False, 'other_config': {}}
+        assert op.refused('VDI.create', record)[0] == denied
+        vdi = adm.VDI.create(record)
+        # over xe and the data's own paths
+        way = ['-s', '127.0.0.1', '-p', str(d.tls_port), '-u', 'op', '-pw', d.accounts['op']]
+        assert d.run(*way, 'vm-param-list', f'uuid={vm}')[0] == 0
+        status, out, err = d.run(*way, 'vm-snapshot', f'uuid={vm}', 'new-name-label=x')
+        assert status == 1 and 'VM.snapshot' in err and 'vm-power-admin' in err, err
+        status, out, err = d.run(*way, 'vm-param-set', f'uuid={vm}', 'name-label=x')
+        assert status == 1 and 'VM.set_name_label' in err, err
+        r, text = Json(d.port).raw(None, 'GET', f'/export_raw_vdi?vdi={vdi}&session_id={op.ref}')
+        assert r.status == 403 and b'export_raw_vdi' in text, (r.status, text)
+        r, text = Json(d.port).raw(None, 'GET', f'/export_raw_vdi?vdi={vdi}&session_id={adm.ref}')
+        assert r.status == 200 and len(text) == 1 << 20, (r.status, len(text), text[:200])
+        # a change ends what was begun before it
+        u = root.subject.get_uuid(root.session.get_subject(op.ref))
+        d.xe('subject-role-add', uuid=u, role_name='read-only')
+        assert op.refused('VM.get_all') == ['SESSION_INVALID', op.ref]
+        d.xe('subject-remove', subject_uuid=u)
+        assert wrong(d, 'op', d.accounts['op'])[0][0] == 'SESSION_AUTHENTICATION_FAILED'
+        d.fails('subject-add', subject_name='adm')
+        d.fails('subject-add', subject_name='root', says='root')
+        d.fails('subject-role-add', uuid=d.list('subject')[0], role_name='king', says='king')
+        d.check()
+
+
+main(globals())
