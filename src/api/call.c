@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "api/audit.h"
 #include "api/settings.h"
 #include "api/tasks.h"
 #include "api/undo.h"
@@ -250,8 +251,19 @@ static void retry_ends(struct task *t)
 
 /* ---- a call ---- */
 
+/* What it is done to: the first reference that it was given. */
+static const char *object_of(const struct call *c, const void *args)
+{
+	for (const struct arg *a = c->args ? c->args() : NULL; a && a->name; a++)
+		if (a->kind == REF)
+			return *(const char *const *)((const char *)args + a->offset);
+	return "";
+}
+
 static void finish(struct task *t, const struct call *c, void *args)
 {
+	const char *object = object_of(c, args);
+	audit(t, c->name, object ? object : "");
 	struct task *own = task_new(t, t->name);
 	end_record(own, end_new(t->ref, c, args, t));
 	talloc_free(own);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/record.h"
 
+#include "api/audit.h"
 #include "api/firmware.h"
 #include "api/network.h"
 #include "api/operation.h"
@@ -181,8 +182,8 @@ static int check_ref(struct task *t, const struct field *f, const char *text)
 	return db_get_row(t, c, text) ? 0 : -1;
 }
 
-static int store(struct task *t, struct row *r, const struct field *f, const struct setter *s,
-		 const char *text)
+static int put(struct task *t, struct row *r, const struct field *f, const struct setter *s,
+	       const char *text)
 {
 	if (role_check_set(t, r, f, text) < 0 || check_ref(t, f, text) < 0 ||
 	    field_parse(t, r, f, text) < 0)
@@ -192,6 +193,15 @@ static int store(struct task *t, struct row *r, const struct field *f, const str
 	if (db_put(t, r) < 0)
 		return -1;
 	return db_commit(t);
+}
+
+static int store(struct task *t, struct row *r, const struct field *f, const struct setter *s,
+		 const char *text)
+{
+	int result = put(t, r, f, s, text);
+	if (t->code != RBAC_PERMISSION_DENIED) /* that is told already */
+		audit(t, str(t, "%s.set_%s", r->class->name, f->name), r->ref);
+	return result;
 }
 
 int record_set(struct task *t, const struct class *c, const char *ref, const char *name,

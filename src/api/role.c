@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/role.h"
 
+#include "api/audit.h"
 #include "api/call.h"
 #include "api/record.h"
 #include "base/json.h"
@@ -70,8 +71,10 @@ int role_check(struct task *t, enum role needed, const char *permission)
 {
 	if (role_of(t) <= needed)
 		return 0;
-	return fail(t, RBAC_PERMISSION_DENIED, permission,
-		    str(t, "The user has no role that may: it takes %s.", roles[needed].name));
+	fail(t, RBAC_PERMISSION_DENIED, permission,
+	     str(t, "The user has no role that may: it takes %s.", roles[needed].name));
+	audit(t, permission, "");
+	return -1;
 }
 
 /* ---- of fields ---- */

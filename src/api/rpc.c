@@ -199,6 +199,7 @@ static int run_async(struct rpc *r, const struct call *c)
 		return -1;
 	}
 	own->session = talloc_strdup(own, r->t->session);
+	own->peer = talloc_strdup(own, r->t->peer);
 	const char *ref = api_call_async(r->t, c, own, args);
 	if (!ref)
 		return -1;

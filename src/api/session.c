@@ -2,6 +2,7 @@
 #include "api/session.h"
 
 #include "api/account.h"
+#include "api/audit.h"
 #include "api/call.h"
 #include "api/role.h"
 #include "api/settings.h"
@@ -119,20 +120,31 @@ static const char *session_new(struct task *t, const char *user, const struct su
 	return s->row.ref;
 }
 
+static const char *refuse(struct task *t, const char *user, int64_t answered)
+{
+	int64_t left = answered - clock_ms();
+	fail(t, SESSION_AUTHENTICATION_FAILED, user, "Authentication failed");
+	log_line(t, "login refused user=\"%s\"", user);
+	audit_login(t, user, "");
+	struct task *own = task_part(t);
+	task_wait(own, -1, 0, left > 0 ? (int)left : 0);
+	talloc_free(own);
+	return NULL;
+}
+
 const char *session_login(struct task *t, const char *user, const char *password,
 			  const char *originator)
 {
 	int64_t answered = clock_ms() + REFUSAL_MS;
+	const struct subject_row *subject;
 	int right = account_check(t, user, password);
 	if (right < 0)
 		return NULL;
-	const struct subject_row *subject;
-	if (may_log_in(t, user, &subject) && right)
-		return session_new(t, user, subject, originator);
-	log_line(t, "login refused user=\"%s\" originator=\"%s\"", user, originator);
-	int64_t left = answered - clock_ms();
-	task_wait(t, -1, 0, left > 0 ? (int)left : 0);
-	return fail_ptr(t, SESSION_AUTHENTICATION_FAILED, user, "Authentication failed");
+	if (!may_log_in(t, user, &subject) || !right)
+		return refuse(t, user, answered);
+	const char *session = session_new(t, user, subject, originator);
+	audit_login(t, user, session ? session : "");
+	return session;
 }
 
 const char *session_local(struct task *t)

@@ -34,7 +34,7 @@ struct task *task_new(const void *parent, const char *name)
 {
 	struct task *t = talloc_zero(parent, struct task);
 	t->name = talloc_strdup(t, name);
-	t->ref = t->session = t->op = "";
+	t->ref = t->session = t->peer = t->op = "";
 	t->hi = 1;
 	t->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	talloc_set_destructor(t, task_free);
@@ -46,6 +46,7 @@ struct task *task_part(struct task *whole)
 	struct task *t = task_new(whole, whole->name);
 	t->ref = whole->ref;
 	t->session = whole->session;
+	t->peer = whole->peer;
 	t->op = whole->op;
 	t->whole = whole;
 	t->cancellable = whole->cancellable;

@@ -279,6 +279,7 @@ static void set_task(struct connection *c, struct task *t)
 static void serve_one(struct connection *c)
 {
 	struct task *t = task_new(NULL, "http");
+	t->peer = c->peer;
 	set_task(c, t);
 	bool stays = serve(t, c);
 	set_task(c, NULL);

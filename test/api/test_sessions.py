@@ -215,4 +215,39 @@ def test_fields():
         d.check()
 
 
+def test_audit():
+    """Who did what, from where, and what came of it: logins, calls, fields, and what was refused."""
+    with Served(accounts=['op']) as d:
+        vm = d.vm('web')
+        uuid_ = d.xe('subject-add', subject_name='op')
+        d.xe('subject-role-add', uuid=uuid_, role_name='vm-operator')
+        d.xe('subject-role-remove', uuid=uuid_, role_name='pool-admin')
+        wrong(d, 'o"p\n', 'x')
+        s = Session(Json(d.tls_port, tls=True), d, 'op')
+        ref = s.VM.get_by_uuid(vm)
+        s.VM.start(ref, False, False)
+        assert s.refused('VM.start', ref, False, False)[0] == 'VM_BAD_POWER_STATE'
+        s.VM.add_tags(ref, 'a')
+        assert s.refused('VM.snapshot', ref, 'x')[0] == s.refused('VM.set_name_label', ref, 'x')[0] == 'RBAC_PERMISSION_DENIED'
+        task = s.Async.VM.hard_shutdown(ref)
+        while s.task.get_status(task) == 'pending':
+            time.sleep(0.05)
+        path = os.path.join(d.state, 'audit.log')
+        assert os.stat(path).st_mode & 0o77 == 0
+        lines = [re.fullmatch(r'\S+Z user="([^"]*)" session=(\S+) from="([^"]*)" did=(\S+) on=(\S+) result=(\S+)', line.rstrip('\n'))
+                 for line in open(path)]
+        assert all(lines), open(path).read()
+        seen = [m.groups() for m in lines]
+        mine = s.ref[:18]
+        assert [g[0::3][:2] + g[4:] for g in seen if g[1] == mine] == [
+            ('op', 'session.login_with_password', '-', 'success'), ('op', 'VM.start', ref, 'success'),
+            ('op', 'VM.start', ref, 'VM_BAD_POWER_STATE'), ('op', 'VM.set_tags', ref, 'success'),
+            ('op', 'VM.snapshot', '-', 'RBAC_PERMISSION_DENIED'), ('op', 'VM.set_name_label', '-', 'RBAC_PERMISSION_DENIED'),
+            ('op', 'VM.hard_shutdown', ref, 'success')], seen
+        assert all(re.fullmatch(r'127\.0\.0\.1:\d+', g[2]) for g in seen if g[1] == mine)
+        assert ('o?p?', '-', 'session.login_with_password', 'SESSION_AUTHENTICATION_FAILED') in [g[:2] + (g[3], g[5]) for g in seen]
+        assert ('root', 'subject.create', 'success') in [(g[0], g[3], g[5]) for g in seen if g[2].startswith('local uid=')]
+        assert s.ref not in open(path).read()
+
+
 main(globals())

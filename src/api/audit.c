@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/audit.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/settings.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "db/db.h"
+
+enum { LIMIT = 8 << 20, SHOWN = sizeof "OpaqueRef:" - 1 + 8 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Nothing in it ends the quotes that it stands in. */
+static const char *tame(struct task *t, const char *text)
+{
+	char *s = talloc_strdup(t, text);
+	for (char *p = s; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == '"' || *p == '\\' || *p == 127)
+			*p = '?';
+	return s;
+}
+
+static const char *moment(struct task *t)
+{
+	struct timespec ts;
+	struct tm tm;
+	char text[32];
+	clock_gettime(CLOCK_REALTIME, &ts);
+	gmtime_r(&ts.tv_sec, &tm);
+	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+	return str(t, "%s.%03ldZ", text, ts.tv_nsec / 1000000);
+}
+
+static void append(struct task *t, const char *line)
+{
+	struct stat st;
+	const char *path = str(t, "%s/audit.log", settings.state);
+	pthread_mutex_lock(&lock);
+	if (stat(path, &st) == 0 && st.st_size > LIMIT)
+		rename(path, str(t, "%s.old", path));
+	FD_SCOPE int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int written = fd < 0 ? -1 : io_write(t, fd, line, strlen(line), -1);
+	pthread_mutex_unlock(&lock);
+	if (written < 0)
+		log_line(t, "not written to audit.log line=\"%s\"", line);
+}
+
+static void tell(struct task *t, const char *user, const char *session, const char *did,
+		 const char *object)
+{
+	struct task *own = task_new(t, t->name);
+	append(own, str(own, "%s user=\"%s\" session=%.*s from=\"%s\" did=%s on=%s result=%s\n",
+			moment(own), tame(own, user), (int)SHOWN, *session ? session : "-",
+			tame(own, t->peer), did, *object ? tame(own, object) : "-",
+			t->code == NO_ERROR ? "success" : code_rows[t->code].name));
+	talloc_free(own);
+}
+
+void audit(struct task *t, const char *did, const char *object)
+{
+	if (!*t->session)
+		return;
+	struct task *own = task_new(t, t->name);
+	const struct session_row *s = db_seek(own, session, t->session);
+	tell(t, s ? s->auth_user_name : "", t->session, did, object);
+	talloc_free(own);
+}
+
+void audit_login(struct task *t, const char *user, const char *session)
+{
+	tell(t, user, session, "session.login_with_password", "");
+}
