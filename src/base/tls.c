@@ -317,12 +317,12 @@ static struct tls *tls_new(struct task *t)
 }
 
 /* Signals are for others. */
-static int tls_begin(struct task *t, struct tls *tls, void *(*run)(void *))
+static int tls_begin(struct task *t, struct tls *tls, void *(*run)(void *), pthread_t *ret)
 {
 	sigset_t all, before;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int err = pthread_create(&tls->thread, NULL, run, tls);
+	int err = pthread_create(ret, NULL, run, tls);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return err ? task_fail_errno(t, err, "pthread_create") : 0;
 }
@@ -375,7 +375,7 @@ struct tls *tls_server(struct task *t, const char *pem)
 						     GNUTLS_X509_FMT_PEM);
 	if (r < 0)
 		fail(t, INVALID_VALUE, pem, gnutls_strerror(r));
-	else if (tls_begin(t, tls, work) == 0)
+	else if (tls_begin(t, tls, work, &tls->thread) == 0)
 		return tls;
 	tls_free(tls);
 	return NULL;
@@ -436,9 +436,10 @@ static int fingerprint(struct task *t, struct link *l, const char *host, unsigne
 	return r < 0 ? failed(t, host, r) : 0;
 }
 
-/* Of the only connection. */
+/* Of the only connection: nobody waits for it. */
 static void *work_and_free(void *arg)
 {
+	pthread_detach(pthread_self());
 	work(arg);
 	tls_free(arg);
 	return NULL;
@@ -467,11 +468,10 @@ int tls_connect(struct task *t, int fd, const char *host, unsigned char ret_prin
 		return -1;
 	}
 	l->greeted = tls->one = true;
+	pthread_t thread;
 	int plain = link_begin(tls, l);
-	if (plain >= 0 && tls_begin(t, tls, work_and_free) == 0) {
-		pthread_detach(tls->thread);
+	if (plain >= 0 && tls_begin(t, tls, work_and_free, &thread) == 0)
 		return plain;
-	}
 	fd_close(&plain);
 	tls_free(tls);
 	return -1;
