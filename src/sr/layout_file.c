@@ -21,6 +21,7 @@
 #include "sr/check_file.h"
 #include "sr/image_tool.h"
 #include "sr/layers_file.h"
+#include "sr/release.h"
 #include "sr/volume_file.h"
 
 /* The id in a file's name <id><suffix>, on ctx; NULL when the name is any other. */
@@ -186,6 +187,14 @@ static int share(struct task *t, const struct sr *sr, const char *id, const char
 	return sync_file(dir, SYNC_VOLUME_NAME) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
 }
 
+static int remove_name(struct task *t, int dir, const char *name)
+{
+	if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	return fail(t, SR_BACKEND_FAILURE_80, "",
+		    str(t, "Failed to delete the VDI [opterr=%s: %s]", name, strerror(errno)), "");
+}
+
 /* Also what a create of this id left unfinished when it was killed. */
 static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 {
@@ -198,15 +207,16 @@ static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 		str(t, "%s" RAW_SUFFIX UNFINISHED, id),
 	};
 	FD_SCOPE int dir = volume_file_dir(t, sr);
-	if (dir < 0)
-		return -1;
+	int large[COUNT(names)], result = dir < 0 ? -1 : 0;
 	for (size_t i = 0; i < COUNT(names); i++)
-		if (unlinkat(dir, names[i], 0) < 0 && errno != ENOENT)
-			return fail(t, SR_BACKEND_FAILURE_80, "",
-				    str(t, "Failed to delete the VDI [opterr=%s: %s]", names[i],
-					strerror(errno)),
-				    "");
-	return sync_file(dir, SYNC_VOLUME_GONE) < 0 ? task_fail_errno(t, errno, sr->path) : 0;
+		large[i] = dir < 0 ? -1 : release_begin(dir, names[i]);
+	for (size_t i = 0; result == 0 && i < COUNT(names); i++)
+		result = remove_name(t, dir, names[i]);
+	if (result == 0 && sync_file(dir, SYNC_VOLUME_GONE) < 0)
+		result = task_fail_errno(t, errno, sr->path);
+	for (size_t i = 0; i < COUNT(names); i++)
+		release(large[i]);
+	return result;
 }
 
 static void tidy_one(struct task *t, int dir, char *id, const char *suffix, struct volumes *unused)
