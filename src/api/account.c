@@ -20,7 +20,7 @@ enum {
 	WRONG,
 	TROUBLE,
 	WORDS_LIMIT = 2048, /* of both, and what a pipe surely holds */
-	CHECK_MS = 30000,
+	CHECK_MS = 15000,
 };
 
 static const char service[] = "stillframe";

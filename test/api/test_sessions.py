@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may log in, for how long, and what they may do."""
 import os, sqlite3, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from rpc import *
@@ -30,11 +31,12 @@ def test_passwords():
     with Served(accounts=['alice']) as d:
         Session(Json(d.port), d)
         own = d.accounts['alice']
-        for user, password in (('root', 'x'), ('root', ''), ('root', own), ('nobody', 'x'), ('', ''), ('alice', own),
-                               ('root', 'x' * 3000), ('root\n', 'x')):
-            answer, took = wrong(d, user, password)
-            assert answer == ['SESSION_AUTHENTICATION_FAILED', user, 'Authentication failed'], answer
-            assert took > 4.5, took
+        tried = (('root', 'x'), ('root', ''), ('root', own), ('nobody', 'x'), ('', ''), ('alice', own), ('root', 'x' * 3000),
+                 ('root\n', 'x'))
+        with ThreadPoolExecutor(len(tried)) as pool:
+            for (user, _), (answer, took) in zip(tried, pool.map(lambda a: wrong(d, *a), tried)):
+                assert answer == ['SESSION_AUTHENTICATION_FAILED', user, 'Authentication failed'], answer
+                assert took > 4.5, took
         log = d.log()
         assert 'login refused user="alice"' in log and own not in log and d.accounts['root'] not in log
 
@@ -55,7 +57,7 @@ def wrong_or_error(d):
     try:
         Session(Json(d.port), d)
     except ApiError as e:
-        assert e.code == 'INTERNAL_ERROR' and 25 < time.time() - begin < 60 * SLOW, e
+        assert e.code == 'INTERNAL_ERROR' and 10 < time.time() - begin < 60 * SLOW, e
     else:
         raise AssertionError
 
