@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/settings.h"
@@ -28,17 +27,6 @@ static const char *tame(struct task *t, const char *text)
 	return s;
 }
 
-static const char *moment(struct task *t)
-{
-	struct timespec ts;
-	struct tm tm;
-	char text[32];
-	clock_gettime(CLOCK_REALTIME, &ts);
-	gmtime_r(&ts.tv_sec, &tm);
-	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-	return str(t, "%s.%03ldZ", text, ts.tv_nsec / 1000000);
-}
-
 static void append(struct task *t, const char *line)
 {
 	struct stat st;
@@ -57,8 +45,10 @@ static void tell(struct task *t, const char *user, const char *session, const ch
 		 const char *object)
 {
 	struct task *own = task_new(t, t->name);
+	char moment[LOG_MOMENT];
+	log_moment(moment);
 	append(own, str(own, "%s user=\"%s\" session=%.*s from=\"%s\" did=%s on=%s result=%s\n",
-			moment(own), tame(own, user), (int)SHOWN, *session ? session : "-",
+			moment, tame(own, user), (int)SHOWN, *session ? session : "-",
 			tame(own, t->peer), did, *object ? tame(own, object) : "-",
 			t->code == NO_ERROR ? "success" : code_rows[t->code].name));
 	talloc_free(own);

@@ -219,25 +219,24 @@ static int get_all(struct rpc *r, const struct field *f)
 	return 0;
 }
 
-/* Each row's own memory goes before the next one's comes. */
-static void put_records(struct rpc *r, struct row **rows, const struct query *q)
+/* In place. */
+static struct row **keep_matching(struct rpc *r, struct row **rows, const struct query *q)
 {
-	r->out->begin(r->out, true);
-	for (; *rows; rows++) {
+	size_t kept = 0;
+	for (size_t i = 0; rows[i]; i++) {
 		struct task *own = task_part(r->t);
-		if (!q || query_matches(own, q, *rows)) {
-			r->out->key(r->out, (*rows)->ref);
-			values_put_record(own, r->out, *rows);
-		}
+		if (query_matches(own, q, rows[i]))
+			rows[kept++] = rows[i];
 		talloc_free(own);
 	}
-	r->out->end(r->out, true);
+	rows[kept] = NULL;
+	return rows;
 }
 
 static int get_all_records(struct rpc *r, const struct field *f)
 {
 	(void)f;
-	put_records(r, db_find(r->t, r->class, NULL, NULL), NULL);
+	values_put_records(r->t, r->out, db_find(r->t, r->class, NULL, NULL));
 	return 0;
 }
 
@@ -249,7 +248,8 @@ static int get_all_records_where(struct rpc *r, const struct field *f)
 		return -1;
 	f = NULL;
 	bool quick = query_needs(q, &f, &value);
-	put_records(r, db_find(r->t, r->class, quick ? f->name : NULL, value), q);
+	struct row **rows = db_find(r->t, r->class, quick ? f->name : NULL, value);
+	values_put_records(r->t, r->out, keep_matching(r, rows, q));
 	return 0;
 }
 

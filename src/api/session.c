@@ -28,29 +28,18 @@ int sessions_open(struct task *t)
 
 /* ---- how many there may be ---- */
 
-static const char *originator_of(const struct session_row *s)
-{
-	return s->originator;
-}
-
-static const char *user_of(const struct session_row *s)
-{
-	return s->auth_user_name;
-}
-
 static const struct cap {
 	const char *field;
-	const char *(*of)(const struct session_row *);
 	int named, unnamed; /* with a value, and without */
 } caps[] = {
-	{ "originator", originator_of, 500, 400 },
-	{ "auth_user_name", user_of, 500, 500 },
+	{ "originator", 500, 400 },
+	{ "auth_user_name", 500, 500 },
 };
 
 /* Room for one more: the oldest goes.  Those on the local socket end with their connections. */
 static int make_room(struct task *t, const struct session_row *new, const struct cap *cap)
 {
-	const char *value = cap->of(new);
+	const char *value = field_text(t, &new->row, model_field(&class_session, cap->field));
 	int n = 0, most = *value ? cap->named : cap->unnamed;
 	struct session_row *oldest = NULL;
 	for (struct row **r = db_find(t, &class_session, cap->field, value); *r; r++, n++) {

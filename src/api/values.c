@@ -87,12 +87,14 @@ static void put_batch(struct task *t, struct values *out, const struct event_bat
 	out->end(out, true);
 }
 
-static void put_records(struct task *t, struct values *out, struct row **rows)
+void values_put_records(struct task *t, struct values *out, struct row *const *rows)
 {
 	out->begin(out, true);
 	for (; rows && *rows; rows++) {
+		struct task *own = task_part(t);
 		out->key(out, (*rows)->ref);
-		values_put_record(t, out, *rows);
+		values_put_record(own, out, *rows);
+		talloc_free(own);
 	}
 	out->end(out, true);
 }
@@ -114,7 +116,7 @@ void values_put(struct task *t, struct values *out, const void *base, const stru
 		values_put_record(t, out, *(const struct row *const *)at);
 		break;
 	case RECORDS:
-		put_records(t, out, *(struct row * *const *)at);
+		values_put_records(t, out, *(struct row * *const *)at);
 		break;
 	case STRING:
 	case REF:

@@ -22,6 +22,16 @@ static size_t escape(char *to, size_t room, const char *from)
 	return n;
 }
 
+size_t log_moment(char to[LOG_MOMENT])
+{
+	struct timespec ts;
+	struct tm tm;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	gmtime_r(&ts.tv_sec, &tm);
+	size_t n = strftime(to, LOG_MOMENT, "%Y-%m-%dT%H:%M:%S", &tm);
+	return n + (size_t)snprintf(to + n, LOG_MOMENT - n, ".%03ldZ", ts.tv_nsec / 1000000);
+}
+
 void log_line(const struct task *t, const char *fmt, ...)
 {
 	char text[3500], line[4096];
@@ -30,13 +40,9 @@ void log_line(const struct task *t, const char *fmt, ...)
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
 
-	struct timespec ts;
-	struct tm tm;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	gmtime_r(&ts.tv_sec, &tm);
-	size_t n = strftime(line, 32, "%Y-%m-%dT%H:%M:%S", &tm);
-	n += (size_t)snprintf(line + n, 160, ".%03ldZ %.60s%s%.60s ", ts.tv_nsec / 1000000,
-			      t ? t->name : "-", t && *t->ref ? " " : "", t ? t->ref : "");
+	size_t n = log_moment(line);
+	n += (size_t)snprintf(line + n, 160, " %.60s%s%.60s ", t ? t->name : "-",
+			      t && *t->ref ? " " : "", t ? t->ref : "");
 	n += escape(line + n, sizeof line - n - 1, text);
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, n) < 0)

@@ -2,7 +2,13 @@
 /* log.h -- lines for the operator: one event a line, past tense, key=value. */
 #pragma once
 
+#include <stddef.h>
+
 struct task;
+
+enum { LOG_MOMENT = 32 };
+/* Now, UTC: 2026-01-31T12:34:56.789Z; its length. */
+size_t log_moment(char to[LOG_MOMENT]);
 
 /* Writes "<UTC time> <task name>[ <task ref>] <text>" to standard error in one write.
  * Control characters are shown as \xNN, so that no name can forge a line.  t may be NULL. */

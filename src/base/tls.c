@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "base/thread.h"
 
 enum {
 	PIECE = 16384, /* the most that a record holds */
@@ -316,17 +316,6 @@ static struct tls *tls_new(struct task *t)
 	return NULL;
 }
 
-/* Signals are for others. */
-static int tls_begin(struct task *t, struct tls *tls, void *(*run)(void *), pthread_t *ret)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int err = pthread_create(ret, NULL, run, tls);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return err ? task_fail_errno(t, err, "pthread_create") : 0;
-}
-
 static struct link *link_new(struct tls *tls, unsigned side, int fd)
 {
 	struct link *l = calloc(1, sizeof *l);
@@ -375,7 +364,7 @@ struct tls *tls_server(struct task *t, const char *pem)
 						     GNUTLS_X509_FMT_PEM);
 	if (r < 0)
 		fail(t, INVALID_VALUE, pem, gnutls_strerror(r));
-	else if (tls_begin(t, tls, work, &tls->thread) == 0)
+	else if (thread_begin(t, &tls->thread, work, tls) == 0)
 		return tls;
 	tls_free(tls);
 	return NULL;
@@ -470,7 +459,7 @@ int tls_connect(struct task *t, int fd, const char *host, unsigned char ret_prin
 	l->greeted = tls->one = true;
 	pthread_t thread;
 	int plain = link_begin(tls, l);
-	if (plain >= 0 && tls_begin(t, tls, work_and_free, &thread) == 0)
+	if (plain >= 0 && thread_begin(t, &thread, work_and_free, tls) == 0)
 		return plain;
 	fd_close(&plain);
 	tls_free(tls);

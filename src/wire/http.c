@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "base/thread.h"
 #include "base/tls.h"
 
 enum {
@@ -543,17 +544,6 @@ static void close_listeners(void)
 	server.unix_path = NULL;
 }
 
-/* Signals are for the main thread: ours, and the threads they make, have them blocked. */
-static int start_accepting(struct task *t)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int err = pthread_create(&server.accepter, NULL, accept_all, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return err ? task_fail_errno(t, err, "pthread_create") : 0;
-}
-
 int http_serve(struct task *t, const struct http_doors *d)
 {
 	assert(server.n == 0);
@@ -564,7 +554,7 @@ int http_serve(struct task *t, const struct http_doors *d)
 	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server.unix_path = strdup(d->unix_path);
 	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 || add_listeners(t, d) < 0 ||
-	    start_accepting(t) < 0) {
+	    thread_begin(t, &server.accepter, accept_all, NULL) < 0) {
 		close_listeners();
 		return t->code == NO_ERROR ? task_fail_errno(t, errno, "eventfd") : -1;
 	}
