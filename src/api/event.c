@@ -54,11 +54,9 @@ static int check_subscriptions(struct task *t, const struct list *wanted)
 	return 0;
 }
 
-/* ref NULL: of any object of the class.  Of sessions nothing is told: their refs are secrets. */
+/* ref NULL: of any object of the class. */
 static bool is_wanted(const struct list *wanted, const char *class, const char *ref)
 {
-	if (streq(class, class_session.name))
-		return false;
 	for (size_t i = 0; i < wanted->n; i++) {
 		const char *s = wanted->v[i];
 		size_t n = strcspn(s, "/");
@@ -72,6 +70,12 @@ static bool is_wanted(const struct list *wanted, const char *class, const char *
 }
 
 /* ---- what has happened ---- */
+
+/* Of sessions nothing is told: their refs are secrets. */
+static bool is_told(struct task *t, const struct list *wanted, const struct class *c)
+{
+	return c && c != &class_session && is_wanted(wanted, c->name, NULL) && role_sees(t, c);
+}
 
 static const char *lower(const void *ctx, const char *class)
 {
@@ -101,7 +105,7 @@ static void add_rows(struct task *t, struct event_batch *b, const struct list *w
 		     int64_t since, bool are_new)
 {
 	for (size_t i = 0; classes[i]; i++) {
-		if (!is_wanted(wanted, classes[i]->name, NULL))
+		if (!is_told(t, wanted, classes[i]))
 			continue;
 		for (struct row **r = db_changed(t, classes[i], since); *r; r++)
 			if (((*r)->born > since) == are_new &&
@@ -117,7 +121,8 @@ static int add_deleted(struct task *t, struct event_batch *b, const struct list 
 {
 	struct deleted *d = db_deleted(t, since);
 	for (; d && d->class; d++)
-		if (is_wanted(wanted, d->class, d->ref))
+		if (is_told(t, wanted, model_class(d->class)) &&
+		    is_wanted(wanted, d->class, d->ref))
 			add(b, d->gen, d->class, event_operation_del, d->ref, NULL);
 	return d ? 0 : -1;
 }
@@ -125,7 +130,7 @@ static int add_deleted(struct task *t, struct event_batch *b, const struct list 
 static void count_refs(struct task *t, struct event_batch *b, const struct list *wanted)
 {
 	for (size_t i = 0; classes[i]; i++)
-		if (is_wanted(wanted, classes[i]->name, NULL))
+		if (is_told(t, wanted, classes[i]))
 			map_set(b, &b->valid_ref_counts, lower(b, classes[i]->name),
 				str(b, "%" PRId64, db_count(t, classes[i])));
 }
@@ -151,6 +156,7 @@ static struct event_batch *batch(struct task *t, const struct list *wanted, int6
 {
 	struct event_batch *b = talloc_zero(t, struct event_batch);
 	struct task *reader = task_new(b, t->name);
+	reader->session = t->session;
 	if (look(reader, b, wanted, since, ret_now) == 0)
 		return b;
 	task_fail_params(t, reader->code, reader->params);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "api/call.h"
+#include "api/pif.h"
 #include "api/settings.h"
 #include "api/sm.h"
 #include "api/storage.h"
@@ -158,6 +159,7 @@ int host_open(struct task *t)
 	if (open_host(t) < 0 || open_metrics(t) < 0 || sm_open(t) < 0 || open_pool(t) < 0 ||
 	    open_network(t) < 0 || templates_open(t) < 0)
 		return -1;
+	pifs_look(t);
 	storage_open(t);
 	return open_local_sr(t);
 }

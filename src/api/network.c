@@ -13,6 +13,7 @@
 
 #include <ctype.h>
 
+#include "api/blob.h"
 #include "api/call.h"
 #include "api/settings.h"
 #include "api/undo.h"
@@ -176,7 +177,8 @@ int network_destroy(struct task *t, struct network_destroy *a)
 		return -1;
 	if (!*n->bridge)
 		return fail(t, CANNOT_DESTROY_SYSTEM_NETWORK, n->row.ref);
-	if (check_unused(t, n) < 0 || remove_bridge_later(t, n) < 0 || db_delete(t, &n->row) < 0)
+	if (check_unused(t, n) < 0 || remove_bridge_later(t, n) < 0 || blobs_drop(t, a->self) < 0 ||
+	    db_delete(t, &n->row) < 0)
 		return -1;
 	return db_commit(t);
 }

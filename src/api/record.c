@@ -10,6 +10,7 @@
 #include "api/undo.h"
 #include "api/values.h"
 #include "api/vm.h"
+#include "api/vmss.h"
 #include "base/json.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -134,6 +135,21 @@ static int check_vdi_read_only(struct task *t, struct row *r)
 static int check_network_mtu(struct task *t, struct row *r)
 {
 	return network_check_mtu(t, (struct network_row *)r);
+}
+
+static int check_schedule(struct task *t, struct row *r)
+{
+	return vmss_check_member(t, (struct VM_row *)r);
+}
+
+static int check_vmss(struct task *t, struct row *r)
+{
+	return vmss_check(t, (struct VMSS_row *)r);
+}
+
+static int check_vmss_type(struct task *t, struct row *r)
+{
+	return vmss_check_type(t, (struct VMSS_row *)r);
 }
 
 static const struct setter {

@@ -18,6 +18,14 @@ static const struct {
 static const struct {
 	const struct class *class;
 	enum role role;
+} readers[] = {
+#define READERS(class, role) { &class_##class, role_##role },
+#include "model/roles.def"
+};
+
+static const struct {
+	const struct class *class;
+	enum role role;
 } setters[] = {
 #define SETTERS(class, role) { &class_##class, role_##role },
 #include "model/roles.def"
@@ -75,6 +83,27 @@ int role_check(struct task *t, enum role needed, const char *permission)
 	     str(t, "The user has no role that may: it takes %s.", roles[needed].name));
 	audit(t, permission, "");
 	return -1;
+}
+
+/* ---- of classes ---- */
+
+static enum role role_for_class(const struct class *c)
+{
+	for (size_t i = 0; i < COUNT(readers); i++)
+		if (readers[i].class == c)
+			return readers[i].role;
+	return role_read_only;
+}
+
+bool role_sees(struct task *t, const struct class *c)
+{
+	enum role needed = role_for_class(c);
+	return needed == role_read_only || role_of(t) <= needed;
+}
+
+int role_check_sees(struct task *t, const struct class *c, const char *permission)
+{
+	return role_sees(t, c) ? 0 : role_check(t, role_for_class(c), permission);
 }
 
 /* ---- of fields ---- */

@@ -21,6 +21,9 @@ const char *role_ref(const void *ctx, enum role);
 /* Has t's session the role, or a stronger one?  The daemon itself, which has no session, may do all.
  * RBAC_PERMISSION_DENIED [permission, text] */
 int role_check(struct task *, enum role, const char *permission);
+/* May it see objects of the class? */
+bool role_sees(struct task *, const struct class *);
+int role_check_sees(struct task *, const struct class *, const char *permission);
 /* May it make the field of the row what the text says?  In a map each key that changes counts for itself. */
 int role_check_set(struct task *, const struct row *, const struct field *, const char *text);
 

@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/query.h"
 #include "api/record.h"
+#include "api/role.h"
 #include "api/session.h"
 #include "api/values.h"
 #include "base/json.h"
@@ -126,9 +127,10 @@ static int by_name(struct rpc *r, struct task *t, const struct call *c, void *ar
 /* These are made from a record. */
 static bool takes_record(const char *method)
 {
-	static const char *const makers[] = { "PBD.create",    "VBD.create", "VDI.create",
-					      "VIF.create",    "VM.create",  "network.create",
-					      "subject.create" };
+	static const char *const makers[] = {
+		"PBD.create",  "VBD.create",     "VDI.create",    "VIF.create",     "VM.create",
+		"VMSS.create", "network.create", "secret.create", "subject.create",
+	};
 	for (size_t i = 0; i < COUNT(makers); i++)
 		if (streq(method, makers[i]))
 			return true;
@@ -413,6 +415,8 @@ static const struct generated *find_generated(const struct class *c, const char 
 
 static int run_generated(struct rpc *r, const struct generated *g, const struct field *f)
 {
+	if (role_check_sees(r->t, r->class, r->method) < 0)
+		return -1;
 	return check_count(r, g->params, false) < 0 ? -1 : g->run(r, f);
 }
 

@@ -7,6 +7,7 @@
 #include "api/role.h"
 #include "api/settings.h"
 #include "api/subject.h"
+#include "api/user.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -88,7 +89,7 @@ static bool may_log_in(struct task *t, const char *user, const struct subject_ro
 	return streq(user, "root") || (*ret_subject && subject_role(t, *ret_subject) < ROLES);
 }
 
-/* subject NULL: root's. */
+/* subject NULL: root's, or one of ours. */
 static const char *session_new(struct task *t, const char *user, const struct subject_row *subject,
 			       const char *originator)
 {
@@ -102,6 +103,8 @@ static const char *session_new(struct task *t, const char *user, const struct su
 	s->auth_user_name = user;
 	if (subject)
 		set_subject(t, s, subject);
+	else
+		s->this_user = user_root(t);
 	s->originator = originator;
 	bool limited = originator != local;
 	if ((limited && limit(t, s) < 0) || db_insert(t, &s->row) < 0 || db_commit(t) < 0)
@@ -139,6 +142,19 @@ const char *session_login(struct task *t, const char *user, const char *password
 const char *session_local(struct task *t)
 {
 	return session_new(t, "root", NULL, local);
+}
+
+static const char scheduler[] = "__dom0__vmss";
+
+const char *session_of_schedules(struct task *t)
+{
+	return session_new(t, scheduler, NULL, local);
+}
+
+bool session_is_of_schedules(struct task *t)
+{
+	const struct session_row *s = db_seek(t, session, t->session);
+	return s && s->is_local_superuser && streq(s->auth_user_name, scheduler);
 }
 
 /* That it is used. */

@@ -6,6 +6,8 @@
  * named, opens too many: the one that was used longest ago, then. */
 #pragma once
 
+#include <stdbool.h>
+
 struct task;
 
 /* Forgets the sessions of an earlier run. */
@@ -16,6 +18,9 @@ const char *session_login(struct task *, const char *user, const char *password,
 			  const char *originator);
 /* The session of a caller whom the local socket trusts. */
 const char *session_local(struct task *);
+/* The one under which a schedule's snapshots are taken; and is t's of that kind? */
+const char *session_of_schedules(struct task *);
+bool session_is_of_schedules(struct task *);
 /* ref when it is a session; NULL with SESSION_INVALID [ref]. */
 const char *session_check(struct task *, const char *ref);
 /* Ends it; one that is not there is no error. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* sr.c -- storage repositories and how hosts reach them. */
+#include "api/blob.h"
 #include "api/call.h"
 #include "api/cd.h"
 #include "api/coalesce.h"
@@ -249,7 +250,7 @@ static int delete_records(struct task *t, struct SR_row *sr)
 		    db_delete_all(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
 	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||
-	    db_delete_all(t, &class_PBD, "SR", sr->row.ref) < 0)
+	    db_delete_all(t, &class_PBD, "SR", sr->row.ref) < 0 || blobs_drop(t, sr->row.ref) < 0)
 		return -1;
 	return db_delete(t, &sr->row);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/undo.h"
 
+#include "api/blob.h"
 #include "api/cd.h"
 #include "api/guests.h"
 #include "api/step.h"
@@ -89,6 +90,11 @@ int undo_merge_settle(struct task *t, const struct step *s)
 int undo_link_settle(struct task *t, const char *sr, const char *volume)
 {
 	return journal_add(t, "LINK_SETTLE", sr, volume, NULL);
+}
+
+int undo_blob_delete(struct task *t, const char *file)
+{
+	return journal_add(t, "BLOB_DELETE", file, NULL);
 }
 
 int undo_bridge_remove(struct task *t, const char *bridge, const char *network)
@@ -237,6 +243,12 @@ static int record_delete(struct task *t, args a, const char *op)
 }
 
 /* One that cannot be removed does no harm, and is no reason to try for ever. */
+static int blob_delete(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return blob_file_delete(t, a[0]);
+}
+
 static int bridge_remove(struct task *t, args a, const char *op)
 {
 	(void)op;

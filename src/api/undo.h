@@ -56,6 +56,8 @@ int undo_merge_settle(struct task *, const struct step *);
 /* The volume's header is about to name another parent that shows the same: it shall name what its row
  * does. */
 int undo_link_settle(struct task *, const char *sr, const char *volume);
+/* Deletes the file of a blob, unless a row names it. */
+int undo_blob_delete(struct task *, const char *file);
 /* A deed to come: removes the bridge of a network (its uuid) that is deleted. */
 int undo_bridge_remove(struct task *, const char *bridge, const char *network);
 

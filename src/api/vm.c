@@ -2,6 +2,7 @@
 /* vm.c -- VMs as records: made, limited, destroyed. */
 #include "api/vm.h"
 
+#include "api/blob.h"
 #include "api/call.h"
 #include "api/firmware.h"
 #include "api/guest_metrics.h"
@@ -127,7 +128,7 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		struct VM_row *vm = db_get(t, VM, a->self);
 		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
 		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
-		if (hand_on_children(t, vm) < 0 ||
+		if (hand_on_children(t, vm) < 0 || blobs_drop(t, a->self) < 0 ||
 		    db_delete_all(t, &class_VBD, "VM", a->self) < 0 ||
 		    db_delete_all(t, &class_VIF, "VM", a->self) < 0 ||
 		    db_delete_all(t, &class_VTPM, "VM", a->self) < 0)

@@ -24,6 +24,7 @@
 #include "api/operation.h"
 #include "api/plan.h"
 #include "api/quiesce.h"
+#include "api/session.h"
 #include "api/vdi_record.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
@@ -92,6 +93,7 @@ int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
 	if (plan_check(t, p) < 0 || record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
 		return -1;
 	set_figures(c.ret, k);
+	c.ret->is_vmss_snapshot = session_is_of_schedules(t);
 	vm->parent = c.ret->row.ref;
 	if (k->memory) {
 		if (db_insert(t, &k->memory->row) < 0)

@@ -9,9 +9,9 @@
 /* ---- commands ---- */
 
 static const struct command *const families[] = {
-	commands_vm,  commands_install, commands_snapshot, commands_tree,
-	commands_vdi, commands_vbd,     commands_cd,       commands_network,
-	commands_sr,  commands_subject, commands_misc,
+	commands_vm,   commands_install, commands_snapshot, commands_tree, commands_vdi,
+	commands_vbd,  commands_cd,      commands_network,  commands_sr,   commands_vmss,
+	commands_blob, commands_subject, commands_misc,
 };
 
 void cli_each_command(void *arg,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "api/call.h"
+#include "api/uninstall.h"
 #include "base/task.h"
 #include "cli/records.h"
 #include "cli/thin.h"
@@ -40,7 +41,7 @@ struct command {
 /* The families; each ends with a row without a name. */
 extern const struct command commands_cd[], commands_vm[], commands_install[], commands_snapshot[],
 	commands_tree[], commands_vdi[], commands_vbd[], commands_network[], commands_sr[],
-	commands_subject[], commands_misc[];
+	commands_vmss[], commands_blob[], commands_subject[], commands_misc[];
 /* What every view has: their names are behind "<view>-". */
 extern const struct command commands_generic[];
 
@@ -157,11 +158,7 @@ int select_sr(struct cli *, struct SR_row **ret);
 
 /* ---- what families share ---- */
 
-/* VMs and disks that are to be deleted together (install.c). */
-struct doomed {
-	struct list vms, vdis; /* refs */
-};
-void doomed_add(struct task *, struct doomed *, const struct VM_row *, bool with_snapshots);
+/* Asks first, except with --force (install.c). */
 int doomed_uninstall(struct cli *, struct doomed *);
 /* Clones as new-name-label says; sets new-name-description and prints the uuid (vm.c). */
 int clone_vm(struct cli *, struct VM_row *);

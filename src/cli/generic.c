@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "api/record.h"
+#include "api/role.h"
 
 static command_fn list, param_list, param_get, param_set, param_add, param_remove, param_clear;
 
@@ -36,11 +37,17 @@ static int own_filters(struct cli *c, struct filters *f)
 	return select_filters(c, c->view, f);
 }
 
+static int check_seen(struct cli *c)
+{
+	return role_check_sees(c->t, c->view->class, c->view->class->name);
+}
+
 static int list(struct cli *c)
 {
 	struct columns columns;
 	struct filters filters = { 0 };
-	if (select_columns(c, c->view, "params", c->view->defaults, &columns) < 0 ||
+	if (check_seen(c) < 0 ||
+	    select_columns(c, c->view, "params", c->view->defaults, &columns) < 0 ||
 	    own_filters(c, &filters) < 0)
 		return -1;
 
@@ -56,7 +63,7 @@ static int list(struct cli *c)
 
 static struct row *object(struct cli *c)
 {
-	return cli_object_row(c, c->view->class, "uuid");
+	return check_seen(c) < 0 ? NULL : cli_object_row(c, c->view->class, "uuid");
 }
 
 static const struct column *named(struct cli *c, const char *name)

@@ -24,50 +24,6 @@ const struct command commands_install[] = {
 
 /* ---- deleting ---- */
 
-static bool is_used_elsewhere(struct task *t, const struct doomed *d, const char *vdi)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi)
-		if (!list_has(&d->vms, vbd->VM))
-			return true;
-	return false;
-}
-
-/* The disks that live and die with the VM carry the key `owner` at their drive. */
-static void add_disks(struct task *t, struct doomed *d, const struct VM_row *vm)
-{
-	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
-		if (vbd->type == vbd_type_Disk && map_get(&vbd->other_config, "owner") &&
-		    db_seek(t, VDI, vbd->VDI))
-			list_put(t, &d->vdis, vbd->VDI);
-	if (db_seek(t, VDI, vm->suspend_VDI))
-		list_put(t, &d->vdis, vm->suspend_VDI);
-}
-
-/* Youngest snapshots first: a disk that others are layers over goes after them. */
-void doomed_add(struct task *t, struct doomed *d, const struct VM_row *vm, bool with_snapshots)
-{
-	list_put(t, &d->vms, vm->row.ref);
-	add_disks(t, d, vm);
-	if (!with_snapshots)
-		return;
-	struct row **snapshots = db_find(t, &class_VM, "snapshot_of", vm->row.ref);
-	size_t n = 0;
-	while (snapshots[n])
-		n++;
-	while (n-- > 0) {
-		list_put(t, &d->vms, snapshots[n]->ref);
-		add_disks(t, d, (const struct VM_row *)snapshots[n]);
-	}
-}
-
-static void spare_what_others_use(struct task *t, struct doomed *d)
-{
-	struct list all = list_copy(t, &d->vdis);
-	for (size_t i = 0; i < all.n; i++)
-		if (is_used_elsewhere(t, d, all.v[i]))
-			list_remove(&d->vdis, all.v[i]);
-}
-
 static void preview(struct cli *c, const struct doomed *d)
 {
 	thin_print(c->thin, "The following items are about to be destroyed");
@@ -77,43 +33,18 @@ static void preview(struct cli *c, const struct doomed *d)
 		thin_print(c->thin, str(c->t, "VDI: %s", ref_shown(c->t, d->vdis.v[i])));
 }
 
-static int destroy_vm(struct task *t, const char *ref)
-{
-	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm)
-		return -1;
-	if (vm->power_state != vm_power_state_Halted &&
-	    call(t, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = ref })) < 0)
-		return -1;
-	return call(t, VM_destroy, (&(struct VM_destroy){ .self = ref }));
-}
-
-/* Not given up when the user goes away: half of it would help nobody.  A suspended VM that was
- * shut down has lost its memory's disk already. */
-static int destroy_all(struct task *t, const struct doomed *d)
-{
-	for (size_t i = 0; i < d->vms.n; i++)
-		if (destroy_vm(t, d->vms.v[i]) < 0)
-			return -1;
-	for (size_t i = 0; i < d->vdis.n; i++)
-		if (db_seek(t, VDI, d->vdis.v[i]) &&
-		    call(t, VDI_destroy, (&(struct VDI_destroy){ .self = d->vdis.v[i] })) < 0)
-			return -1;
-	return 0;
-}
-
 int doomed_uninstall(struct cli *c, struct doomed *d)
 {
 	bool force = false;
 	if (cli_bool(c, "force", &force) < 0)
 		return -1;
-	spare_what_others_use(c->t, d);
+	doomed_spare(c->t, d);
 	if (!force) {
 		preview(c, d);
 		if (!cli_confirmed(c))
 			return 0;
 	}
-	if (destroy_all(c->t, d) < 0)
+	if (doomed_destroy(c->t, d) < 0)
 		return -1;
 	cli_print(c, "All objects destroyed");
 	return 0;
@@ -237,8 +168,8 @@ static void remove_vm(struct cli *c, const char *ref)
 	struct VM_row *vm = db_seek(t, VM, ref);
 	if (vm) {
 		doomed_add(t, &d, vm, false);
-		spare_what_others_use(t, &d);
-		if (destroy_all(t, &d) < 0)
+		doomed_spare(t, &d);
+		if (doomed_destroy(t, &d) < 0)
 			cli_note(c, "Note: the VM %s could not be removed: %s", vm->uuid,
 				 task_error(t));
 	}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* network.c -- networks. */
+/* network.c -- networks, and the host's interfaces. */
 #include "cli/cli.h"
 
-static command_fn create, destroy;
+static command_fn create, destroy, scan_pifs;
 
 const struct command commands_network[] = {
 	{ "network-create", create, 0, "name-label", "name-description,MTU,bridge,managed",
@@ -10,6 +10,8 @@ const struct command commands_network[] = {
 	  "managed=false; prints its uuid." },
 	{ "network-destroy", destroy, 0, "uuid", "",
 	  "Deletes a network that no interface is in, with the bridge that was made for it." },
+	{ "pif-scan", scan_pifs, 0, "host-uuid", "",
+	  "Looks at once which interfaces the host has; else that is seen within a minute." },
 	{ 0 },
 };
 
@@ -33,4 +35,10 @@ static int destroy(struct cli *c)
 	if (!n)
 		return -1;
 	return cli_call(c, network_destroy, (&(struct network_destroy){ .self = n->row.ref }));
+}
+
+static int scan_pifs(struct cli *c)
+{
+	struct host_row *host = cli_object(c, host, "host-uuid");
+	return host ? cli_call(c, PIF_scan, (&(struct PIF_scan){ .host = host->row.ref })) : -1;
 }

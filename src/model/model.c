@@ -41,6 +41,20 @@ static const struct field fields_subject[] = {
 };
 #undef ROW
 
+#define ROW struct user_row
+static const struct field fields_user[] = {
+#include "model/user.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct secret_row
+static const struct field fields_secret[] = {
+#include "model/secret.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct host_metrics_row
 static const struct field fields_host_metrics[] = {
 #include "model/host_metrics.def"
@@ -125,6 +139,20 @@ static const struct field fields_network[] = {
 };
 #undef ROW
 
+#define ROW struct PIF_row
+static const struct field fields_PIF[] = {
+#include "model/PIF.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct PIF_metrics_row
+static const struct field fields_PIF_metrics[] = {
+#include "model/PIF_metrics.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct VTPM_row
 static const struct field fields_VTPM[] = {
 #include "model/VTPM.def"
@@ -156,6 +184,20 @@ static const struct field fields_PBD[] = {
 #define ROW struct message_row
 static const struct field fields_message[] = {
 #include "model/message.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct blob_row
+static const struct field fields_blob[] = {
+#include "model/blob.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct VMSS_row
+static const struct field fields_VMSS[] = {
+#include "model/VMSS.def"
 	{ 0 },
 };
 #undef ROW

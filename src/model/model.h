@@ -139,6 +139,14 @@ struct subject_row {
 	struct row row;
 #include "model/subject.def"
 };
+struct user_row {
+	struct row row;
+#include "model/user.def"
+};
+struct secret_row {
+	struct row row;
+#include "model/secret.def"
+};
 struct host_metrics_row {
 	struct row row;
 #include "model/host_metrics.def"
@@ -187,6 +195,14 @@ struct network_row {
 	struct row row;
 #include "model/network.def"
 };
+struct PIF_row {
+	struct row row;
+#include "model/PIF.def"
+};
+struct PIF_metrics_row {
+	struct row row;
+#include "model/PIF_metrics.def"
+};
 struct VTPM_row {
 	struct row row;
 #include "model/VTPM.def"
@@ -206,6 +222,14 @@ struct PBD_row {
 struct message_row {
 	struct row row;
 #include "model/message.def"
+};
+struct blob_row {
+	struct row row;
+#include "model/blob.def"
+};
+struct VMSS_row {
+	struct row row;
+#include "model/VMSS.def"
 };
 /* The one class without rows: each event is made for who asks. */
 struct event {

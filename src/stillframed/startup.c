@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/agents.h"
+#include "api/blob.h"
 #include "api/coalesce.h"
 #include "api/firmware.h"
 #include "api/guests.h"
@@ -22,6 +23,7 @@
 #include "api/storage.h"
 #include "api/tasks.h"
 #include "api/undo.h"
+#include "api/user.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -31,6 +33,7 @@
 #include "stillframed/timers.h"
 #include "stillframed/users.h"
 #include "vmm/vmm.h"
+#include "wire/blob.h"
 #include "wire/certificate.h"
 #include "wire/console.h"
 #include "wire/http.h"
@@ -139,11 +142,15 @@ static void serve_cli(struct task *t, struct request *r)
 static const struct route routes[] = {
 	{ "POST", "/cli", serve_cli },
 	{ "POST", "/jsonrpc", jsonrpc_serve, true },
+	{ "POST", "/json", jsonrpc_serve, true }, /* its name before */
 	{ "OPTIONS", "/jsonrpc", rpc_options, true },
+	{ "OPTIONS", "/json", rpc_options, true },
 	{ "POST", "/...", xmlrpc_serve, true }, /* clients know it under several names */
 	{ "OPTIONS", "/...", rpc_options, true },
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
+	{ "GET", "/blob", blob_serve_get, true },
+	{ "PUT", "/blob", blob_serve_put },
 	{ "CONNECT", "/console", console_serve },
 	{ "GET", "/console", console_serve },
 	{ "GET", "/vncsnapshot", console_snapshot },
@@ -181,7 +188,7 @@ int startup(struct task *t, const struct config *c)
 	umask(077);
 	users_share_userfaultfd(t);
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
-	    roles_open(t) < 0 || tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 ||
+	    roles_open(t) < 0 || user_open(t) < 0 || blobs_open(t) < 0 || tasks_open(t) < 0 || host_open(t) < 0 || agents_open(t) < 0 ||
 	    guests_open(t) < 0)
 		return -1;
 	undo_all(t);

@@ -10,6 +10,7 @@
 #include "api/full.h"
 #include "api/host.h"
 #include "api/logs.h"
+#include "api/pif.h"
 #include "api/sizes.h"
 #include "api/tasks.h"
 #include "base/log.h"
@@ -40,6 +41,7 @@ static const struct timer {
 } timers[] = {
 	{ full_look, 2 },        { logs_trim, 10 },     { sizes_look, 10 }, { retry_undo, 5 },
 	{ forget_deleted, 600 }, { collect_tasks, 60 }, { host_look, 60 },
+	{ pifs_look, 60 },
 };
 
 static pthread_t thread;

@@ -101,6 +101,18 @@ int http_continue(struct task *t, struct request *req)
 	return io_write(t, req->fd, go_on, sizeof go_on - 1, WRITE_MS);
 }
 
+int http_begin(struct task *t, struct request *req)
+{
+	static const char head[] = "HTTP/1.0 200 OK\r\n"
+				   "Content-Type: text/plain; charset=utf-8\r\n"
+				   "Connection: close\r\n\r\n";
+	if (http_continue(t, req) < 0)
+		return -1;
+	map_remove(&req->headers, "expect"); /* it has been told */
+	req->stays = false;
+	return io_write(t, req->fd, head, sizeof head - 1, WRITE_MS);
+}
+
 /* Its time is limited as a whole: a byte now and then does not keep a thread for ever. */
 static ssize_t read_body(struct task *t, struct request *req, char *to, size_t n)
 {

@@ -87,6 +87,10 @@ char *http_body(struct task *, struct request *, size_t limit, size_t *ret_n);
 /* Tells a client that waits for leave to send its body (Expect: 100-continue) to go on. */
 int http_continue(struct task *, struct request *);
 
+/* Answers 200 before the body is read, as XenServer does for what is put to it, and its clients wait for; what has
+ * become of it is said behind that, and the connection ends. */
+int http_begin(struct task *, struct request *);
+
 /* A whole answer.  extra is further header lines, each with its CRLF, or "". */
 void http_answer(struct task *, struct request *, int status, const char *type, const char *extra,
 		 const void *body, size_t n);

@@ -154,12 +154,9 @@ static const char *verdict(struct task *t, const struct vdi_import *a)
 
 static void import_body(struct task *t, struct request *req, struct vdi_import *a)
 {
-	static const char head[] = "HTTP/1.0 200 OK\r\n"
-				   "Content-Type: text/plain; charset=utf-8\r\n"
-				   "Connection: close\r\n\r\n";
 	a->in = req->fd;
 	a->length = req->body_length < 0 ? STREAM_OPEN : (uint64_t)req->body_length;
-	if (http_continue(t, req) == 0 && say(t, req, head) == 0)
+	if (http_begin(t, req) == 0)
 		vdi_import(t, a);
 	const char *text = verdict(t, a);
 	const char *named_vdi = map_get(&req->query, "vdi");

@@ -199,6 +199,42 @@ def test_killed_while_destroying():
             d.check()
 
 
+def test_host_interfaces():
+    """What else is in a bridge has a record that says what ip(8) does; a tap has none, and who is gone is forgotten."""
+    ip('link', 'add', 'br9', 'type', 'bridge')
+    ip('link', 'add', 'up9', 'mtu', '1400', 'type', 'veth', 'peer', 'name', 'far9')
+    ip('link', 'set', 'up9', 'master', 'br9', 'up')
+    ip('address', 'add', '192.0.2.9/24', 'dev', 'br9')
+    for link in ('br9', 'far9'):
+        ip('link', 'set', link, 'up')
+    ip('route', 'add', 'default', 'via', '192.0.2.1')
+    with Daemon() as d:
+        net = d.xe('network-create', name_label='outer', bridge='br9', managed='false')
+        host = d.list('host')[0]
+        vm = guest_vm(d, network=net, start=False)
+        d.xe('vm-start', '--paused', uuid=vm)
+        d.xe('pif-scan', host_uuid=host)
+        pif, = d.list('pif')
+        said = {name: d.get('pif', pif, name) for name in ('device', 'MTU', 'physical', 'currently-attached', 'carrier', 'management',
+                                                           'network-uuid', 'IP', 'netmask', 'gateway', 'IP-configuration-mode', 'MAC')}
+        assert said == {'device': 'up9', 'MTU': '1400', 'physical': 'false', 'currently-attached': 'true', 'carrier': 'true',
+                        'management': 'true', 'network-uuid': net, 'IP': '192.0.2.9', 'netmask': '255.255.255.0',
+                        'gateway': '192.0.2.1', 'IP-configuration-mode': 'Static', 'MAC': links()['up9']['address']}, said
+        assert d.get('network', net, 'PIF-uuids') == pif
+        before = d.sql('SELECT gen FROM PIF')
+        d.xe('pif-scan', host_uuid=host)
+        assert d.sql('SELECT gen FROM PIF') == before, 'nothing has changed, and it was written'
+        ip('link', 'set', 'far9', 'down')
+        d.xe('pif-scan', host_uuid=host)
+        assert d.get('pif', pif, 'carrier') == 'false' and d.list('pif') == [pif]
+        ip('link', 'del', 'up9')
+        d.xe('pif-scan', host_uuid=host)
+        assert d.list('pif') == [] and d.sql('SELECT * FROM PIF_metrics') == []
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
+    ip('link', 'del', 'br9')
+
+
 def test_host_without_taps():
     """No device, or no right to it: user mode, and it says so."""
     hidden = ['unshare', '-m', 'sh', '-c', 'mount --bind /dev/null /dev/net/tun && exec "$0" "$@"']
