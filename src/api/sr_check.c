@@ -27,6 +27,7 @@ enum what {
 	WRONG_LINK,
 	CIRCLE,
 	NOTHING_BELOW,
+	NOTHING_ABOVE,
 	WRONG_SIZE,
 	LEAKS,
 	FAULTS,
@@ -53,6 +54,8 @@ static const struct finding {
 		     "Restore state.db from a copy, or the disk from an export." },
 	[NOTHING_BELOW] = { true, "what it is a layer over has no record in this SR",
 			    "Bring that volume's file back from a copy, then run sr-scan." },
+	[NOTHING_ABOVE] = { true, "a hidden layer that no disk stands on",
+			    "Check again when nothing is at work in the SR." },
 	[WRONG_SIZE] = { true, "its record tells another size than the volume", "" },
 	[LEAKS] = { true, "it takes space that nothing in it uses",
 		    "No data are concerned.  Check again while no VM runs that uses it." },
@@ -231,6 +234,26 @@ static void check_below(struct task *t, struct check *c, const struct VDI_row *v
 	}
 }
 
+/* It becomes a disk, for its owner to look at, or to delete. */
+static int mend_lost_layer(struct task *t, const struct check *c, const struct VDI_row *vdi)
+{
+	(void)c;
+	DB_SCOPE(t);
+	struct VDI_row *row = db_get(t, VDI, vdi->row.ref);
+	if (!row || row->managed || storage_has_layers(t, row->location))
+		return -1;
+	row->managed = true;
+	row->type = vdi_type_user;
+	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
+}
+
+static void check_above(struct task *t, struct check *c, const struct VDI_row *vdi)
+{
+	if (!vdi->managed && !storage_has_layers(t, vdi->location))
+		say(c, NOTHING_ABOVE, subject_of(t, vdi), "",
+		    try_to_mend(t, c, vdi, mend_lost_layer));
+}
+
 static void check_size(struct task *t, struct check *c, const struct VDI_row *vdi,
 		       const struct volume *v)
 {
@@ -318,6 +341,7 @@ static int check_record(struct task *t, struct check *c, const char *ref)
 	}
 	check_link(t, c, vdi, &v);
 	check_below(t, c, vdi);
+	check_above(t, c, vdi);
 	check_size(t, c, vdi, &v);
 	return check_tables(t, c, vdi);
 }

@@ -318,7 +318,8 @@ static const char *make_clone(struct task *t, const struct sr *sr, const char *s
 	return id;
 }
 
-/* The snapshot, which is what others must not lose, gets the file that nothing else touches. */
+/* The snapshot, which is what others must not lose, gets the file that nothing else touches.  If it was deleted
+ * meanwhile, the volume is a hidden layer, and nobody wants the file. */
 static int split(struct task *t, const struct sr *sr, const struct step *s)
 {
 	const char *id = make_clone(t, sr, s->sr, s->upper);
@@ -326,7 +327,7 @@ static int split(struct task *t, const struct sr *sr, const struct step *s)
 		return -1;
 	DB_SCOPE(t);
 	struct VDI_row *vdi = storage_owner(t, s->upper);
-	if (!vdi)
+	if (!vdi || !vdi->managed)
 		return fail(t, VDI_MISSING, s->sr, s->upper);
 	vdi->location = id;
 	map_set(vdi, &vdi->sm_config, "method", "reflink");

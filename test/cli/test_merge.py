@@ -3,10 +3,13 @@
 """Layers that nobody needs become one: which step is taken when, what waits for what, and that no disk ever shows
 anything else than what was written to it.  The guests' writes are played by qemu-io; what they wrote goes into raw files
 too, with which every disk is compared in the end."""
-import json, os, subprocess, sys, time
+import json, os, random, subprocess, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from layers import *
+
+SEED = int(os.environ.get('SEED', time.time()))
+
 
 def backlog(d, sr=None):
     """Bytes to be given back, and what that waits for."""
@@ -465,19 +468,44 @@ def test_reflinks():
         w.check()
 
 
+def scatter(path, pieces):
+    """So many more pieces, behind what QEMU uses of the file."""
+    with open(path, 'r+b') as f:
+        end = (f.seek(0, os.SEEK_END) + MIB) & ~(MIB - 1)
+        f.truncate(end + pieces * 8192)
+        for n in range(pieces):
+            os.pwrite(f.fileno(), b'x', end + n * 8192)
+        os.fsync(f.fileno())
+
+
+def test_deleted_when_it_gets_its_file():
+    """A snapshot that is deleted while the clone for it is made, which takes a while: the clone is nobody's, and goes."""
+    dice = random.Random(SEED)
+    print(f'  seed {SEED}')
+    with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
+        w = World(d, fs.sr(d), fs.folder)
+        w.shares = True
+        vm = w.vm(start=True)
+        w.write(vm, 0, 8)
+        scatter(w.file_of(w.disk(vm)), 9500)
+        for _ in range(16):
+            snap = d.snapshot(vm, 's')
+            time.sleep(dice.uniform(0, 0.08))
+            d.xe('snapshot-uninstall', '--force', uuid=snap)
+            d.wait_quiet()
+            rows = d.sql("SELECT location FROM VDI WHERE managed = 'false' OR is_a_snapshot = 'true'")
+            assert rows == [] and len(w.stored()) == 1, (rows, w.stored())
+        d.xe('sr-check', uuid=w.sr)
+        d.check()
+
+
 def test_too_many_pieces():
     """A clone of them would take too long: the overlays stay, and are merged as elsewhere."""
     with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
         w = World(d, fs.sr(d), fs.folder)
         vm = w.vm(start=True)
         w.write(vm, 0, 2)
-        # Behind what QEMU uses of the file.
-        with open(w.file_of(w.disk(vm)), 'r+b') as f:
-            end = (f.seek(0, os.SEEK_END) + MIB) & ~(MIB - 1)
-            f.truncate(end + 21000 * 8192)
-            for n in range(21000):
-                os.pwrite(f.fileno(), b'x', end + n * 8192)
-            os.fsync(f.fileno())
+        scatter(w.file_of(w.disk(vm)), 21000)
         a, b = w.snap(vm, (1, 2)), w.snap(vm, (2, 2))
         time.sleep(0.5)
         d.wait_quiet()

@@ -130,6 +130,24 @@ def test_all_that_can_be_wrong():
         assert not d.sql('SELECT verb FROM journal')
 
 
+def test_a_lost_layer():
+    """It becomes a disk, which can be deleted."""
+    with Daemon('fake') as d:
+        lost = d.vdi('1MiB', 'base copy')
+        d.stop()
+        d.sql_write(f"UPDATE VDI SET managed = 'false', read_only = 'true' WHERE uuid = '{lost}'")
+        d.start()
+        status, lines, figures = check(d, 'dry-run=true')
+        assert status == 1 and figures[1:] == (1, 0) and d.get('vdi', lost, 'managed') == 'false'
+        found(lines, lost, 'no disk stands on')
+        status, lines, figures = check(d)
+        assert status == 0 and figures[1:] == (1, 1) and found(lines, lost).endswith('Repaired.'), lines
+        assert d.get('vdi', lost, 'managed') == 'true'
+        d.xe('vdi-destroy', uuid=lost)
+        d.wait_quiet()
+        assert d.volumes() == []
+
+
 def test_a_circle():
     with Daemon('fake') as d:
         disk = d.vdi('1MiB')
