@@ -18,8 +18,9 @@
 #include "db/db.h"
 #include "db/events.h"
 
-/* Changes come in bursts: the first one waits so long for the others. */
-enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
+/* Changes come in bursts: in one, they are waited for so long that many go at once.  One that comes alone waits only
+ * for what belongs to it. */
+enum { BATCH_MS = 50, ALONE_MS = 2, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
 
 /* ---- tokens and subscriptions ---- */
 
@@ -132,7 +133,7 @@ static void count_refs(struct task *t, struct event_batch *b, const struct list 
 	for (size_t i = 0; classes[i]; i++)
 		if (is_told(t, wanted, classes[i]))
 			map_set(b, &b->valid_ref_counts, lower(b, classes[i]->name),
-				str(b, "%" PRId64, db_count(t, classes[i])));
+				str(b, "%" PRId64, db_count(classes[i])));
 }
 
 /* since -1: all that is there is new.  One transaction: the batch is of one moment. */
@@ -164,6 +165,15 @@ static struct event_batch *batch(struct task *t, const struct list *wanted, int6
 	return NULL;
 }
 
+/* Until something has changed, or ms are over. */
+static int wait_for_change(struct task *t, int64_t now, int ms)
+{
+	int64_t then = db_wait(t, now, ms);
+	if (then <= now)
+		return then < 0 ? -1 : 0;
+	return task_wait(t, -1, 0, db_pace() < BATCH_MS ? BATCH_MS : ALONE_MS);
+}
+
 /* ---- the calls ---- */
 
 static int64_t end_of(double timeout_s)
@@ -187,7 +197,7 @@ int event_from(struct task *t, struct event_from *a)
 			return 0;
 		}
 		talloc_free(b);
-		if (db_wait(t, now, (int)left) < 0 || task_wait(t, -1, 0, BATCH_MS) < 0)
+		if (wait_for_change(t, now, (int)left) < 0)
 			return -1;
 	}
 }
@@ -322,7 +332,7 @@ static void listener_note(struct task *t, int64_t seen)
  * then. */
 static int wait_for_more(struct task *t, int64_t now)
 {
-	if (db_wait(t, now, LOOK_MS) < 0 || task_wait(t, -1, 0, BATCH_MS) < 0)
+	if (wait_for_change(t, now, LOOK_MS) < 0)
 		return -1;
 	return session_check(t, t->session) ? 0 : -1;
 }

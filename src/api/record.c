@@ -19,10 +19,7 @@
 
 static struct list links(struct task *t, const struct row *r, const struct field *f)
 {
-	struct list l = { 0 };
-	for (struct row **c = db_find(t, model_class(f->of), f->via, r->ref); *c; c++)
-		list_add(t, &l, (*c)->ref);
-	return l;
+	return db_refs(t, model_class(f->of), f->via, r->ref);
 }
 
 struct list record_list(struct task *t, const struct row *r, const struct field *f)

@@ -214,31 +214,33 @@ static int run_async(struct rpc *r, const struct call *c)
 static int get_all(struct rpc *r, const struct field *f)
 {
 	(void)f;
-	r->out->begin(r->out, false);
-	for (struct row **row = db_find(r->t, r->class, NULL, NULL); *row; row++)
-		r->out->text(r->out, (*row)->ref);
-	r->out->end(r->out, false);
+	struct list refs = db_refs(r->t, r->class, NULL, NULL);
+	values_put_list(r->out, &refs);
 	return 0;
 }
 
-/* In place. */
-static struct row **keep_matching(struct rpc *r, struct row **rows, const struct query *q)
+/* q NULL: all of them.  One after the other, each with memory of its own: there may be very many.  One that goes
+ * meanwhile is left out. */
+static void put_matching(struct rpc *r, const struct list *refs, const struct query *q)
 {
-	size_t kept = 0;
-	for (size_t i = 0; rows[i]; i++) {
+	r->out->begin(r->out, true);
+	for (size_t i = 0; i < refs->n; i++) {
 		struct task *own = task_part(r->t);
-		if (query_matches(own, q, rows[i]))
-			rows[kept++] = rows[i];
+		const struct row *row = db_seek_row(own, r->class, refs->v[i]);
+		if (row && (!q || query_matches(own, q, row))) {
+			r->out->key(r->out, row->ref);
+			values_put_record(own, r->out, row);
+		}
 		talloc_free(own);
 	}
-	rows[kept] = NULL;
-	return rows;
+	r->out->end(r->out, true);
 }
 
 static int get_all_records(struct rpc *r, const struct field *f)
 {
 	(void)f;
-	values_put_records(r->t, r->out, db_find(r->t, r->class, NULL, NULL));
+	struct list refs = db_refs(r->t, r->class, NULL, NULL);
+	put_matching(r, &refs, NULL);
 	return 0;
 }
 
@@ -250,8 +252,8 @@ static int get_all_records_where(struct rpc *r, const struct field *f)
 		return -1;
 	f = NULL;
 	bool quick = query_needs(q, &f, &value);
-	struct row **rows = db_find(r->t, r->class, quick ? f->name : NULL, value);
-	values_put_records(r->t, r->out, keep_matching(r, rows, q));
+	struct list refs = db_refs(r->t, r->class, quick ? f->name : NULL, value);
+	put_matching(r, &refs, q);
 	return 0;
 }
 
@@ -288,10 +290,8 @@ static int get_by_name_label(struct rpc *r, const struct field *f)
 	const char *name = string(r, 0, "label");
 	if (!name)
 		return -1;
-	r->out->begin(r->out, false);
-	for (struct row **row = db_find(r->t, r->class, "name_label", name); *row; row++)
-		r->out->text(r->out, (*row)->ref);
-	r->out->end(r->out, false);
+	struct list refs = db_refs(r->t, r->class, "name_label", name);
+	values_put_list(r->out, &refs);
 	return 0;
 }
 

@@ -87,7 +87,8 @@ static void put_batch(struct task *t, struct values *out, const struct event_bat
 	out->end(out, true);
 }
 
-void values_put_records(struct task *t, struct values *out, struct row *const *rows)
+/* A map from the rows' refs; each one's own memory goes before the next one's comes.  NULL ended. */
+static void put_records(struct task *t, struct values *out, struct row *const *rows)
 {
 	out->begin(out, true);
 	for (; rows && *rows; rows++) {
@@ -116,7 +117,7 @@ void values_put(struct task *t, struct values *out, const void *base, const stru
 		values_put_record(t, out, *(const struct row *const *)at);
 		break;
 	case RECORDS:
-		values_put_records(t, out, *(struct row * *const *)at);
+		put_records(t, out, *(struct row * *const *)at);
 		break;
 	case STRING:
 	case REF:

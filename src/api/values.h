@@ -29,8 +29,6 @@ void values_put(struct task *, struct values *, const void *base, const struct f
 void values_put_field(struct task *, struct values *, const struct row *, const struct field *);
 /* All fields that clients see. */
 void values_put_record(struct task *, struct values *, const struct row *);
-/* A map from the rows' refs; each one's own memory goes before the next one's comes.  NULL ended. */
-void values_put_records(struct task *, struct values *, struct row *const *rows);
 void values_put_list(struct values *, const struct list *);
 
 /* What came in as the text that field_parse() takes, on t: a set or a map as JSON.  Numbers and truths may have

@@ -109,18 +109,38 @@ bool filters_match(struct task *t, const struct filters *filters, const struct r
 	return true;
 }
 
-/* The database finds a string quicker than we do. */
+/* The field that a filter wants to be just its value; NULL: it is not so simple. */
+static const struct field *plain_field(const struct view *v, const struct filter *f)
+{
+	const struct field *field = f->column->path ? model_field(v->class, f->column->path) : NULL;
+	bool plain = !f->key && !f->contains && !f->differs && !f->column->marks;
+	return plain && field && field_is_stored(field) ? field : NULL;
+}
+
+/* As the database has it: an object is typed as its uuid.  NULL: it has no such value. */
+static const char *stored_value(struct task *t, const struct field *field, const char *typed)
+{
+	const struct class *c = field->kind == REF ? model_class(field->of) : NULL;
+	if (field->kind == STRING || field->kind == BOOL)
+		return typed;
+	const struct row *r = c ? db_find(t, c, "uuid", typed)[0] : NULL;
+	return r ? r->ref : NULL;
+}
+
+/* The database finds them quicker than we do: quickest what few objects have, a name or another object. */
 struct row **filters_candidates(struct task *t, const struct view *v, const struct filters *filters)
 {
+	const struct field *best = NULL;
+	const char *value = NULL;
 	for (size_t i = 0; i < filters->n; i++) {
-		const struct filter *f = &filters->v[i];
-		const struct field *field =
-			f->column->path ? model_field(v->class, f->column->path) : NULL;
-		bool plain = !f->key && !f->contains && !f->differs && !f->column->marks;
-		if (plain && field && field->kind == STRING && field_is_stored(field))
-			return db_find(t, v->class, field->name, f->value);
+		const struct field *field = plain_field(v, &filters->v[i]);
+		const char *stored = field ? stored_value(t, field, filters->v[i].value) : NULL;
+		if (stored && (!best || best->kind == BOOL)) {
+			best = field;
+			value = stored;
+		}
 	}
-	return db_find(t, v->class, NULL, NULL);
+	return db_find(t, v->class, best ? best->name : NULL, value);
 }
 
 /* ---- VMs ---- */

@@ -16,36 +16,18 @@
 
 struct database db;
 
-enum { LOG_KEPT = 15 << 20 }; /* one block of the log's index counts as much */
+enum {
+	LOG_KEPT = 15 << 20, /* one block of the log's index counts as much */
+	CLASSES_MOST = 64,
+};
 
 /* ---- statements ---- */
-
-static void die(const char *what)
-{
-	log_line(NULL, "database unusable what=\"%s\" error=\"%s\"", what,
-		 sqlite3_errmsg(db.sqlite));
-	abort();
-}
-
-sqlite3_stmt *sql_prepare(const char *sql, ...)
-{
-	sqlite3_stmt *s;
-	if (sqlite3_prepare_v2(db.sqlite, sql, -1, &s, NULL) != SQLITE_OK)
-		die(sql);
-	va_list ap;
-	va_start(ap, sql);
-	const char *text;
-	for (int i = 1; (text = va_arg(ap, const char *)); i++)
-		sqlite3_bind_text(s, i, text, -1, SQLITE_TRANSIENT);
-	va_end(ap);
-	return s;
-}
 
 int sql_step(sqlite3_stmt *s)
 {
 	int rc = sqlite3_step(s);
 	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		die(sqlite3_sql(s));
+		sql_die(sqlite3_sql(s));
 	return rc;
 }
 
@@ -63,7 +45,7 @@ int sql_write(struct task *t, sqlite3_stmt *s)
 {
 	int rc = sqlite3_step(s);
 	int result = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : failed(t);
-	sqlite3_finalize(s);
+	sql_done(s);
 	return result;
 }
 
@@ -107,7 +89,7 @@ static bool has_column(struct task *t, const char *table, const char *name)
 		sql_prepare(str(t, "SELECT 1 FROM pragma_table_info('%s') WHERE name = ?", table),
 			    name, NULL);
 	bool found = sql_step(s) == SQLITE_ROW;
-	sqlite3_finalize(s);
+	sql_done(s);
 	return found;
 }
 
@@ -151,6 +133,13 @@ static int make_table(struct task *t, const struct class *c)
 	return 0;
 }
 
+/* How many rows each has is asked for by every client that waits for events. */
+static int count_rows(struct task *t, const struct class *c)
+{
+	return execute(t, str(t, "INSERT OR REPLACE INTO counts SELECT '%s', count(*) FROM \"%s\"",
+			      c->name, c->name));
+}
+
 static int make_tables(struct task *t)
 {
 	static const char *const own[] = {
@@ -160,6 +149,7 @@ static int make_tables(struct task *t)
 		"ref TEXT NOT NULL)",
 		"CREATE TABLE IF NOT EXISTS forgotten (gen INTEGER NOT NULL)",
 		"INSERT INTO forgotten SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM forgotten)",
+		"CREATE TABLE IF NOT EXISTS counts (class TEXT PRIMARY KEY, n INTEGER NOT NULL)",
 		"CREATE TABLE IF NOT EXISTS journal (nr INTEGER PRIMARY KEY AUTOINCREMENT, "
 		"op TEXT NOT NULL, verb TEXT NOT NULL, args TEXT NOT NULL)",
 	};
@@ -169,7 +159,7 @@ static int make_tables(struct task *t)
 	if (make_column(t, "deleted", "born", "INTEGER", "0") < 0)
 		return -1;
 	for (size_t i = 0; classes[i]; i++)
-		if (make_table(t, classes[i]) < 0)
+		if (make_table(t, classes[i]) < 0 || count_rows(t, classes[i]) < 0)
 			return -1;
 	return 0;
 }
@@ -187,7 +177,7 @@ static int set_durable(struct task *t)
 			    "pragma_synchronous",
 			    NULL);
 	bool good = sql_step(s) == SQLITE_ROW && streq(sql_text(s, 0), "wal2");
-	sqlite3_finalize(s);
+	sql_done(s);
 	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
 }
 
@@ -210,7 +200,7 @@ static void read_generation(void)
 	sqlite3_stmt *s = sql_prepare("SELECT value FROM generation", NULL);
 	sql_step(s);
 	db.generation = db.stored = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
+	sql_done(s);
 }
 
 int db_open(struct task *t, const char *path)
@@ -247,6 +237,7 @@ void db_close(void)
 	sqlite3_db_config(db.sqlite, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_wal_checkpoint_v2(db.sqlite, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 	keep_room();
+	sql_forget_all();
 	sqlite3_close(db.sqlite);
 	db.sqlite = NULL;
 }
@@ -258,7 +249,7 @@ void db_begin(struct task *t)
 	pthread_mutex_lock(&db.lock);
 	if (t->depth++ == 0 &&
 	    sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-		die("BEGIN");
+		sql_die("BEGIN");
 }
 
 static int write_generation(struct task *t)
@@ -268,6 +259,15 @@ static int write_generation(struct task *t)
 	sqlite3_stmt *s = sql_prepare("UPDATE generation SET value = ?", NULL);
 	sqlite3_bind_int64(s, 1, db.generation);
 	return sql_write(t, s);
+}
+
+static void note_commit(void)
+{
+	if (db.stored == db.generation)
+		return;
+	db.stored = db.generation;
+	db.committed_before_ms = db.committed_ms;
+	db.committed_ms = clock_ms();
 }
 
 int db_commit(struct task *t)
@@ -282,7 +282,7 @@ int db_commit(struct task *t)
 			db_rollback(t);
 			return -1;
 		}
-		db.stored = db.generation;
+		note_commit();
 		pthread_cond_broadcast(&db.committed);
 	}
 	t->depth--;
@@ -326,16 +326,40 @@ static void read_row(struct task *t, sqlite3_stmt *s, struct row *r)
 	r->born = sqlite3_column_int64(s, column++);
 	for (const struct field *f = r->class->fields; f->name; f++)
 		if (field_is_stored(f) && field_parse(t, r, f, sql_text(s, column++)) < 0)
-			die(f->name);
+			sql_die(f->name);
 }
 
-static const char *select_sql(const void *ctx, const struct class *c, const char *where)
+static char *all_columns(const struct class *c)
 {
-	char *sql = talloc_strdup(ctx, "SELECT ref, gen, born");
+	char *names = talloc_strdup(NULL, "ref, gen, born");
 	for (const struct field *f = c->fields; f->name; f++)
 		if (field_is_stored(f))
-			sql = talloc_asprintf_append(sql, ", \"%s\"", f->name);
-	return talloc_asprintf_append(sql, " FROM \"%s\" %s", c->name, where);
+			names = talloc_asprintf_append(names, ", \"%s\"", f->name);
+	return names;
+}
+
+/* Made once; lock held. */
+static const char *columns_of(const struct class *c)
+{
+	static struct {
+		const struct class *class;
+		const char *names;
+	} made[CLASSES_MOST];
+	size_t i = 0;
+	while (made[i].class && made[i].class != c)
+		i++;
+	assert(i + 1 < COUNT(made));
+	if (!made[i].class) {
+		made[i].names = all_columns(c);
+		made[i].class = c;
+	}
+	return made[i].names;
+}
+
+static const char *select_sql(const void *ctx, const struct class *c, const char *columns,
+			      const char *where)
+{
+	return str(ctx, "SELECT %s FROM \"%s\" %s", columns, c->name, where);
 }
 
 static struct row **select_rows(struct task *t, const struct class *c, const char *where,
@@ -344,7 +368,7 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 	struct row **rows = talloc_zero_array(t, struct row *, 1);
 	size_t n = 0;
 	pthread_mutex_lock(&db.lock);
-	sqlite3_stmt *s = sql_prepare(select_sql(rows, c, where), value, NULL);
+	sqlite3_stmt *s = sql_prepare(select_sql(rows, c, columns_of(c), where), value, NULL);
 	while (sql_step(s) == SQLITE_ROW) {
 		rows = talloc_realloc(t, rows, struct row *, n + 2);
 		rows[n] = talloc_zero_size(rows, c->size);
@@ -352,15 +376,30 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 		read_row(t, s, rows[n++]);
 		rows[n] = NULL;
 	}
-	sqlite3_finalize(s);
+	sql_done(s);
 	pthread_mutex_unlock(&db.lock);
 	return rows;
 }
 
+static const char *where_field(struct task *t, const char *field)
+{
+	return field ? str(t, "WHERE \"%s\" = ? ORDER BY nr", field) : "ORDER BY nr";
+}
+
 struct row **db_find(struct task *t, const struct class *c, const char *field, const char *value)
 {
-	const char *where = field ? str(t, "WHERE \"%s\" = ? ORDER BY nr", field) : "ORDER BY nr";
-	return select_rows(t, c, where, field ? value : NULL);
+	return select_rows(t, c, where_field(t, field), field ? value : NULL);
+}
+
+struct list db_refs(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	struct list refs = { 0 };
+	sqlite3_stmt *s = sql_prepare(select_sql(t, c, "ref", where_field(t, field)),
+				      field ? value : NULL, NULL);
+	while (sql_step(s) == SQLITE_ROW)
+		list_add(t, &refs, sql_text(s, 0));
+	sql_done(s);
+	return refs;
 }
 
 struct row *db_seek_row(struct task *t, const struct class *c, const char *ref)
@@ -385,14 +424,12 @@ struct row **db_changed(struct task *t, const struct class *c, int64_t since)
 	return select_rows(t, c, "WHERE gen > ? ORDER BY gen", str(t, "%lld", (long long)since));
 }
 
-int64_t db_count(struct task *t, const struct class *c)
+int64_t db_count(const struct class *c)
 {
-	pthread_mutex_lock(&db.lock);
-	sqlite3_stmt *s = sql_prepare(str(t, "SELECT count(*) FROM \"%s\"", c->name), NULL);
+	sqlite3_stmt *s = sql_prepare("SELECT n FROM counts WHERE class = ?", c->name, NULL);
 	sql_step(s);
 	int64_t n = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
-	pthread_mutex_unlock(&db.lock);
+	sql_done(s);
 	return n;
 }
 
@@ -410,12 +447,10 @@ int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
 		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
 	}
 	va_end(ap);
-	pthread_mutex_lock(&db.lock);
 	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
 	sql_step(s);
 	int64_t sum = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
-	pthread_mutex_unlock(&db.lock);
+	sql_done(s);
 	return sum;
 }
 
@@ -462,9 +497,17 @@ static const char *update_sql(const void *ctx, const struct class *c)
 	return str(ctx, "UPDATE \"%s\" SET %sgen = ? WHERE ref = ? AND born = ?", c->name, sets);
 }
 
+static int count(struct task *t, const struct class *c, const char *more)
+{
+	return sql_write(t, sql_prepare("UPDATE counts SET n = n + ? WHERE class = ?", more,
+					c->name, NULL));
+}
+
 int db_insert(struct task *t, struct row *r)
 {
-	return write_row(t, r, insert_sql(t, r->class));
+	if (write_row(t, r, insert_sql(t, r->class)) < 0)
+		return -1;
+	return count(t, r->class, "1");
 }
 
 int db_put(struct task *t, struct row *r)
@@ -486,7 +529,7 @@ int db_delete(struct task *t, const struct row *r)
 			    r->class->name, r->ref, NULL);
 	sqlite3_bind_int64(s, 3, ++db.generation);
 	sqlite3_bind_int64(s, 4, r->born);
-	if (sql_write(t, s) < 0)
+	if (sql_write(t, s) < 0 || count(t, r->class, "-1") < 0)
 		return -1;
 	return sql_write(t, sql_prepare(str(t, "DELETE FROM \"%s\" WHERE ref = ?", r->class->name),
 					r->ref, NULL));

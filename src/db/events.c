@@ -43,6 +43,14 @@ int64_t db_wait(struct task *t, int64_t generation, int ms)
 	}
 }
 
+int64_t db_pace(void)
+{
+	pthread_mutex_lock(&db.lock);
+	int64_t ms = db.committed_ms - db.committed_before_ms;
+	pthread_mutex_unlock(&db.lock);
+	return ms;
+}
+
 struct deleted *db_deleted(struct task *t, int64_t since)
 {
 	size_t n = 0;
@@ -51,7 +59,7 @@ struct deleted *db_deleted(struct task *t, int64_t since)
 	pthread_mutex_lock(&db.lock);
 	sqlite3_stmt *s = sql_prepare("SELECT 1 FROM forgotten WHERE gen > ?", text, NULL);
 	bool lost = sql_step(s) == SQLITE_ROW;
-	sqlite3_finalize(s);
+	sql_done(s);
 	s = sql_prepare("SELECT class, ref, gen FROM deleted WHERE gen > ?1 AND born <= ?1 "
 			"ORDER BY gen",
 			text, NULL);
@@ -64,7 +72,7 @@ struct deleted *db_deleted(struct task *t, int64_t since)
 		};
 		all[n] = (struct deleted){ 0 };
 	}
-	sqlite3_finalize(s);
+	sql_done(s);
 	pthread_mutex_unlock(&db.lock);
 	return lost ? fail_ptr(t, EVENTS_LOST) : all;
 }

@@ -12,6 +12,8 @@ int64_t db_generation(void);
 /* Waits until the generation is newer than the one given, at most ms (-1: no limit, but cancel
  * is heeded); returns the present one, -1 when cancelled or past the task's deadline. */
 int64_t db_wait(struct task *, int64_t generation, int ms);
+/* Milliseconds between the last two commits: are changes coming in a burst? */
+int64_t db_pace(void);
 /* What was there at that generation and is no more, oldest deletion first; ended by one without a
  * class, on t.  NULL, failed with EVENTS_LOST: older deletions than these were forgotten. */
 struct deleted {

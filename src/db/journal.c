@@ -51,7 +51,6 @@ struct journal_row *journal_rows(struct task *t, const char *op)
 {
 	size_t n = 0;
 	struct journal_row *rows = talloc_zero_array(t, struct journal_row, 1);
-	pthread_mutex_lock(&db.lock);
 	sqlite3_stmt *s =
 		sql_prepare(op ? "SELECT nr, op, verb, args FROM journal WHERE op = ? "
 				 "ORDER BY nr DESC"
@@ -65,8 +64,7 @@ struct journal_row *journal_rows(struct task *t, const char *op)
 		list_from_json(t, sql_text(s, 3), &rows[n].args);
 		rows[++n] = (struct journal_row){ 0 };
 	}
-	sqlite3_finalize(s);
-	pthread_mutex_unlock(&db.lock);
+	sql_done(s);
 	return rows;
 }
 

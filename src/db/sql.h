@@ -14,14 +14,20 @@ struct database {
 	pthread_cond_t committed; /* generation has grown */
 	int64_t generation;       /* of the last write */
 	int64_t stored;           /* the same, as the disk has it */
+	int64_t committed_ms,
+		committed_before_ms; /* when, on clock_ms(): the last one, and the one before */
 };
 extern struct database db;
 
 /* A statement with its text parameters (NULL ended), ready to step; ends the process when SQLite does
- * not know the SQL. */
+ * not know the SQL.  From here to sql_done() the lock is held. */
 sqlite3_stmt *sql_prepare(const char *sql, ...) __attribute__((sentinel));
+void sql_done(sqlite3_stmt *);
 /* SQLITE_ROW or SQLITE_DONE; ends the process on a read error.  For writes use sql_write(). */
 int sql_step(sqlite3_stmt *);
-/* Runs a write to its end and finalizes it; fails when the disk is full or broken. */
+/* Runs a write to its end and is done with it; fails when the disk is full or broken. */
 int sql_write(struct task *, sqlite3_stmt *);
 const char *sql_text(sqlite3_stmt *, int column);
+void sql_die(const char *what) __attribute__((noreturn));
+/* Before the connection is closed. */
+void sql_forget_all(void);
