@@ -11,7 +11,7 @@
 static const struct command *const families[] = {
 	commands_vm,   commands_install, commands_snapshot, commands_tree, commands_vdi,
 	commands_vbd,  commands_cd,      commands_network,  commands_sr,   commands_vmss,
-	commands_blob, commands_subject, commands_misc,
+	commands_blob, commands_subject, commands_complete, commands_misc,
 };
 
 void cli_each_command(void *arg,

@@ -41,7 +41,7 @@ struct command {
 /* The families; each ends with a row without a name. */
 extern const struct command commands_cd[], commands_vm[], commands_install[], commands_snapshot[],
 	commands_tree[], commands_vdi[], commands_vbd[], commands_network[], commands_sr[],
-	commands_vmss[], commands_blob[], commands_subject[], commands_misc[];
+	commands_vmss[], commands_blob[], commands_subject[], commands_complete[], commands_misc[];
 /* What every view has: their names are behind "<view>-". */
 extern const struct command commands_generic[];
 

@@ -183,7 +183,7 @@ static const char *uuid_of(struct task *t, const char *class_name, const char *r
 	return row ? row_uuid(row) : DANGLING;
 }
 
-static const char *with_case(struct task *t, const char *text, int marks)
+const char *with_marks(struct task *t, const char *text, int marks)
 {
 	char *s = talloc_strdup(t, text);
 	for (char *p = s; *p; p++) {
@@ -206,7 +206,7 @@ static const char *scalar(struct task *t, const struct field *f, const char *tex
 		return uuid_of(t, f->of, text);
 	if (f->kind == FLOAT)
 		return float_text(t, text);
-	return marks & (LOWER | CAPITAL) ? with_case(t, text, marks) : text;
+	return marks & (LOWER | CAPITAL) ? with_marks(t, text, marks) : text;
 }
 
 /* current_operations is a map from task to operation; only the operations are shown. */

@@ -54,6 +54,8 @@ struct cell column_cell(struct task *, const struct column *, const struct row *
 
 /* The value as printed. */
 const char *column_text(struct task *, const struct column *, const struct row *);
+/* A word of an enumeration, in the letters that a column's marks want. */
+const char *with_marks(struct task *, const char *text, int marks);
 /* The members of a set, the pairs of a map, as printed; false when the column is none. */
 bool column_set(struct task *, const struct column *, const struct row *, struct list *ret);
 bool column_map(struct task *, const struct column *, const struct row *, struct map *ret);

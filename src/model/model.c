@@ -288,6 +288,15 @@ int enum_value(const char *name, const char *text)
 	return -1;
 }
 
+struct list enum_values(const void *ctx, const char *name)
+{
+	struct list values = { 0 };
+	for (size_t i = 0; i < COUNT(enum_rows); i++)
+		if (streq(enum_rows[i].name, name))
+			list_add(ctx, &values, enum_rows[i].value);
+	return values;
+}
+
 /* ---- rows ---- */
 
 static void *member(const struct row *r, const struct field *f)

@@ -265,6 +265,7 @@ const char *row_uuid(const struct row *);
 /* The text of an enumeration's value, and back (-1: no such value). */
 const char *enum_text(const char *name, int value);
 int enum_value(const char *name, const char *text);
+struct list enum_values(const void *ctx, const char *name);
 
 /* A stored field as the database keeps it: numbers and booleans in decimal and true/false, sets and
  * maps as JSON; and back, with FIELD_TYPE_ERROR or INVALID_VALUE when text is not of the kind. */
