@@ -4,14 +4,16 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/session.h"
 #include "api/settings.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
-#include "db/db.h"
+#include "base/text.h"
 
 enum { LIMIT = 8 << 20, SHOWN = sizeof "OpaqueRef:" - 1 + 8 };
 
@@ -59,8 +61,8 @@ void audit(struct task *t, const char *did, const char *object)
 	if (!*t->session)
 		return;
 	struct task *own = task_new(t, t->name);
-	const struct session_row *s = db_seek(own, session, t->session);
-	tell(t, s ? s->auth_user_name : "", t->session, did, object);
+	own->session = t->session;
+	tell(t, session_user(own), t->session, did, object);
 	talloc_free(own);
 }
 

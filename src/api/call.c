@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "api/audit.h"
+#include "api/session.h"
 #include "api/settings.h"
 #include "api/tasks.h"
 #include "api/undo.h"
@@ -127,14 +128,29 @@ static void show_progress(struct task_sink *sink, double fraction)
 	talloc_free(t);
 }
 
+/* One that a client has made is the server's own from here on. */
+static const char *row_adopt(struct task *t)
+{
+	DB_SCOPE(t);
+	struct task_row *row = db_get(t, task, t->adopts);
+	if (!row)
+		return NULL;
+	t->adopts = "";
+	row->of_client = false;
+	return db_put(t, &row->row) < 0 || db_commit(t) < 0 ? NULL : row->row.ref;
+}
+
 static const char *row_begin(struct task *t, const struct call *c)
 {
+	if (*t->adopts)
+		return row_adopt(t);
 	DB_SCOPE(t);
 	struct task_row *row = row_new(t, task);
 	row->name_label = c->name;
 	row->created = time_now(row);
 	row->resident_on = this_host();
 	row->type = "<none/>";
+	row->owner = session_user(t);
 	if (db_insert(t, &row->row) < 0 || db_commit(t) < 0)
 		return NULL;
 	return row->row.ref;
@@ -144,7 +160,8 @@ static const char *set_text(const void *ctx, const struct list *l)
 {
 	char *members = talloc_strdup(ctx, "");
 	for (size_t i = 0; i < l->n; i++)
-		members = talloc_asprintf_append(members, "<value>%s</value>", l->v[i]);
+		members = talloc_asprintf_append(members, "<value>%s</value>",
+						 text_xml(ctx, l->v[i]));
 	return str(ctx, "<value><array><data>%s</data></array></value>", members);
 }
 
@@ -154,7 +171,7 @@ static const char *result_text(const void *ctx, const struct call *c, void *args
 	switch (c->result) {
 	case STRING:
 	case REF:
-		return str(ctx, "<value>%s</value>", *(const char *const *)at);
+		return str(ctx, "<value>%s</value>", text_xml(ctx, *(const char *const *)at));
 	case INT:
 		return str(ctx, "<value>%lld</value>", (long long)*(const int64_t *)at);
 	case STRING_SET:
@@ -199,9 +216,7 @@ static struct end *end_new(const char *ref, const struct call *c, void *args,
 	e->status =
 		how->code == TASK_CANCELLED ? task_status_type_cancelled : task_status_type_failure;
 	e->result = "";
-	list_add(e, &e->error_info, code_rows[how->code].name);
-	for (size_t i = 0; how->params[i]; i++)
-		list_add(e, &e->error_info, how->params[i]);
+	e->error_info = task_error_info(e, how);
 	return e;
 }
 
@@ -376,7 +391,7 @@ const char *api_call_async(struct task *t, const struct call *c, struct task *ow
 int task_cancel(struct task *t, struct task_cancel *a)
 {
 	struct task_row *row = db_get(t, task, a->task);
-	if (!row)
+	if (!row || task_check_owner(t, row, "task.cancel/any") < 0)
 		return -1;
 	if (row->status != task_status_type_pending || !interrupt(a->task))
 		return fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");

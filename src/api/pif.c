@@ -151,6 +151,13 @@ void pifs_look(struct task *t)
 	talloc_free(own);
 }
 
+int host_get_management_interface(struct task *t, struct host_get_management_interface *a)
+{
+	const struct row *pif = db_find(t, &class_PIF, "management", "true")[0];
+	a->result = pif ? pif->ref : NULL_REF;
+	return db_get(t, host, a->host) ? 0 : -1;
+}
+
 int PIF_scan(struct task *t, struct PIF_scan *a)
 {
 	return db_get(t, host, a->host) ? look(t) : -1;

@@ -124,25 +124,6 @@ int provision_read(struct task *t, const char *xml, struct provision *ret)
 
 /* ---- writing ---- */
 
-/* As an attribute's value. */
-static char *escaped(const void *ctx, const char *s)
-{
-	char *out = talloc_array(ctx, char, 6 * strlen(s) + 1), *to = out;
-	for (; *s; s++) {
-		const char *name = *s == '&'   ? "&amp;"
-				   : *s == '<' ? "&lt;"
-				   : *s == '>' ? "&gt;"
-				   : *s == '"' ? "&quot;"
-					       : NULL;
-		if (name)
-			to = stpcpy(to, name);
-		else
-			*to++ = *s;
-	}
-	*to = 0;
-	return out;
-}
-
 char *provision_write(const void *ctx, const struct provision *p)
 {
 	char *s = talloc_strdup(ctx, "<provision>");
@@ -151,9 +132,9 @@ char *provision_write(const void *ctx, const struct provision *p)
 		s = talloc_asprintf_append(s,
 					   "<disk device=\"%s\" size=\"%lld\" sr=\"%s\" "
 					   "bootable=\"%s\" type=\"%s\"/>",
-					   escaped(ctx, d->device), (long long)d->size,
-					   escaped(ctx, d->sr), d->bootable ? "true" : "false",
-					   escaped(ctx, d->type));
+					   text_xml(ctx, d->device), (long long)d->size,
+					   text_xml(ctx, d->sr), d->bootable ? "true" : "false",
+					   text_xml(ctx, d->type));
 	}
 	return talloc_strdup_append(s, "</provision>");
 }

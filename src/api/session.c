@@ -2,6 +2,7 @@
 #include "api/session.h"
 
 #include "api/account.h"
+#include "api/attempts.h"
 #include "api/audit.h"
 #include "api/call.h"
 #include "api/role.h"
@@ -129,10 +130,12 @@ const char *session_login(struct task *t, const char *user, const char *password
 {
 	int64_t answered = clock_ms() + REFUSAL_MS;
 	const struct subject_row *subject;
-	int right = account_check(t, user, password);
-	if (right < 0)
+	int right = attempt_begin(t) ? account_check(t, user, password) : 0;
+	if (right < 0 || t->code != NO_ERROR)
 		return NULL;
-	if (!may_log_in(t, user, &subject) || !right)
+	right = may_log_in(t, user, &subject) && right;
+	attempt_end(t, right);
+	if (!right)
 		return refuse(t, user, answered);
 	const char *session = session_new(t, user, subject, originator);
 	audit_login(t, user, session ? session : "");
@@ -181,6 +184,12 @@ const char *session_check(struct task *t, const char *ref)
 	if (strcmp(s->last_active, time_ago(t, NOTED_S)) < 0)
 		note_use(t, ref);
 	return s->row.ref;
+}
+
+const char *session_user(struct task *t)
+{
+	const struct session_row *s = *t->session ? db_seek(t, session, t->session) : NULL;
+	return s ? s->auth_user_name : "";
 }
 
 void session_end(struct task *t, const char *ref)

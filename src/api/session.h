@@ -23,5 +23,7 @@ const char *session_of_schedules(struct task *);
 bool session_is_of_schedules(struct task *);
 /* ref when it is a session; NULL with SESSION_INVALID [ref]. */
 const char *session_check(struct task *, const char *ref);
+/* The name of who asked t for something; "" the daemon itself. */
+const char *session_user(struct task *);
 /* Ends it; one that is not there is no error. */
 void session_end(struct task *, const char *ref);

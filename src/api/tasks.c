@@ -3,6 +3,7 @@
 #include "api/tasks.h"
 
 #include "api/call.h"
+#include "api/session.h"
 #include "api/settings.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -71,11 +72,18 @@ int tasks_open(struct task *t)
 	return forget_all(t) < 0 ? -1 : tasks_collect(t);
 }
 
+int task_check_owner(struct task *t, const struct task_row *row, const char *permission)
+{
+	if (streq(row->owner, session_user(t)))
+		return 0;
+	return role_check(t, role_pool_operator, permission);
+}
+
 int task_destroy(struct task *t, struct task_destroy *a)
 {
 	DB_SCOPE(t);
 	struct task_row *row = db_get(t, task, a->self);
-	if (!row)
+	if (!row || task_check_owner(t, row, "task.destroy/any") < 0)
 		return -1;
 	row->doomed = is_pending(row) && !row->of_client;
 	if ((row->doomed ? db_put(t, &row->row) : db_delete(t, &row->row)) < 0)
@@ -95,6 +103,7 @@ int task_create(struct task *t, struct task_create *a)
 	row->resident_on = this_host();
 	row->type = "<none/>";
 	row->of_client = true;
+	row->owner = session_user(t);
 	if (db_insert(t, &row->row) < 0)
 		return -1;
 	a->result = row->row.ref;
@@ -107,12 +116,56 @@ static struct task_row *own(struct task *t, const char *ref)
 	struct task_row *row = db_get(t, task, ref);
 	if (row && !row->of_client)
 		return fail_ptr(t, OPERATION_NOT_ALLOWED, "the task is the server's own");
-	return row;
+	return row && task_check_owner(t, row, "task.set/any") == 0 ? row : NULL;
 }
 
 static int put(struct task *t, struct task_row *row)
 {
 	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
+}
+
+int task_adopt(struct task *t, const char *ref)
+{
+	const struct task_row *row = own(t, ref);
+	if (row && !is_pending(row))
+		return fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");
+	if (row)
+		t->adopts = row->row.ref;
+	return row ? 0 : -1;
+}
+
+struct list task_error_info(const void *ctx, const struct task *t)
+{
+	struct list info = { 0 };
+	if (t->code != NO_ERROR)
+		list_add(ctx, &info, code_rows[t->code].name);
+	for (size_t i = 0; t->code != NO_ERROR && t->params[i]; i++)
+		list_add(ctx, &info, t->params[i]);
+	return info;
+}
+
+static int settle(struct task *t, const char *ref, const struct task *how)
+{
+	DB_SCOPE(t);
+	struct task_row *row = db_get(t, task, ref);
+	if (!row || !is_pending(row))
+		return 0;
+	bool failed = how->code != NO_ERROR;
+	row->status = failed ? task_status_type_failure : task_status_type_success;
+	row->error_info = task_error_info(row, how);
+	row->finished = time_now(row);
+	row->progress = 1;
+	return put(t, row);
+}
+
+void task_settle(struct task *t)
+{
+	if (!*t->adopts)
+		return;
+	struct task *aside = task_new(t, t->name);
+	settle(aside, t->adopts, t);
+	t->adopts = "";
+	talloc_free(aside);
 }
 
 int task_set_status(struct task *t, struct task_set_status *a)

@@ -2,12 +2,24 @@
 /* tasks.h -- rows of class task, and the calls that run behind them. */
 #pragma once
 
+#include "base/list.h"
+
 struct task;
 
 /* After a start: nobody works any more on what was pending; old rows go. */
 int tasks_open(struct task *);
 /* Finished ones go when they are old, or too many; a client's that it has forsaken, too. */
 int tasks_collect(struct task *);
+/* Everybody may do as he likes with tasks of his own; with those of others a pool operator. */
+struct task_row;
+int task_check_owner(struct task *, const struct task_row *, const char *permission);
+/* A client has made the task for what it asks for now, over a path of its own: the next call takes it for its row.
+ * HANDLE_INVALID, OPERATION_NOT_ALLOWED: it is none of its, or has ended. */
+int task_adopt(struct task *, const char *ref);
+/* The request is over: if no call has taken the task, it ends as t has. */
+void task_settle(struct task *);
+/* t's error as clients read it: code and parameters; empty without one. */
+struct list task_error_info(const void *ctx, const struct task *);
 /* At the end: asks all running calls to stop, and waits for them, at most ms. */
 void tasks_close(int ms);
 /* Tries again what could not be undone or recorded, of calls that run no more. */

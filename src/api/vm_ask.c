@@ -88,6 +88,29 @@ int VM_update_allowed_operations(struct task *t, struct VM_update_allowed_operat
 	return db_get(t, VM, a->self) ? 0 : -1;
 }
 
+/* Each part is a call of its own: what the first has begun is undone before the second. */
+int VM_shutdown(struct task *t, struct VM_shutdown *a)
+{
+	struct task *part = task_part(t);
+	struct VM_clean_shutdown clean = { .vm = a->vm };
+	struct VM_hard_shutdown hard = { .vm = a->vm };
+	int result = call(part, VM_clean_shutdown, &clean);
+	if (result < 0 && part->code == VM_SHUTDOWN_TIMEOUT) {
+		task_forgive(part);
+		result = call(part, VM_hard_shutdown, &hard);
+	}
+	if (result < 0)
+		task_fail_params(t, part->code, part->params);
+	talloc_free(part);
+	return result;
+}
+
+int VM_get_cooperative(struct task *t, struct VM_get_cooperative *a)
+{
+	a->result = true;
+	return db_get(t, VM, a->self) ? 0 : -1;
+}
+
 /* ---- memory ---- */
 
 static int set_limits(struct task *t, const char *vm, int64_t static_min, int64_t static_max,

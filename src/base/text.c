@@ -111,6 +111,24 @@ char *text_swap(const void *ctx, const char *s, char from, char to)
 	return copy;
 }
 
+char *text_xml(const void *ctx, const char *s)
+{
+	char *out = talloc_array(ctx, char, 6 * strlen(s) + 1), *to = out;
+	for (; *s; s++) {
+		const char *name = *s == '&'   ? "&amp;"
+				   : *s == '<' ? "&lt;"
+				   : *s == '>' ? "&gt;"
+				   : *s == '"' ? "&quot;"
+					       : NULL;
+		if (name)
+			to = stpcpy(to, name);
+		else if ((unsigned char)*s >= ' ' || strchr("\n\r\t", *s))
+			*to++ = *s;
+	}
+	*to = 0;
+	return out;
+}
+
 bool text_int(const char *s, int64_t *ret)
 {
 	if (!isdigit((unsigned char)s[*s == '-']))

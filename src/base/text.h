@@ -34,6 +34,9 @@ bool text_size(const char *s, int64_t *ret);
 /* true/false, yes/no, 1/0, t/f, y/n in any case. */
 bool text_bool(const char *s, bool *ret);
 
+/* As it stands between tags, or in quotes, of XML; what XML forbids is left out.  On ctx. */
+char *text_xml(const void *ctx, const char *s);
+
 /* "12.3 MiB" on ctx. */
 char *size_str(const void *ctx, uint64_t bytes);
 

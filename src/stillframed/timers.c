@@ -40,8 +40,7 @@ static const struct timer {
 	int every_s;
 } timers[] = {
 	{ full_look, 2 },        { logs_trim, 10 },     { sizes_look, 10 }, { retry_undo, 5 },
-	{ forget_deleted, 600 }, { collect_tasks, 60 }, { host_look, 60 },
-	{ pifs_look, 60 },
+	{ forget_deleted, 600 }, { collect_tasks, 60 }, { host_look, 60 },  { pifs_look, 60 },
 };
 
 static pthread_t thread;

@@ -20,7 +20,7 @@ struct nic {
 	const char *bridge; /* in which it is */
 	/* Of itself, or of its bridge, which has them then. */
 	const char *ip, *netmask, *gateway;
-	bool is_leased; /* ip: by DHCP */
+	bool is_leased;   /* ip: by DHCP */
 	struct list ipv6; /* with their prefixes' lengths */
 	bool is_autoconf; /* one of them */
 	const char *gateway6;

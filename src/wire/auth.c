@@ -1,14 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/auth.h"
 
+#include <strings.h>
+
 #include "api/session.h"
+#include "api/tasks.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "wire/http.h"
 
+/* Browsers say so where they know it, in one of two ways. */
+static bool is_of_another_site(const struct request *req)
+{
+	const char *origin = map_get(&req->headers, "origin"),
+		   *host = map_get(&req->headers, "host"),
+		   *site = map_get(&req->headers, "sec-fetch-site");
+	const char *named = origin ? strstr(origin, "://") : NULL;
+	if (site && !streq(site, "same-origin") && !streq(site, "none"))
+		return true;
+	return origin && (!named || !host || strcasecmp(named + strlen("://"), host) != 0);
+}
+
 static const char *login(struct task *t, struct request *req)
 {
 	const char *header = map_get(&req->headers, "authorization"), *user, *password;
+	if (header && is_of_another_site(req))
+		return fail_ptr(t, RBAC_PERMISSION_DENIED, str(t, "http%s", req->path),
+				"A page of another site may not use the password that the browser "
+				"keeps for this one: give session_id=");
 	if (!header || !auth_basic(t, header, &user, &password))
 		return fail_ptr(t, SESSION_AUTHENTICATION_FAILED, "",
 				"Give session_id= or a password");
@@ -26,8 +45,10 @@ static const char *who(struct task *t, struct request *req)
 int auth_begin(struct task *t, struct request *req, enum role needed)
 {
 	const char *session = who(t, req);
+	const char *task = map_get(&req->query, "task_id");
 	t->session = session ? session : "";
-	if (session && role_check(t, needed, str(t, "http%s", req->path)) == 0)
+	if (session && role_check(t, needed, str(t, "http%s", req->path)) == 0 &&
+	    (!task || task_adopt(t, task) == 0))
 		return 0;
 	http_refuse(t, req, http_status_of(t), task_error(t));
 	if (session)
@@ -37,6 +58,7 @@ int auth_begin(struct task *t, struct request *req, enum role needed)
 
 void auth_end(struct task *t, struct request *req)
 {
+	task_settle(t);
 	if (req->trusted || map_get(&req->query, "session_id"))
 		return;
 	session_end(t, t->session);

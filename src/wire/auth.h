@@ -11,9 +11,13 @@ struct request;
 
 /* Sets t->session: to session_id= of the query; else, on the local socket, to that of the local
  * user; else to one made for this request from Basic credentials.  Otherwise answers 401, or
- * 403 when it has not the role, and returns -1.  (No cookies: a browser would send them for any page.) */
+ * 403 when it has not the role, and returns -1.  task_id= of the query is a task that the client has made for the request.
+ *
+ * A browser sends by itself whatever it keeps for a server, also for a page of another site, and for one whose name
+ * was made to point here.  So there are no cookies; Basic credentials do not count when the request comes from a page
+ * of another site; and a session is always named by who means it. */
 int auth_begin(struct task *, struct request *, enum role);
-/* Ends the session if it was made for this request. */
+/* Ends the session if it was made for this request, and the task if no call has. */
 void auth_end(struct task *, struct request *);
 
 /* The user and password of an Authorization header, on ctx; false when it holds anything else. */

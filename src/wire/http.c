@@ -7,8 +7,8 @@
  *
  * One thread accepts on all sockets, and waits for the next request on all connections that are parked: so one that
  * is idle costs a descriptor and some hundred bytes.  A request has a thread and a task.  Both, connections and
- * requests, are limited per socket, so that no crowd on the network locks out who sits at the machine; a request for
- * which there is no thread waits for one. */
+ * requests, are limited per socket, so that no crowd on the network locks out who sits at the machine, and per
+ * address, so that no single peer locks out the others; a request for which there is no thread waits for one. */
 #include "wire/http.h"
 
 #include <assert.h>
@@ -36,8 +36,10 @@
 enum {
 	LOCAL_LIMIT = 200, /* connections ... */
 	TCP_LIMIT = 3000,
+	PEER_LIMIT = 2400,
 	LOCAL_THREADS = 100, /* ... and requests at a time */
 	TCP_THREADS = 400,
+	PEER_THREADS = 300,
 	LINGER_MS = 1000,
 	IDLE_MS = 120000, /* between two requests */
 	TICK_MS = 500,    /* so often those that are idle for too long are looked for */
@@ -47,8 +49,8 @@ enum {
 struct listener {
 	int fd;
 	enum http_door door;
-	int count, limit; /* connections */
-	int busy, threads;
+	int count, limit, peer_limit; /* connections */
+	int busy, threads, peer_threads;
 };
 
 enum state {
@@ -64,7 +66,8 @@ struct connection {
 	int64_t until; /* PARKED: it is closed then */
 	int fd;
 	bool trusted;
-	const char *peer;
+	const char *peer;  /* address and port */
+	const char *place; /* the address, of IPv6 its network; "" at the local socket */
 	struct task *task; /* of the request; NULL: none */
 };
 
@@ -86,12 +89,18 @@ static struct {
 
 /* ---- routes ---- */
 
+/* A slash behind it is the same path: clients put one there. */
+static bool is_path(const char *pattern, size_t n, const char *path)
+{
+	return strncmp(pattern, path, n) == 0 && (!path[n] || streq(path + n, "/"));
+}
+
 /* How well the pattern fits: its length, more when it is exact; 0 not at all. */
 static size_t fit(const char *pattern, const char *path)
 {
 	size_t n = strlen(pattern);
 	if (!ends_with(pattern, "..."))
-		return streq(pattern, path) ? n + HTTP_HEAD_LIMIT : 0;
+		return is_path(pattern, n, path) ? n + HTTP_HEAD_LIMIT : 0;
 	return strncmp(pattern, path, n - 3) == 0 ? n : 0;
 }
 
@@ -198,6 +207,16 @@ static void know_local(struct connection *c)
 	c->peer = str(c, "local uid=%u pid=%d", cred.uid, cred.pid);
 }
 
+static const char *place_of(const void *ctx, struct sockaddr_storage *sa, socklen_t n)
+{
+	struct sockaddr_in6 *six = (struct sockaddr_in6 *)sa;
+	char text[64];
+	if (sa->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&six->sin6_addr))
+		memset(six->sin6_addr.s6_addr + 8, 0, 8);
+	int err = getnameinfo((struct sockaddr *)sa, n, text, sizeof text, NULL, 0, NI_NUMERICHOST);
+	return talloc_strdup(ctx, err ? "" : text);
+}
+
 /* A peer that has vanished without a word is noticed after about two minutes. */
 static void know_tcp(struct connection *c)
 {
@@ -211,13 +230,14 @@ static void know_tcp(struct connection *c)
 	for (size_t i = 0; i < COUNT(options); i++)
 		setsockopt(c->fd, options[i].level, options[i].option, &options[i].value,
 			   sizeof options[i].value);
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { 0 };
 	socklen_t n = sizeof sa;
 	char host[64], port[8];
 	if (getpeername(c->fd, (struct sockaddr *)&sa, &n) == 0 &&
 	    getnameinfo((struct sockaddr *)&sa, n, host, sizeof host, port, sizeof port,
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		c->peer = str(c, "%s:%s", host, port);
+	c->place = place_of(c, &sa, n);
 }
 
 /* Closing over bytes that were not read would make the peer's system throw away our answer. */
@@ -231,6 +251,22 @@ static void linger(int fd)
 		if (poll(&p, 1, (int)left) <= 0 || recv(fd, waste, sizeof waste, MSG_DONTWAIT) <= 0)
 			return;
 	}
+}
+
+/* How many connections its peer has at the same socket; served: in which a request is at work.  Lock held. */
+static int of_peer(const struct connection *c, bool served)
+{
+	int n = 0;
+	for (const struct connection *o = server.first; o; o = o->next)
+		n += o->from == c->from && streq(o->place, c->place) &&
+		     (!served || o->state == SERVED);
+	return n;
+}
+
+/* Lock held. */
+static bool has_its_share(const struct connection *c)
+{
+	return of_peer(c, true) >= c->from->peer_threads;
 }
 
 /* Lock held. */
@@ -296,7 +332,7 @@ static struct connection *next_ready(struct listener *from)
 {
 	pthread_mutex_lock(&server.lock);
 	struct connection *c = server.first;
-	while (c && (c->from != from || c->state != READY))
+	while (c && (c->from != from || c->state != READY || has_its_share(c)))
 		c = c->next;
 	if (c)
 		c->state = SERVED;
@@ -343,7 +379,7 @@ static void wake(struct connection *c)
 		return;
 	}
 	pthread_mutex_lock(&server.lock);
-	bool room = c->from->busy < c->from->threads;
+	bool room = c->from->busy < c->from->threads && !has_its_share(c);
 	c->from->busy += room;
 	c->state = room ? SERVED : READY;
 	pthread_mutex_unlock(&server.lock);
@@ -359,7 +395,7 @@ static void wake(struct connection *c)
 static bool enlist(struct connection *c)
 {
 	pthread_mutex_lock(&server.lock);
-	bool room = c->from->count < c->from->limit;
+	bool room = c->from->count < c->from->limit && of_peer(c, false) < c->from->peer_limit;
 	if (room) {
 		c->from->count++;
 		c->next = server.first;
@@ -378,7 +414,9 @@ static int unwrap(struct listener *from, int fd)
 static void take(struct listener *from, int fd)
 {
 	struct connection *c = talloc_zero(NULL, struct connection);
-	*c = (struct connection){ .from = from, .fd = fd, .state = SERVED, .peer = "unknown" };
+	*c = (struct connection){
+		.from = from, .fd = fd, .state = SERVED, .peer = "unknown", .place = ""
+	};
 	(from->door == HTTP_UNIX ? know_local : know_tcp)(c);
 	if (!enlist(c)) {
 		close(fd);
@@ -510,7 +548,9 @@ static int add_listener(int fd, enum http_door door)
 		.fd = fd,
 		.door = door,
 		.limit = local ? LOCAL_LIMIT : TCP_LIMIT,
+		.peer_limit = local ? LOCAL_LIMIT : PEER_LIMIT,
 		.threads = local ? LOCAL_THREADS : TCP_THREADS,
+		.peer_threads = local ? LOCAL_THREADS : PEER_THREADS,
 	};
 	return watch(fd, l);
 }

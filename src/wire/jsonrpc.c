@@ -206,29 +206,19 @@ static int run(struct task *t, struct json_values *j, bool is_2, const char *met
 	return rpc_call(t, method, params, v);
 }
 
-/* NULL: refused. */
-static json_t *read_call(struct task *t, struct request *req)
+json_t *jsonrpc_read(struct task *t, const char *body, size_t n)
 {
-	size_t n;
-	char *body = http_body(t, req, RPC_BODY_LIMIT, &n);
-	json_t *call = body ? json_read(t, body, n, RPC_DEPTH_LIMIT) : NULL;
+	json_t *call = json_read(t, body, n, RPC_DEPTH_LIMIT);
 	bool sound = json_is_string(json_object_get(call, "method")) &&
 		     (!json_object_get(call, "params") ||
 		      json_is_array(json_object_get(call, "params"))) &&
 		     (json_is_string(json_object_get(call, "id")) ||
 		      json_is_integer(json_object_get(call, "id")));
-	if (body && !sound)
-		http_refuse(t, req, 400,
-			    "This is no call: an object with method, params (an array) and id is "
-			    "expected.");
 	return sound ? call : NULL;
 }
 
-void jsonrpc_serve(struct task *t, struct request *req)
+struct buffer jsonrpc_answer(struct task *t, const json_t *call)
 {
-	json_t *call = read_call(t, req);
-	if (!call)
-		return;
 	const char *version = json_string_value(json_object_get(call, "jsonrpc"));
 	bool is_2 = version && streq(version, "2.0");
 	struct json_values j = json_values();
@@ -236,8 +226,25 @@ void jsonrpc_serve(struct task *t, struct request *req)
 	int result = run(t, &j, is_2, json_string_value(json_object_get(call, "method")),
 			 params ? params : json_own(t, json_array()));
 	answer(t, &j, is_2, json_object_get(call, "id"), result < 0);
-	http_answer(t, req, 200, JSON, RPC_CORS, j.text.text, j.text.n);
-	free(j.text.text);
+	return j.text;
+}
+
+void jsonrpc_serve(struct task *t, struct request *req)
+{
+	size_t n;
+	char *body = http_body(t, req, RPC_BODY_LIMIT, &n);
+	json_t *call = body ? jsonrpc_read(t, body, n) : NULL;
+	if (!body)
+		return;
+	if (!call) {
+		http_refuse(t, req, 400,
+			    "This is no call: an object with method, params (an array) and id is "
+			    "expected.");
+		return;
+	}
+	struct buffer text = jsonrpc_answer(t, call);
+	http_answer(t, req, 200, JSON, RPC_CORS, text.text, text.n);
+	free(text.text);
 }
 
 void rpc_options(struct task *t, struct request *req)

@@ -22,6 +22,10 @@ void xmlrpc_serve(struct task *, struct request *);
 /* A browser asks whether a page of another server may call. */
 void rpc_options(struct task *, struct request *);
 
+/* A call, on t; NULL: it is none.  And what is answered to it; free(text). */
+json_t *jsonrpc_read(struct task *, const char *body, size_t n);
+struct buffer jsonrpc_answer(struct task *, const json_t *call);
+
 /* A call's method, and its parameters as an array: scalars but truths are strings.  body ends with a NUL.  On t;
  * NULL: it is no call. */
 const char *xmlrpc_read(struct task *, const char *body, size_t n, json_t **ret_params);

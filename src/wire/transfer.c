@@ -122,6 +122,14 @@ static int chosen_format(struct task *t, struct request *req, struct vdi_import 
 	return 0;
 }
 
+/* A client that does not know how much it will send says a PiB, and then ends the connection. */
+static uint64_t length_of(const struct request *req)
+{
+	static const int64_t pib = (int64_t)1 << 50;
+	return req->body_length < 0 || req->body_length == pib ? STREAM_OPEN
+							       : (uint64_t)req->body_length;
+}
+
 /* A disk that is there, or an SR for a new one, whose size has to be known. */
 static int chosen_place(struct task *t, struct request *req, struct vdi_import *a)
 {
@@ -130,7 +138,7 @@ static int chosen_place(struct task *t, struct request *req, struct vdi_import *
 	struct row *place = new ? named(t, req, &class_SR, key) : named(t, req, &class_VDI, "vdi");
 	a->vdi = new || !place ? NULL_REF : place->ref;
 	a->sr = new &&place ? place->ref : NULL_REF;
-	if (place && new && (req->body_length < 0 || a->format == &image_chunked))
+	if (place && new && (length_of(req) == STREAM_OPEN || a->format == &image_chunked))
 		return fail(t, INVALID_VALUE, "Content-Length",
 			    "a new disk is as large as an image of a known length says");
 	return place ? 0 : -1;
@@ -155,8 +163,12 @@ static const char *verdict(struct task *t, const struct vdi_import *a)
 static void import_body(struct task *t, struct request *req, struct vdi_import *a)
 {
 	a->in = req->fd;
-	a->length = req->body_length < 0 ? STREAM_OPEN : (uint64_t)req->body_length;
-	if (http_begin(t, req) == 0)
+	a->length = length_of(req);
+	if (http_begin(t, req) < 0)
+		return;
+	if (req->body_length == 0)
+		fail(t, IMPORT_ERROR, "there is nothing to import");
+	else
 		vdi_import(t, a);
 	const char *text = verdict(t, a);
 	const char *named_vdi = map_get(&req->query, "vdi");
@@ -168,10 +180,8 @@ static void import_vdi(struct task *t, struct request *req)
 {
 	struct vdi_import a = { .result = NULL_REF };
 	if (req->chunked)
-		http_refuse(t, req, 403, "IMPORT_ERROR_CANNOT_HANDLE_CHUNKED");
-	else if (req->body_length == 0)
-		http_refuse(t, req, 400, "The body is empty.");
-	else if (chosen_format(t, req, &a) < 0 || chosen_place(t, req, &a) < 0)
+		fail(t, IMPORT_ERROR_CANNOT_HANDLE_CHUNKED);
+	if (req->chunked || chosen_format(t, req, &a) < 0 || chosen_place(t, req, &a) < 0)
 		refuse(t, req);
 	else
 		import_body(t, req, &a);

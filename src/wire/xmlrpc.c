@@ -57,12 +57,13 @@ void xml_escape(struct buffer *to, const char *s)
 	}
 }
 
+/* Nothing stands between two elements: there are clients that keep blanks, and trip over them. */
 static void value_ended(struct values *v)
 {
 	struct xml_values *x = (struct xml_values *)v;
 	add(v, "</value>");
 	if (x->depth && x->in_struct[x->depth - 1])
-		add(v, "</member>\n");
+		add(v, "</member>");
 }
 
 static void put(struct values *v, const char *before, const char *text, const char *behind)

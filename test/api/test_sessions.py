@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Who may log in, for how long, and what they may do."""
-import os, sqlite3, sys, threading
+import base64, http.client, json, os, sqlite3, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
@@ -39,6 +39,90 @@ def test_passwords():
                 assert took > 4.5, took
         log = d.log()
         assert 'login refused user="alice"' in log and own not in log and d.accounts['root'] not in log
+
+
+def test_guessing():
+    """Who has been wrong often is looked at seldom, however many connections he opens; who is elsewhere does not notice."""
+    with Served() as d:
+        folder = os.path.join(d.state, 'pam')
+        looked = os.path.join(folder, 'looked')
+        with open(os.path.join(folder, 'check')) as f:
+            script = f.read()
+        with open(os.path.join(folder, 'check'), 'w') as f:
+            f.write(script.replace('\n', f'\ndate +%s.%N >> {looked}\n', 1))
+
+        def times():
+            return [float(line) for line in open(looked)]
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(lambda n: wrong(d, 'root', f'a{n}'), range(5)))
+            assert len(times()) == 5
+            begin = time.time()
+            guesses = [pool.submit(wrong, d, 'root', f'b{n}') for n in range(6)]
+            time.sleep(0.3)
+            c = http.client.HTTPConnection('127.0.0.1', d.port, timeout=60, source_address=('127.0.0.2', 0))
+            c.request('POST', '/jsonrpc', json.dumps({'method': 'session.login_with_password', 'id': 1, 'jsonrpc': '2.0',
+                                                      'params': ['root', d.accounts['root']]}))
+            assert 'result' in json.loads(c.getresponse().read()) and time.time() - begin < 4 * SLOW
+            for g in guesses:
+                assert g.result()[0] == ['SESSION_AUTHENTICATION_FAILED', 'root', 'Authentication failed']
+        seen = sorted(times()[5:])
+        ours = seen[:1] + seen[2:]          # without the one from elsewhere
+        assert len(seen) == 7 and all(b - a > 0.8 for a, b in zip(ours, ours[1:])), seen
+        Session(Json(d.port), d)            # in its turn
+        begin = time.time()
+        Session(Json(d.port), d)
+        assert time.time() - begin < 4 * SLOW
+
+
+def test_other_sites():
+    """A page of another site gets nothing by the password that a browser keeps for this one."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        blob = s.VM.create_new_blob(s.VM.get_by_uuid(d.vm('web')), 'x', 'text/html')
+        basic = 'Basic ' + base64.b64encode(f"root:{d.accounts['root']}".encode()).decode()
+
+        def ask(path, **headers):
+            c = http.client.HTTPConnection('127.0.0.1', d.port, timeout=60)
+            c.request('GET', path, None, {k.replace('_', '-'): v for k, v in headers.items()})
+            status = c.getresponse().status
+            c.close()
+            return status
+        own, evil = f'http://127.0.0.1:{d.port}', 'http://evil.example'
+        path = f'/blob?ref={blob}'
+        for status, headers in ((200, {}), (200, {'Origin': own}), (200, {'Sec_Fetch_Site': 'same-origin'}),
+                                (200, {'Sec_Fetch_Site': 'none'}), (403, {'Origin': evil}), (403, {'Origin': 'null'}),
+                                (403, {'Origin': own, 'Host': 'evil.example'}), (403, {'Sec_Fetch_Site': 'cross-site'}),
+                                (403, {'Sec_Fetch_Site': 'same-site', 'Origin': own})):
+            assert ask(path, Authorization=basic, **headers) == status, headers
+        websocket = {'Upgrade': 'websocket', 'Connection': 'Upgrade', 'Sec_WebSocket_Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+                     'Sec_WebSocket_Version': '13', 'Origin': evil}
+        console = f'/console?uuid={d.list("vm")[0]}'
+        assert ask(console, Authorization=basic, **websocket) == 403
+        # one that knows a session needs no browser's help
+        assert ask(f'{path}&session_id={s.ref}', Origin=evil) == 200
+        assert ask(path, Origin=evil) == 401
+
+
+def test_tasks_of_others():
+    """Are theirs; a pool operator may end them."""
+    with Served(accounts=['reader', 'other', 'op']) as d:
+        for name, role in (('reader', 'read-only'), ('other', 'vm-power-admin'), ('op', 'pool-operator')):
+            u = d.xe('subject-add', subject_name=name)
+            d.xe('subject-role-add', uuid=u, role_name=role)
+            d.xe('subject-role-remove', uuid=u, role_name='pool-admin')
+        reader, other, op = (Session(Json(d.port), d, name) for name in ('reader', 'other', 'op'))
+        mine = reader.task.create('export', '')
+        reader.task.set_progress(mine, 0.5)
+        for s in (other, Session(Json(d.port), d, 'other')):
+            for method, *params in (('set_progress', 1.0), ('set_status', 'success'), ('set_result', 'x'), ('set_error_info', ['X']),
+                                    ('cancel',), ('destroy',)):
+                assert s.refused(f'task.{method}', mine, *params)[0] == 'RBAC_PERMISSION_DENIED', method
+        assert reader.task.get_progress(mine) == 0.5
+        assert op.refused('task.cancel', mine)[0] == 'OPERATION_NOT_ALLOWED'       # nothing of ours runs behind it
+        op.task.destroy(mine)
+        again = reader.task.create('export', '')
+        Session(Json(d.port), d, 'reader').task.destroy(again)
+        assert not {mine, again} & set(reader.task.get_all())
 
 
 def test_pam_is_slow():

@@ -69,7 +69,7 @@ def test_run():
     with Served() as d:
         s = Session(Json(d.port), d)
         names = ('web', 'db', 'blocked')
-        vms = {name: d.vm(name, disks=1) for name in names}
+        vms = {name: d.vm('w<b>&' if name == 'web' else name, disks=1) for name in names}
         refs = {name: s.VM.get_by_uuid(uuid_) for name, uuid_ in vms.items()}
         v = s.VMSS.get_by_uuid(d.xe('vmss-create', name_label='nightly', type='snapshot', frequency='daily', enabled='false',
                                     retained_snapshots=2))
@@ -82,6 +82,7 @@ def test_run():
         for run in range(4):
             task = s.Async.VMSS.snapshot_now(v) if run == 3 else None
             text = s.VMSS.snapshot_now(v) if run != 3 else waited(s, task)
+            assert ('VM:w&lt;b&gt;&amp; UUID' if task else 'VM:w<b>& UUID') in text, text
             assert text.count('VM:') == 3 and f"UUID:{vms['blocked']} Error:['OPERATION_BLOCKED','" in text, text
             for name in ('web', 'db'):
                 snaps = [(r['snapshot_time'], x) for x, r in s.VM.get_all_records().items()

@@ -12,6 +12,7 @@
 #include "api/image.h"
 #include "api/role.h"
 #include "api/session.h"
+#include "api/tasks.h"
 #include "api/vdi_transfer.h"
 #include "base/io.h"
 #include "base/task.h"
@@ -89,6 +90,20 @@ int role_check(struct task *t, enum role needed, const char *permission)
 	return streq(t->session, "OpaqueRef:mine") && strstr(permission, "refused")
 		       ? fail(t, RBAC_PERMISSION_DENIED, permission, "no")
 		       : 0;
+}
+
+static const char *settled; /* how the client's task ended, unless a call has taken it */
+
+int task_adopt(struct task *t, const char *ref)
+{
+	t->adopts = ref;
+	return streq(ref, "OpaqueRef:task") ? 0
+					    : fail(t, OPERATION_NOT_ALLOWED, "the task has ended");
+}
+
+void task_settle(struct task *t)
+{
+	settled = *t->adopts ? code_rows[t->code].name : NULL;
 }
 
 void session_end(struct task *t, const char *ref)
@@ -277,8 +292,12 @@ static void test_import(struct task *t)
 	CHECK(answers(t, IMPORT "&chunked=true&format=vhd HTTP/1.1", "HTTP/1.1 400 ", "only raw"));
 	CHECK(answers(t, IMPORT " HTTP/1.1\r\nTransfer-Encoding: chunked", "HTTP/1.1 403 ",
 		      "CHUNKED"));
-	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.1 400 ", "empty"));
+	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.0 200 ", "nothing to import"));
 	CHECK(answers(t, IMPORT "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
+	CHECK(answers(t, IMPORT "0&task_id=OpaqueRef:task HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
+	CHECK(settled && streq(settled, "UUID_INVALID"));
+	CHECK(answers(t, IMPORT "&task_id=OpaqueRef:old HTTP/1.1", "HTTP/1.1 403 ", "has ended"));
+	CHECK(answers(t, "PUT /import_raw_vdi/?vdi=" UUID "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID"));
 }
 
 static void test_import_new(struct task *t)
