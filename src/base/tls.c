@@ -233,8 +233,11 @@ static void step(struct tls *tls, struct link *l)
 
 /* ---- the thread ---- */
 
-static void link_free(struct link *l)
+/* A process that was forked meanwhile has the descriptors until its exec: closing them would not take them off. */
+static void link_free(struct tls *tls, struct link *l)
 {
+	forget(tls->epoll_fd, l->net, &l->net_events);
+	forget(tls->epoll_fd, l->plain, &l->plain_events);
 	gnutls_deinit(l->session);
 	close(l->net);
 	close(l->plain);
@@ -250,7 +253,7 @@ static int sweep(struct tls *tls, int64_t now)
 	for (struct link **at = &tls->first, *l; (l = *at);) {
 		if (l->dead || (l->until && l->until <= now)) {
 			*at = l->next;
-			link_free(l);
+			link_free(tls, l);
 			continue;
 		}
 		wait = l->until ? TICK_MS : wait;
@@ -289,7 +292,7 @@ static void tls_free(struct tls *tls)
 	while (tls->first) {
 		struct link *l = tls->first;
 		tls->first = l->next;
-		link_free(l);
+		link_free(tls, l);
 	}
 	fd_close(&tls->epoll_fd);
 	fd_close(&tls->stop_fd);
@@ -351,7 +354,7 @@ static int link_begin(struct tls *tls, struct link *l)
 	if (good)
 		return pair[1];
 	fd_close(&pair[1]);
-	link_free(l);
+	link_free(tls, l);
 	return -1;
 }
 
@@ -452,7 +455,7 @@ int tls_connect(struct task *t, int fd, const char *host, unsigned char ret_prin
 	struct link *l = link_new(tls, GNUTLS_CLIENT, fd);
 	name_server(l, host);
 	if (greet_server(t, l, host) < 0 || fingerprint(t, l, host, ret_print) < 0) {
-		link_free(l);
+		link_free(tls, l);
 		tls_free(tls);
 		return -1;
 	}

@@ -285,6 +285,8 @@ static void end(struct connection *c)
 	pthread_mutex_lock(&server.lock);
 	take_off(c);
 	pthread_mutex_unlock(&server.lock);
+	/* A process that was forked meanwhile has it until its exec: closing it would not take it off. */
+	epoll_ctl(server.epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	close(c->fd);
 	talloc_free(c);
 }

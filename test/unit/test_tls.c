@@ -92,6 +92,23 @@ static void test_words(struct task *t)
 	close(b);
 }
 
+/* A process that is forked has all connections until its exec: what comes over one that is over by then is nobody's. */
+static void test_forked(struct task *t)
+{
+	for (int i = 0; i < 50; i++) {
+		int raw = raw_connect(), fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC),
+		    childs = fcntl(fd, F_DUPFD_CLOEXEC, 0), plain = tls_accept(server, fd);
+		CHECK(childs >= 0 && plain >= 0);
+		close(plain);
+		poll(NULL, 0, i % 5);
+		CHECK(io_write(t, raw, "x", 1, WAIT_MS) == 0);
+		poll(NULL, 0, i % 3);
+		close(raw);
+		poll(NULL, 0, i % 3);
+		close(childs);
+	}
+}
+
 /* Each direction ends by itself. */
 static void test_halves(struct task *t)
 {
@@ -280,7 +297,7 @@ int main(void)
 {
 	static void (*const tests[])(struct task *) = {
 		test_words, test_halves, test_last_words, test_much, test_garbage,
-		test_cut,   test_deaf,   test_no_server,  test_many,
+		test_cut,   test_deaf,   test_no_server,  test_many,    test_forked,
 	};
 	char dir[] = "/tmp/test_tls.XXXXXX";
 	struct task *t = task_new(NULL, "test");
