@@ -193,7 +193,7 @@ def digest(d):
 def opened_elsewhere(trace):
     """Lines of the trace that show a file opened, or a place connected to, that no image is a reason for."""
     known = re.compile(r'"(/proc/|/sys/|/dev/(null|urandom|zero)|/lib|/usr/|/etc/(ld\.so|ssl/|gnutls|localtime|nsswitch|'
-                       r'passwd|group|qemu)|/tmp/stillframe-|/tmp"|/var/tmp|\.{0,1}"|[0-9a-f]{24}\.|\.[a-z-]+\.new|sr-uuid|$)|AF_UNIX|ENOENT')
+                       r'passwd|group|qemu|iproute2|resolv\.conf)|/tmp/stillframe-|/tmp"|/var/tmp|\.{0,1}"|[0-9a-f]{24}\.|\.[a-z-]+\.new|sr-uuid|$)|AF_UNIX|ENOENT')
     with open(trace, errors='replace') as f:
         return [line for line in f if SECRET in line or
                 (re.search(r'open|connect', line) and '"' in line and not known.search(line)) or 'AF_INET' in line]
