@@ -98,7 +98,7 @@ static int note_metrics(struct task *t, const struct nic *n, struct PIF_row *p)
 	if (before && are_equal(t, &m->row, before))
 		return 0;
 	m->last_updated = time_now(m);
-	return put(t, &m->row, before);
+	return before ? db_put(t, &m->row) : db_insert(t, &m->row);
 }
 
 static int note(struct task *t, const struct nic *n)

@@ -11,40 +11,16 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/ip.h"
 
-enum { IP_MS = 10000, JSON_DEPTH = 10, ATTRIBUTE = 64 };
+enum { ATTRIBUTE = 64 };
 
 /* ---- ip(8) ---- */
 
 static const json_t *ask_ip(struct task *t, const char *family, const char *object,
 			    const char *which)
 {
-	struct run r = {
-		.argv = RUN_ARGV("ip", "-json", family, object, "show", which),
-		.in = -1,
-		.out = -1,
-		.timeout_ms = IP_MS,
-	};
-	if (run_ok(t, &r) < 0)
-		return NULL;
-	return *r.ret_out ? json_read(t, r.ret_out, strlen(r.ret_out), JSON_DEPTH)
-			  : json_own(t, json_array());
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *s = json_string_value(json_object_get(object, key));
-	return s ? s : "";
-}
-
-static bool has_flag(const json_t *link, const char *wanted)
-{
-	size_t i;
-	json_t *flag;
-	json_array_foreach (json_object_get(link, "flags"), i, flag)
-		if (json_is_string(flag) && streq(json_string_value(flag), wanted))
-			return true;
-	return false;
+	return ip_ask(t, RUN_ARGV("ip", "-json", family, object, "show", which));
 }
 
 static const json_t *find(const json_t *all, const char *key, const char *value)
@@ -52,14 +28,9 @@ static const json_t *find(const json_t *all, const char *key, const char *value)
 	size_t i;
 	json_t *one;
 	json_array_foreach (all, i, one)
-		if (*value && streq(text_of(one, key), value))
+		if (*value && streq(ip_text(one, key), value))
 			return one;
 	return NULL;
-}
-
-static bool is_kind(const json_t *link, const char *kind)
-{
-	return link && streq(text_of(json_object_get(link, "linkinfo"), "info_kind"), kind);
 }
 
 /* ---- /sys/class/net ---- */
@@ -107,9 +78,9 @@ static void set_addresses(struct task *t, struct nic *n, const json_t *link)
 	size_t i;
 	json_t *a;
 	json_array_foreach (json_object_get(link, "addr_info"), i, a) {
-		const char *local = text_of(a, "local");
+		const char *local = ip_text(a, "local");
 		int64_t bits = json_integer_value(json_object_get(a, "prefixlen"));
-		if (streq(text_of(a, "family"), "inet6")) {
+		if (streq(ip_text(a, "family"), "inet6")) {
 			list_add(t, &n->ipv6, str(t, "%s/%lld", local, (long long)bits));
 			n->is_autoconf |= json_is_true(json_object_get(a, "dynamic"));
 		} else if (!*n->ip) {
@@ -122,7 +93,7 @@ static void set_addresses(struct task *t, struct nic *n, const json_t *link)
 
 static const char *gateway(struct task *t, const json_t *routes, const char *through)
 {
-	return talloc_strdup(t, text_of(find(routes, "dev", through), "gateway"));
+	return talloc_strdup(t, ip_text(find(routes, "dev", through), "gateway"));
 }
 
 struct host {
@@ -131,16 +102,16 @@ struct host {
 
 static struct nic look(struct task *t, const struct host *h, const json_t *link)
 {
-	const char *name = talloc_strdup(t, text_of(link, "ifname")),
-		   *bridge = talloc_strdup(t, text_of(link, "master"));
+	const char *name = talloc_strdup(t, ip_text(link, "ifname")),
+		   *bridge = talloc_strdup(t, ip_text(link, "master"));
 	struct nic n = {
 		.name = name,
-		.address = talloc_strdup(t, text_of(link, "address")),
+		.address = talloc_strdup(t, ip_text(link, "address")),
 		.mtu = json_integer_value(json_object_get(link, "mtu")),
 		.is_hardware = file_exists(sys_path(t, name, "device")),
-		.is_up = has_flag(link, "UP"),
-		.has_carrier = has_flag(link, "LOWER_UP"),
-		.bridge = is_kind(find(h->links, "ifname", bridge), "bridge") ? bridge : "",
+		.is_up = ip_has_flag(link, "UP"),
+		.has_carrier = ip_has_flag(link, "LOWER_UP"),
+		.bridge = ip_is_kind(find(h->links, "ifname", bridge), "bridge") ? bridge : "",
 		.ip = "",
 		.netmask = "",
 		.speed = number(t, name, "speed"),
@@ -169,7 +140,7 @@ int nics_look(struct task *t, struct nics *ret)
 		return -1;
 	json_array_foreach (h.links, i, link) {
 		struct nic n = look(t, &h, link);
-		if (is_kind(link, "tun") || !(n.is_hardware || *n.bridge))
+		if (ip_is_kind(link, "tun") || !(n.is_hardware || *n.bridge))
 			continue;
 		ret->v = talloc_realloc(t, ret->v, struct nic, ret->n + 1);
 		ret->v[ret->n++] = n;

@@ -15,8 +15,9 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/ip.h"
 
-enum { IP_MS = 10000, BUSY_MS = 2000, LOOK_MS = 50, JSON_DEPTH = 10 };
+enum { IP_MS = 10000, BUSY_MS = 2000, LOOK_MS = 50 };
 
 /* ---- links ---- */
 
@@ -32,42 +33,19 @@ bool link_exists(const char *name)
 	return if_nametoindex(name) != 0;
 }
 
-static bool has_flag(const json_t *link, const char *wanted)
-{
-	size_t i;
-	json_t *flag;
-	json_array_foreach (json_object_get(link, "flags"), i, flag)
-		if (json_is_string(flag) && streq(json_string_value(flag), wanted))
-			return true;
-	return false;
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *s = json_string_value(json_object_get(object, key));
-	return s ? s : "";
-}
-
 int link_look(struct task *t, const char *name, struct link *ret)
 {
-	struct run r = {
-		.argv = RUN_ARGV("ip", "-details", "-json", "link", "show", "dev", name),
-		.in = -1,
-		.out = -1,
-		.timeout_ms = IP_MS,
-	};
 	*ret = (struct link){ .exists = link_exists(name) };
 	if (!ret->exists)
 		return 0;
-	if (run_ok(t, &r) < 0)
-		return -1;
-	const json_t *all = json_read(t, r.ret_out, strlen(r.ret_out), JSON_DEPTH);
+	const json_t *all =
+		ip_ask(t, RUN_ARGV("ip", "-details", "-json", "link", "show", "dev", name));
 	if (!all)
 		return -1;
 	const json_t *link = json_array_get(all, 0);
-	ret->is_bridge = streq(text_of(json_object_get(link, "linkinfo"), "info_kind"), "bridge");
-	ret->is_up = has_flag(link, "UP");
-	ret->address = text_of(link, "address");
+	ret->is_bridge = ip_is_kind(link, "bridge");
+	ret->is_up = ip_has_flag(link, "UP");
+	ret->address = ip_text(link, "address");
 	ret->mtu = json_integer_value(json_object_get(link, "mtu"));
 	return 0;
 }
