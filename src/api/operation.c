@@ -221,6 +221,15 @@ struct row *operation_begin_device(struct task *t, const struct class *c, const 
 	return begin(t, c, ref, op, try_device);
 }
 
+bool operation_take_device(struct task *t, const struct class *c, const char *ref, const char *op)
+{
+	DB_SCOPE(t);
+	struct row *r = db_seek_row(t, c, ref);
+	if (!r || field_map(r, model_field(c, "current_operations"))->n > 0)
+		return false;
+	return mark(t, r, op) == 0 && db_commit(t) == 0;
+}
+
 static bool goes_beside(enum vdi_operations op, const char *running)
 {
 	bool copies = streq(running, "copy"), clones = streq(running, "clone");

@@ -20,6 +20,8 @@ struct VDI_row *operation_begin_vdi(struct task *, const char *vdi, enum vdi_ope
  * vif_operations: nobody else is busy with it, nor with its VM in a way that could take it away. */
 struct row *operation_begin_device(struct task *, const struct class *, const char *ref,
 				   const char *op);
+/* The same without waiting, whatever its VM is busy with.  False: someone is busy with it, or it is gone. */
+bool operation_take_device(struct task *, const struct class *, const char *ref, const char *op);
 
 /* May op begin on a disk that is no snapshot's, with the marks it has?  Copies only read: they go beside
  * each other, and beside a clone, which freezes what they read. */

@@ -144,19 +144,12 @@ int plug_settle(struct task *t, const struct class *c, const char *ref)
 	return result < 0 ? -1 : record_attached(t, c, ref, present);
 }
 
-static bool is_busy(const struct row *r)
-{
-	return field_map(r, model_field(r->class, "current_operations"))->n > 0;
-}
-
-/* What is under way settles by itself. */
 static void settle_quietly(struct task *t, const struct row *r)
 {
-	struct task *own = task_new(t, t->name);
-	if (!is_busy(r) && plug_settle(own, r->class, r->ref) < 0)
+	if (plug_settle(t, r->class, r->ref) < 0)
 		log_line(t, "device not settled class=%s uuid=%s error=\"%s\"", r->class->name,
-			 row_uuid(r), task_error(own));
-	talloc_free(own);
+			 row_uuid(r), task_error(t));
+	task_forgive(t);
 }
 
 void plug_settle_all(struct task *t, const char *vm)
@@ -166,13 +159,26 @@ void plug_settle_all(struct task *t, const char *vm)
 			settle_quietly(t, *r);
 }
 
+/* What is under way settles by itself; and nothing begins meanwhile, for of a device that is not there yet
+ * everything would be closed. */
+static void gone(struct task *t, const struct row *r)
+{
+	struct task *own = task_new(t, t->name);
+	own->ref = own->op = ref_new(own);
+	if (operation_take_device(own, r->class, r->ref, "unplug"))
+		settle_quietly(own, r);
+	undo_run(own);
+	talloc_free(own);
+}
+
 void plug_gone(struct task *t, const char *vm, const char *id)
 {
 	for (size_t i = 0; i < COUNT(kinds); i++)
 		for (struct row **r = db_find(t, kinds[i].class, "VM", vm); *r; r++) {
 			const char *position = text_of(t, *r, kinds[i].position);
-			if (streq(id, str(t, "%s%s", kinds[i].prefix, position)))
-				settle_quietly(t, *r);
+			if (is_attached(t, *r) &&
+			    streq(id, str(t, "%s%s", kinds[i].prefix, position)))
+				gone(t, *r);
 		}
 }
 

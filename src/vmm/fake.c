@@ -35,35 +35,51 @@
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
-enum { STATE_LIMIT = 1 << 20, HANG_MS = 30000 };
+enum { STATE_LIMIT = 1 << 20, HANG_MS = 30000, LATE_MS = 500 };
 #define PAUSE_MS 1.5 /* what every switch says it took */
 
 struct vmm {
 	char *dir;
 	struct vmm_listener listener;
 	pthread_t teller; /* calls the listener */
-	int news[2];      /* a pipe of bytes, each an event, to the teller */
+	int news[2];      /* a pipe to the teller */
 };
 
-enum { BY_THE_GUEST = 0x80 }; /* in such a byte: the event's detail is "shutdown" */
+struct news {
+	enum vmm_event event;
+	char detail[28];
+};
 
 /* One call at a time changes a file.  Held while nothing waits. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- faults and the log ---- */
 
-static int enter(struct task *t, const char *dir, const char *member, const char *about)
+static bool has_fault(struct task *t, const char *kind, const char *member)
 {
 	const char *asked = getenv("STILLFRAME_FAKE");
 	struct list faults = list_split(t, asked ? asked : "", ',');
+	return list_has(&faults, str(t, "%s=%s", kind, member));
+}
+
+static void late(const char *member)
+{
+	struct task *t = task_new(NULL, "late");
+	if (has_fault(t, "late", member))
+		task_wait(t, -1, 0, LATE_MS);
+	talloc_free(t);
+}
+
+static int enter(struct task *t, const char *dir, const char *member, const char *about)
+{
 	const char *slash = strrchr(dir, '/');
 	log_line(t, "fake %s vm=%s%s%s", member, slash ? slash + 1 : dir, *about ? " " : "", about);
-	if (list_has(&faults, str(t, "hang=%s", member))) {
+	if (has_fault(t, "hang", member)) {
 		if (task_wait(t, -1, 0, HANG_MS) < 0)
 			return -1;
 		return fail(t, INTERNAL_ERROR, str(t, "fake %s: no answer", member));
 	}
-	if (list_has(&faults, str(t, "fail=%s", member)))
+	if (has_fault(t, "fail", member))
 		return fail(t, INTERNAL_ERROR, str(t, "fake %s: made to fail", member));
 	return 0;
 }
@@ -163,20 +179,21 @@ static json_t *first_state(const struct vmm_config *c)
 static void *teller(void *arg)
 {
 	struct vmm *vm = arg;
-	unsigned char event;
-	while (read(vm->news[0], &event, 1) == 1)
-		vm->listener.event(vm->listener.arg, event & ~BY_THE_GUEST,
-				   event & BY_THE_GUEST   ? "shutdown"
-				   : event == VMM_NOSPACE ? "disk-0"
-							  : "");
+	struct news n;
+	while (read(vm->news[0], &n, sizeof n) == sizeof n) {
+		if (n.event == VMM_UNPLUGGED)
+			late("unplugged");
+		vm->listener.event(vm->listener.arg, n.event, n.detail);
+	}
 	return NULL;
 }
 
-static void tell(struct vmm *vm, unsigned event)
+static void tell(struct vmm *vm, enum vmm_event event, const char *detail)
 {
-	unsigned char byte = (unsigned char)event;
-	if (write(vm->news[1], &byte, 1) != 1)
-		log_line(NULL, "fake event lost event=%u", event);
+	struct news n = { .event = event };
+	snprintf(n.detail, sizeof n.detail, "%s", detail);
+	if (write(vm->news[1], &n, sizeof n) != sizeof n)
+		log_line(NULL, "fake event lost event=%d", event);
 }
 
 static struct vmm *vmm_new(struct task *t, const char *dir, struct vmm_listener l)
@@ -248,7 +265,7 @@ static int set_paused(struct task *t, struct vmm *vm, const char *member, bool p
 	int result = state ? store(t, vm->dir, state) : -1;
 	pthread_mutex_unlock(&lock);
 	if (result == 0 && was != paused)
-		tell(vm, paused ? VMM_STOPPED : VMM_RESUMED);
+		tell(vm, paused ? VMM_STOPPED : VMM_RESUMED, "");
 	return result;
 }
 
@@ -276,17 +293,17 @@ static int resume(struct task *t, struct vmm *vm)
 	if (resume_full(t, vm, &stays) < 0)
 		return -1;
 	if (stays) {
-		tell(vm, VMM_NOSPACE);
+		tell(vm, VMM_NOSPACE, "disk-0");
 		return enter(t, vm->dir, "resume", "");
 	}
 	return set_paused(t, vm, "resume", false);
 }
 
-static int end(struct task *t, struct vmm *vm, unsigned event)
+static int end(struct task *t, struct vmm *vm, const char *why)
 {
 	const char *path = path_of(t, vm->dir);
 	if (unlink(path) == 0)
-		tell(vm, event);
+		tell(vm, VMM_EXITED, why);
 	else if (errno != ENOENT)
 		return task_fail_errno(t, errno, path);
 	return 0;
@@ -296,7 +313,7 @@ static int do_shutdown(struct task *t, struct vmm *vm)
 {
 	if (enter(t, vm->dir, "shutdown", "") < 0 || !load(t, vm->dir))
 		return -1;
-	return end(t, vm, VMM_EXITED | BY_THE_GUEST);
+	return end(t, vm, "shutdown");
 }
 
 static int reset(struct task *t, struct vmm *vm)
@@ -306,7 +323,7 @@ static int reset(struct task *t, struct vmm *vm)
 
 static int stop(struct task *t, struct vmm *vm)
 {
-	return enter(t, vm->dir, "stop", "") < 0 ? -1 : end(t, vm, VMM_EXITED);
+	return enter(t, vm->dir, "stop", "") < 0 ? -1 : end(t, vm, "");
 }
 
 static int do_kill(struct task *t, const char *uuid, const char *dir)
@@ -642,7 +659,10 @@ static int plug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
 
 static int unplug_disk(struct task *t, struct vmm *vm, const struct vmm_disk *d)
 {
-	return set_chain(t, vm, "unplug_disk", d->id, NULL);
+	if (set_chain(t, vm, "unplug_disk", d->id, NULL) < 0)
+		return -1;
+	tell(vm, VMM_UNPLUGGED, d->id);
+	return 0;
 }
 
 static int insert(struct task *t, struct vmm *vm, const struct vmm_disk *d)
@@ -677,7 +697,10 @@ static int plug_nic(struct task *t, struct vmm *vm, const struct vmm_nic *n)
 
 static int unplug_nic(struct task *t, struct vmm *vm, const char *id)
 {
-	return set_nic(t, vm, "unplug_nic", id, false);
+	if (set_nic(t, vm, "unplug_nic", id, false) < 0)
+		return -1;
+	tell(vm, VMM_UNPLUGGED, id);
+	return 0;
 }
 
 static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
@@ -687,6 +710,7 @@ static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
 		return -1;
 	*ret = json_object_get(json_object_get(state, "chains"), id) ||
 	       has(json_object_get(state, "nics"), id);
+	late("present");
 	return 0;
 }
 

@@ -133,4 +133,20 @@ def test_what_can_be_plugged():
         assert allowed() == ['', 'unplug'], 'SATA'
 
 
+def test_what_comes_back_at_once_stays():
+    """That a device has gone is heard of late, when another of its name is there already."""
+    with Daemon('fake', env={'STILLFRAME_FAKE': 'late=present,late=unplugged'}) as d:
+        vm = d.vm('vm', disks=1)
+        disk, = d.list('vbd', vm_uuid=vm)
+        nic = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=3)
+        d.xe('vm-start', uuid=vm)
+        for kind, uuid in ('vbd', disk), ('vif', nic):
+            d.xe(f'{kind}-unplug', uuid=uuid)
+            time.sleep(0.7)
+            d.xe(f'{kind}-plug', uuid=uuid)
+        time.sleep(1)
+        said = d.fakes()[vm]
+        assert said['nics'] == ['nic-3'] and 'disk-0' in said['chains'], said
+
+
 main(globals())

@@ -92,7 +92,7 @@ int role_check(struct task *t, enum role needed, const char *permission)
 		       : 0;
 }
 
-static const char *settled; /* how the client's task ended, unless a call has taken it */
+static const char *_Atomic settled; /* how the client's task ended, unless a call has taken it */
 
 int task_adopt(struct task *t, const char *ref)
 {
