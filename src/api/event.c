@@ -18,9 +18,9 @@
 #include "db/db.h"
 #include "db/events.h"
 
-/* Changes come in bursts: in one, they are waited for so long that many go at once.  One that comes alone waits only
- * for what belongs to it. */
-enum { BATCH_MS = 50, ALONE_MS = 2, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
+/* Changes come in bursts: in one, they are waited for so long that many go at once.  One that comes alone goes
+ * at once. */
+enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
 
 /* ---- tokens and subscriptions ---- */
 
@@ -101,20 +101,32 @@ static void add(struct event_batch *b, int64_t id, const char *class,
 	};
 }
 
-/* Rows that are new since, or those that are only changed. */
-static void add_rows(struct task *t, struct event_batch *b, const struct list *wanted,
-		     int64_t since, bool are_new)
+/* Of all classes, a NULL behind the last. */
+static struct row **changed_rows(struct task *t, const struct list *wanted, int64_t since)
 {
+	size_t n = 0;
+	struct row **all = talloc_zero_array(t, struct row *, 1);
 	for (size_t i = 0; classes[i]; i++) {
 		if (!is_told(t, wanted, classes[i]))
 			continue;
-		for (struct row **r = db_changed(t, classes[i], since); *r; r++)
-			if (((*r)->born > since) == are_new &&
-			    is_wanted(wanted, classes[i]->name, (*r)->ref))
-				add(b, (*r)->gen, classes[i]->name,
-				    are_new ? event_operation_add : event_operation_mod, (*r)->ref,
-				    *r);
+		for (struct row **r = db_changed(t, classes[i], since); *r; r++) {
+			if (!is_wanted(wanted, classes[i]->name, (*r)->ref))
+				continue;
+			all = talloc_realloc(t, all, struct row *, n + 2);
+			all[n++] = *r;
+			all[n] = NULL;
+		}
 	}
+	return all;
+}
+
+/* All that is new comes before what is only changed: it may be named there. */
+static void add_rows(struct event_batch *b, struct row **rows, int64_t since, bool are_new)
+{
+	enum event_operation operation = are_new ? event_operation_add : event_operation_mod;
+	for (struct row **r = rows; *r; r++)
+		if (((*r)->born > since) == are_new)
+			add(b, (*r)->gen, (*r)->class->name, operation, (*r)->ref, *r);
 }
 
 static int add_deleted(struct task *t, struct event_batch *b, const struct list *wanted,
@@ -141,8 +153,9 @@ static int look(struct task *t, struct event_batch *b, const struct list *wanted
 		int64_t *ret_now)
 {
 	DB_SCOPE(t);
-	add_rows(t, b, wanted, since, true);
-	add_rows(t, b, wanted, since, false);
+	struct row **rows = changed_rows(t, wanted, since);
+	add_rows(b, rows, since, true);
+	add_rows(b, rows, since, false);
 	if (since >= 0 && add_deleted(t, b, wanted, since) < 0)
 		return -1;
 	count_refs(t, b, wanted);
@@ -171,7 +184,7 @@ static int wait_for_change(struct task *t, int64_t now, int ms)
 	int64_t then = db_wait(t, now, ms);
 	if (then <= now)
 		return then < 0 ? -1 : 0;
-	return task_wait(t, -1, 0, db_pace() < BATCH_MS ? BATCH_MS : ALONE_MS);
+	return db_pace() < BATCH_MS ? task_wait(t, -1, 0, BATCH_MS) : 0;
 }
 
 /* ---- the calls ---- */

@@ -209,10 +209,6 @@ int db_open(struct task *t, const char *path)
 	pthread_mutexattr_init(&recursive);
 	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&db.lock, &recursive);
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&db.committed, &monotonic);
 	if (sqlite3_open_v2(path, &db.sqlite,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
 			    NULL) != SQLITE_OK)
@@ -268,6 +264,7 @@ static void note_commit(void)
 	db.stored = db.generation;
 	db.committed_before_ms = db.committed_ms;
 	db.committed_ms = clock_ms();
+	wake_waiters();
 }
 
 int db_commit(struct task *t)
@@ -283,7 +280,6 @@ int db_commit(struct task *t)
 			return -1;
 		}
 		note_commit();
-		pthread_cond_broadcast(&db.committed);
 	}
 	t->depth--;
 	pthread_mutex_unlock(&db.lock);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "db/events.h"
 
-#include <time.h>
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/sql.h"
@@ -15,32 +19,62 @@ int64_t db_generation(void)
 	return now;
 }
 
-/* A cancelled task cannot wake the condition: it is looked at this often. */
-enum { SLICE_MS = 200 };
+/* ---- waiting ---- */
 
-static void wait_slice(int64_t until_ms)
+/* A descriptor each, for a task waits for its cancel at the same time. */
+struct waiter {
+	struct waiter *next;
+	int fd;
+};
+
+void wake_waiters(void)
 {
-	int64_t end = clock_ms() + SLICE_MS;
-	if (until_ms && until_ms < end)
-		end = until_ms;
-	struct timespec ts = { .tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000 };
-	pthread_cond_timedwait(&db.committed, &db.lock, &ts);
+	uint64_t one = 1;
+	for (struct waiter *w = db.waiters; w; w = w->next)
+		if (write(w->fd, &one, sizeof one) < 0)
+			continue; /* the counter is full: it is readable already */
+}
+
+/* In the list unless there is nothing to wait for. */
+static int64_t enlist(struct waiter *w, int64_t generation)
+{
+	pthread_mutex_lock(&db.lock);
+	int64_t now = db.stored;
+	if (now <= generation) {
+		w->next = db.waiters;
+		db.waiters = w;
+	}
+	pthread_mutex_unlock(&db.lock);
+	return now;
+}
+
+static int64_t delist(const struct waiter *w)
+{
+	pthread_mutex_lock(&db.lock);
+	for (struct waiter **at = &db.waiters; *at; at = &(*at)->next)
+		if (*at == w) {
+			*at = w->next;
+			break;
+		}
+	int64_t now = db.stored;
+	pthread_mutex_unlock(&db.lock);
+	return now;
 }
 
 int64_t db_wait(struct task *t, int64_t generation, int ms)
 {
-	int64_t until = ms < 0 ? 0 : clock_ms() + ms, now;
-	for (;;) {
-		if (task_check(t) < 0)
-			return -1;
-		pthread_mutex_lock(&db.lock);
-		if (db.stored <= generation)
-			wait_slice(until);
-		now = db.stored;
-		pthread_mutex_unlock(&db.lock);
-		if (now > generation || (until && clock_ms() >= until))
-			return now;
-	}
+	FD_SCOPE int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	struct waiter w = { .fd = fd };
+	if (fd < 0)
+		return task_fail_errno(t, errno, "eventfd");
+	if (task_check(t) < 0)
+		return -1;
+	int64_t now = enlist(&w, generation);
+	if (now > generation)
+		return now;
+	int result = task_wait(t, fd, POLLIN, ms);
+	now = delist(&w);
+	return result < 0 ? -1 : now;
 }
 
 int64_t db_pace(void)

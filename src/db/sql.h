@@ -10,14 +10,17 @@ struct task;
 
 struct database {
 	sqlite3 *sqlite;
-	pthread_mutex_t lock;     /* recursive; see ARCHITECTURE.md for the order */
-	pthread_cond_t committed; /* generation has grown */
-	int64_t generation;       /* of the last write */
-	int64_t stored;           /* the same, as the disk has it */
+	pthread_mutex_t lock;   /* recursive; see ARCHITECTURE.md for the order */
+	struct waiter *waiters; /* for generation to grow */
+	int64_t generation;     /* of the last write */
+	int64_t stored;         /* the same, as the disk has it */
 	int64_t committed_ms,
 		committed_before_ms; /* when, on clock_ms(): the last one, and the one before */
 };
 extern struct database db;
+
+/* The generation has grown.  Lock held. */
+void wake_waiters(void);
 
 /* A statement with its text parameters (NULL ended), ready to step; ends the process when SQLite does
  * not know the SQL.  From here to sql_done() the lock is held. */
