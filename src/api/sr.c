@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/cd.h"
 #include "api/coalesce.h"
+#include "api/device.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -247,7 +248,7 @@ static int delete_records(struct task *t, struct SR_row *sr)
 {
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref)
 		if (cd_lose_disc(t, vdi->row.ref) < 0 ||
-		    db_delete_all(t, &class_VBD, "VDI", vdi->row.ref) < 0)
+		    devices_delete(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
 	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||
 	    db_delete_all(t, &class_PBD, "SR", sr->row.ref) < 0 || blobs_drop(t, sr->row.ref) < 0)

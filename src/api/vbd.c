@@ -2,6 +2,7 @@
 /* vbd.c -- the drives of a VM. */
 #include "api/call.h"
 #include "api/cd.h"
+#include "api/device.h"
 #include "api/operation.h"
 #include "api/vm.h"
 #include "base/task.h"
@@ -130,7 +131,7 @@ int VBD_create(struct task *t, struct VBD_create *a)
 		streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
 	if (!vbd->userdevice || vbd_check_kind(t, vbd) < 0 ||
 	    (type == vbd_type_Disk && check_disk(t, vbd) < 0) || vbd_check_device(t, vbd) < 0 ||
-	    db_insert(t, &vbd->row) < 0)
+	    device_insert(t, &vbd->row) < 0)
 		return -1;
 	a->result = vbd->row.ref;
 	return db_commit(t);
@@ -148,7 +149,7 @@ int VBD_destroy(struct task *t, struct VBD_destroy *a)
 	struct VM_row *vm = db_seek(t, VM, vbd->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");
-	if (db_delete(t, &vbd->row) < 0)
+	if (device_delete(t, &vbd->row) < 0)
 		return -1;
 	return db_commit(t);
 }

@@ -3,6 +3,7 @@
 
 #include "api/call.h"
 #include "api/coalesce.h"
+#include "api/device.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -99,7 +100,7 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 		if (!vdi || operation_check_vdi(t, vdi, vdi_operations_destroy) < 0 ||
 		    !storage_sr(t, vdi->SR))
 			return -1;
-		if (db_delete_all(t, &class_VBD, "VDI", a->self) < 0 ||
+		if (devices_delete(t, &class_VBD, "VDI", a->self) < 0 ||
 		    db_delete(t, &vdi->row) < 0 ||
 		    storage_release(t, vdi, vdi->location, vdi->parent_location) < 0 ||
 		    db_commit(t) < 0)

@@ -3,6 +3,7 @@
 #include <ctype.h>
 
 #include "api/call.h"
+#include "api/device.h"
 #include "api/operation.h"
 #include "api/vm.h"
 #include "base/log.h"
@@ -73,7 +74,7 @@ int VIF_create(struct task *t, struct VIF_create *a)
 	vif->network = a->network;
 	vif->device = a->device;
 	vif->MTU = a->MTU ? a->MTU : network->MTU;
-	if (set_mac(t, vif, vm, a->MAC) < 0 || db_insert(t, &vif->row) < 0)
+	if (set_mac(t, vif, vm, a->MAC) < 0 || device_insert(t, &vif->row) < 0)
 		return -1;
 	tell_of_twins(t, vif);
 	a->result = vif->row.ref;
@@ -92,7 +93,7 @@ int VIF_destroy(struct task *t, struct VIF_destroy *a)
 	struct VM_row *vm = db_seek(t, VM, vif->VM);
 	if (vm && vm->is_a_snapshot)
 		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "destroy");
-	if (db_delete(t, &vif->row) < 0)
+	if (device_delete(t, &vif->row) < 0)
 		return -1;
 	return db_commit(t);
 }

@@ -4,6 +4,7 @@
 
 #include "api/blob.h"
 #include "api/call.h"
+#include "api/device.h"
 #include "api/firmware.h"
 #include "api/guest_metrics.h"
 #include "api/guests.h"
@@ -129,8 +130,8 @@ int VM_destroy(struct task *t, struct VM_destroy *a)
 		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
 		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
 		if (hand_on_children(t, vm) < 0 || blobs_drop(t, a->self) < 0 ||
-		    db_delete_all(t, &class_VBD, "VM", a->self) < 0 ||
-		    db_delete_all(t, &class_VIF, "VM", a->self) < 0 ||
+		    devices_delete(t, &class_VBD, "VM", a->self) < 0 ||
+		    devices_delete(t, &class_VIF, "VM", a->self) < 0 ||
 		    db_delete_all(t, &class_VTPM, "VM", a->self) < 0)
 			return -1;
 		if ((metrics && db_delete(t, &metrics->row) < 0) || guest_metrics_delete(t, vm) < 0)

@@ -4,6 +4,7 @@
  * The volumes are made first, each behind a row of the journal; one transaction then stores their
  * records, gives the VM its drives, and makes it a VM. */
 #include "api/call.h"
+#include "api/device.h"
 #include "api/operation.h"
 #include "api/provision.h"
 #include "api/storage.h"
@@ -109,7 +110,7 @@ static int record(struct task *t, const char *ref, const struct made *made, size
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		if (db_insert(t, &made[i].vdi->row) < 0 || vbd_check_device(t, made[i].vbd) < 0 ||
-		    db_insert(t, &made[i].vbd->row) < 0)
+		    device_insert(t, &made[i].vbd->row) < 0)
 			return -1;
 	vm->is_a_template = false;
 	drop_wishes(t, vm);

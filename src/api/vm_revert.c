@@ -10,6 +10,7 @@
  * The volumes are made while the VM still runs: when there is no space, nothing has happened. */
 #include "api/call.h"
 #include "api/coalesce.h"
+#include "api/device.h"
 #include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/message.h"
@@ -153,8 +154,8 @@ static int record(struct task *t, const char *vm_ref, const char *snap_ref, stru
 		return -1;
 	struct vm_copy c = { .from = snap, .snapshot = true, .memory = memory };
 	if (plan_check(t, p) < 0 || revert_disks(t, p, &c.vdis) < 0 ||
-	    db_delete_all(t, &class_VBD, "VM", vm_ref) < 0 ||
-	    db_delete_all(t, &class_VIF, "VM", vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
+	    devices_delete(t, &class_VBD, "VM", vm_ref) < 0 ||
+	    devices_delete(t, &class_VIF, "VM", vm_ref) < 0 || vm_copy_devices(t, &c, vm) < 0 ||
 	    metadata_read(t, snap->snapshot_metadata, &vm->row, kept) < 0 ||
 	    replace_metrics(t, vm, snap) < 0 || guest_metrics_copy(t, vm, snap) < 0)
 		return -1;

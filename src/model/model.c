@@ -118,6 +118,13 @@ static const struct field fields_VBD[] = {
 };
 #undef ROW
 
+#define ROW struct VBD_metrics_row
+static const struct field fields_VBD_metrics[] = {
+#include "model/VBD_metrics.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct VDI_row
 static const struct field fields_VDI[] = {
 #include "model/VDI.def"
@@ -128,6 +135,13 @@ static const struct field fields_VDI[] = {
 #define ROW struct VIF_row
 static const struct field fields_VIF[] = {
 #include "model/VIF.def"
+	{ 0 },
+};
+#undef ROW
+
+#define ROW struct VIF_metrics_row
+static const struct field fields_VIF_metrics[] = {
+#include "model/VIF_metrics.def"
 	{ 0 },
 };
 #undef ROW

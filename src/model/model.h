@@ -183,6 +183,10 @@ struct VBD_row {
 	struct row row;
 #include "model/VBD.def"
 };
+struct VBD_metrics_row {
+	struct row row;
+#include "model/VBD_metrics.def"
+};
 struct VDI_row {
 	struct row row;
 #include "model/VDI.def"
@@ -190,6 +194,10 @@ struct VDI_row {
 struct VIF_row {
 	struct row row;
 #include "model/VIF.def"
+};
+struct VIF_metrics_row {
+	struct row row;
+#include "model/VIF_metrics.def"
 };
 struct network_row {
 	struct row row;

@@ -93,6 +93,23 @@ def test_fields():
         print(f'  {sum(seen.values())} objects of {len(classes)} classes')
 
 
+def test_metrics_of_older_records():
+    """Drives and interfaces of a database that had no metrics of them get theirs at the start."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        populate(d, s)
+        d.stop()
+        for c in 'VBD', 'VIF':
+            d.sql_write(f"UPDATE {c} SET metrics = 'OpaqueRef:NULL'")
+            d.sql_write(f'DELETE FROM {c}_metrics')
+        d.start()
+        d.check()
+        s = Session(Json(d.port), d)
+        for c in 'VBD', 'VIF':
+            for record in s.call(f'{c}.get_all_records').values():
+                assert s.call(f'{c}_metrics.get_record', record['metrics'])['last_updated'] > '2026'
+
+
 def counted(s, method):
     """How many parameters it says that it wants; None: no such method; 0: it did not complain."""
     try:

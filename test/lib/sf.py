@@ -269,6 +269,9 @@ class Daemon:
         for table in ('VM', 'VDI', 'VBD'):
             stuck = [o for o in self.sql(f'SELECT current_operations FROM {table}') if o not in ('', '{}')]
             assert not stuck, f'stuck operations: {stuck}'
+        for table in ('VBD', 'VIF'):
+            named, there = (sorted(self.sql(q)) for q in (f'SELECT metrics FROM {table}', f'SELECT ref FROM {table}_metrics'))
+            assert named == there, f'{len(named)} {table}s, {len(there)} metrics'
         assert not self.sql('SELECT verb FROM journal'), 'the journal is not empty'
         assert not self.sql("SELECT name_label FROM task WHERE status = 'pending'"), 'a task is pending'
 
@@ -279,7 +282,6 @@ class Daemon:
             return [r[0] for r in c.execute(text).fetchall()]
         finally:
             c.close()
-
 
     def sql_write(self, text):
         """Of a daemon that is stopped."""
