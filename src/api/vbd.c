@@ -137,6 +137,16 @@ int VBD_create(struct task *t, struct VBD_create *a)
 	return db_commit(t);
 }
 
+int VBD_assert_attachable(struct task *t, struct VBD_assert_attachable *a)
+{
+	const struct VBD_row *vbd = db_get(t, VBD, a->self);
+	if (!vbd)
+		return -1;
+	if (vbd->currently_attached)
+		return fail(t, DEVICE_ALREADY_ATTACHED, a->self);
+	return vbd->empty ? 0 : vbd_check_free(t, vbd);
+}
+
 int VBD_destroy(struct task *t, struct VBD_destroy *a)
 {
 	DB_SCOPE(t);

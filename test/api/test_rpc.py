@@ -169,6 +169,25 @@ def test_errors():
         d.check()
 
 
+def test_what_could_be_attached():
+    """The answer of VBD.assert_attachable is that of the plug itself."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        disk, users = d.vdi('1MiB', 'disk'), [d.vm(name) for name in ('one', 'two')]
+        vbds = [s.VBD.get_by_uuid(d.xe('vbd-create', vm_uuid=vm, vdi_uuid=disk, device=1)) for vm in users]
+        cd = s.VBD.get_by_uuid(d.xe('vbd-create', vm_uuid=users[0], type='CD', mode='RO', device=3))
+        for vbd in [*vbds, cd]:
+            s.VBD.assert_attachable(vbd)
+        d.xe('vm-start', uuid=users[0])
+        assert s.refused('VBD.assert_attachable', vbds[0]) == ['DEVICE_ALREADY_ATTACHED', vbds[0]]
+        assert s.refused('VBD.assert_attachable', vbds[1])[:2] == ['VDI_IN_USE', s.VDI.get_by_uuid(disk)]
+        assert s.refused('VM.start', s.VM.get_by_uuid(users[1]), False, False)[:2] == ['VDI_IN_USE', s.VDI.get_by_uuid(disk)]
+        d.xe('vbd-unplug', uuid=s.VBD.get_uuid(vbds[0]))
+        s.VBD.assert_attachable(vbds[1])
+        assert s.refused('VBD.assert_attachable', NOBODY) == ['HANDLE_INVALID', 'VBD', NOBODY]
+        d.check()
+
+
 def test_queries():
     with Served() as d:
         vm = d.vm('web "1"', disks=1)
