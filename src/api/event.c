@@ -7,9 +7,12 @@
  *     00000000000000000042,00000000000000000042        objects, messages: here the same
  *
  * An object that was made and deleted since is not mentioned. */
+#include "api/event.h"
+
 #include <ctype.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <strings.h>
 
 #include "api/call.h"
@@ -87,7 +90,7 @@ static const char *lower(const void *ctx, const char *class)
 }
 
 static void add(struct event_batch *b, int64_t id, const char *class,
-		enum event_operation operation, const char *ref, const struct row *snapshot)
+		enum event_operation operation, const char *ref)
 {
 	b->v = talloc_realloc(b, b->v, struct event, b->n + 1);
 	b->v[b->n++] = (struct event){
@@ -97,36 +100,26 @@ static void add(struct event_batch *b, int64_t id, const char *class,
 		.operation = operation,
 		.ref = talloc_strdup(b, ref),
 		.obj_uuid = "",
-		.snapshot = snapshot,
 	};
 }
 
-/* Of all classes, a NULL behind the last. */
-static struct row **changed_rows(struct task *t, const struct list *wanted, int64_t since)
+/* Of one class.  The rows themselves are read when they are told: at first there may be very many. */
+static void add_changed(struct task *t, struct event_batch *b, const struct list *wanted,
+			const struct class *c, int64_t since)
 {
-	size_t n = 0;
-	struct row **all = talloc_zero_array(t, struct row *, 1);
-	for (size_t i = 0; classes[i]; i++) {
-		if (!is_told(t, wanted, classes[i]))
-			continue;
-		for (struct row **r = db_changed(t, classes[i], since); *r; r++) {
-			if (!is_wanted(wanted, classes[i]->name, (*r)->ref))
-				continue;
-			all = talloc_realloc(t, all, struct row *, n + 2);
-			all[n++] = *r;
-			all[n] = NULL;
-		}
-	}
-	return all;
+	for (struct changed *r = db_changed(t, c, since); r->ref; r++)
+		if (is_wanted(wanted, c->name, r->ref))
+			add(b, r->gen, c->name,
+			    r->born > since ? event_operation_add : event_operation_mod, r->ref);
 }
 
-/* All that is new comes before what is only changed: it may be named there. */
-static void add_rows(struct event_batch *b, struct row **rows, int64_t since, bool are_new)
+/* What is new comes before what is only changed, for it may be named there; each in the order of writing. */
+static int in_order(const void *one, const void *other)
 {
-	enum event_operation operation = are_new ? event_operation_add : event_operation_mod;
-	for (struct row **r = rows; *r; r++)
-		if (((*r)->born > since) == are_new)
-			add(b, (*r)->gen, (*r)->class->name, operation, (*r)->ref, *r);
+	const struct event *a = one, *b = other;
+	if (a->operation != b->operation)
+		return a->operation < b->operation ? -1 : 1;
+	return a->id < b->id ? -1 : a->id > b->id;
 }
 
 static int add_deleted(struct task *t, struct event_batch *b, const struct list *wanted,
@@ -136,7 +129,7 @@ static int add_deleted(struct task *t, struct event_batch *b, const struct list 
 	for (; d && d->class; d++)
 		if (is_told(t, wanted, model_class(d->class)) &&
 		    is_wanted(wanted, d->class, d->ref))
-			add(b, d->gen, d->class, event_operation_del, d->ref, NULL);
+			add(b, d->gen, d->class, event_operation_del, d->ref);
 	return d ? 0 : -1;
 }
 
@@ -148,14 +141,17 @@ static void count_refs(struct task *t, struct event_batch *b, const struct list 
 				str(b, "%" PRId64, db_count(classes[i])));
 }
 
-/* since -1: all that is there is new.  One transaction: the batch is of one moment. */
+/* since -1: all that is there is new.  One transaction: the token and the counts are of one moment.  A record may be
+ * told as it was a little later; then it is told again. */
 static int look(struct task *t, struct event_batch *b, const struct list *wanted, int64_t since,
 		int64_t *ret_now)
 {
 	DB_SCOPE(t);
-	struct row **rows = changed_rows(t, wanted, since);
-	add_rows(b, rows, since, true);
-	add_rows(b, rows, since, false);
+	for (size_t i = 0; classes[i]; i++)
+		if (is_told(t, wanted, classes[i]))
+			add_changed(t, b, wanted, classes[i], since);
+	if (b->n)
+		qsort(b->v, b->n, sizeof *b->v, in_order);
 	if (since >= 0 && add_deleted(t, b, wanted, since) < 0)
 		return -1;
 	count_refs(t, b, wanted);
@@ -185,6 +181,12 @@ static int wait_for_change(struct task *t, int64_t now, int ms)
 	if (then <= now)
 		return then < 0 ? -1 : 0;
 	return db_pace() < BATCH_MS ? task_wait(t, -1, 0, BATCH_MS) : 0;
+}
+
+const struct row *event_object(struct task *t, const struct event *e)
+{
+	bool ended = e->operation == event_operation_del;
+	return ended ? NULL : db_seek_row(t, model_class(e->class), e->ref);
 }
 
 /* ---- the calls ---- */

@@ -131,8 +131,8 @@ void sizes_look(struct task *t)
 	struct list running = guests_running(t);
 	for (size_t i = 0; i < running.n; i++)
 		add_written(&writing, running.v[i]);
-	for (struct row **r = first ? NULL : db_changed(t, &class_VDI, seen); r && *r; r++)
-		list_add(t, &changed.vdis, (*r)->ref);
+	for (struct changed *c = first ? NULL : db_changed(t, &class_VDI, seen); c && c->ref; c++)
+		list_add(t, &changed.vdis, c->ref);
 	bool sums = first || changed.vdis.n || any_disk_deleted(t, seen);
 	look(&writing, little, false);
 	look(&changed, 1, sums);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "api/call.h"
+#include "api/event.h"
 #include "api/record.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -67,11 +68,19 @@ static void put_event(struct task *t, struct values *out, const struct event *e)
 	out->end(out, true);
 }
 
+/* Each one's own memory goes before the next one's comes.  An object that has gone meanwhile is not told of: that it
+ * was deleted comes next. */
 static void put_events(struct task *t, struct values *out, const struct event_batch *b)
 {
 	out->begin(out, false);
-	for (size_t i = 0; i < b->n; i++)
-		put_event(t, out, &b->v[i]);
+	for (size_t i = 0; i < b->n; i++) {
+		struct task *own = task_part(t);
+		struct event e = b->v[i];
+		e.snapshot = event_object(own, &e);
+		if (e.snapshot || e.operation == event_operation_del)
+			put_event(own, out, &e);
+		talloc_free(own);
+	}
 	out->end(out, false);
 }
 

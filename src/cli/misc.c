@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "api/event.h"
+
 static command_fn cancel_task, destroy_messages, event_wait, help;
 
 const struct command commands_misc[] = {
@@ -60,7 +62,8 @@ static bool is_reached(struct cli *c, const struct event_batch *b, const struct 
 	bool found = false;
 	for (size_t i = 0; i < b->n && !found; i++) {
 		struct task *scratch = task_new(c->t, c->t->name);
-		found = b->v[i].snapshot && filters_match(scratch, wanted, b->v[i].snapshot);
+		const struct row *object = event_object(scratch, &b->v[i]);
+		found = object && filters_match(scratch, wanted, object);
 		talloc_free(scratch);
 	}
 	return found;

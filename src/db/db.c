@@ -415,11 +415,6 @@ struct row *db_by_uuid_row(struct task *t, const struct class *c, const char *uu
 	return r ? r : fail_ptr(t, UUID_INVALID, c->name, uuid);
 }
 
-struct row **db_changed(struct task *t, const struct class *c, int64_t since)
-{
-	return select_rows(t, c, "WHERE gen > ? ORDER BY gen", str(t, "%lld", (long long)since));
-}
-
 int64_t db_count(const struct class *c)
 {
 	sqlite3_stmt *s = sql_prepare("SELECT n FROM counts WHERE class = ?", c->name, NULL);

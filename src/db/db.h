@@ -61,8 +61,6 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 /* The refs of the same rows, which costs less than the rows. */
 struct list db_refs(struct task *, const struct class *, const char *field, const char *value);
 
-/* The rows written since that generation, in the order of writing. */
-struct row **db_changed(struct task *, const struct class *, int64_t since);
 int64_t db_count(const struct class *);
 /* The sum of a number over the rows whose stored fields have these values: field, value, ..., NULL. */
 int64_t db_sum(struct task *, const struct class *, const char *number, ...)

@@ -10,6 +10,7 @@
 #include "base/task.h"
 #include "db/db.h"
 #include "db/sql.h"
+#include "model/model.h"
 
 int64_t db_generation(void)
 {
@@ -83,6 +84,26 @@ int64_t db_pace(void)
 	int64_t ms = db.committed_ms - db.committed_before_ms;
 	pthread_mutex_unlock(&db.lock);
 	return ms;
+}
+
+struct changed *db_changed(struct task *t, const struct class *c, int64_t since)
+{
+	size_t n = 0;
+	struct changed *all = talloc_zero_array(t, struct changed, 1);
+	const char *sql =
+		str(all, "SELECT ref, gen, born FROM \"%s\" WHERE gen > ? ORDER BY gen", c->name);
+	sqlite3_stmt *s = sql_prepare(sql, str(all, "%lld", (long long)since), NULL);
+	while (sql_step(s) == SQLITE_ROW) {
+		all = talloc_realloc(t, all, struct changed, n + 2);
+		all[n++] = (struct changed){
+			.ref = talloc_strdup(all, sql_text(s, 0)),
+			.gen = sqlite3_column_int64(s, 1),
+			.born = sqlite3_column_int64(s, 2),
+		};
+		all[n] = (struct changed){ 0 };
+	}
+	sql_done(s);
+	return all;
 }
 
 struct deleted *db_deleted(struct task *t, int64_t since)

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+struct class;
 struct task;
 
 /* Of the last committed write. */
@@ -14,6 +15,12 @@ int64_t db_generation(void);
 int64_t db_wait(struct task *, int64_t generation, int ms);
 /* Milliseconds between the last two commits: are changes coming in a burst? */
 int64_t db_pace(void);
+/* The rows written since that generation, in the order of writing; ended by one without a ref, on t. */
+struct changed {
+	const char *ref;
+	int64_t gen, born; /* of the last write, and of the first */
+};
+struct changed *db_changed(struct task *, const struct class *, int64_t since);
 /* What was there at that generation and is no more, oldest deletion first; ended by one without a
  * class, on t.  NULL, failed with EVENTS_LOST: older deletions than these were forgotten. */
 struct deleted {

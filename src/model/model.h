@@ -249,7 +249,7 @@ extern const struct class class_event;
 
 struct event_batch {
 	size_t n;
-	struct event *v;             /* added objects first */
+	struct event *v; /* added objects first; snapshot is NULL: read when it is told */
 	struct map valid_ref_counts; /* class -> objects there are */
 	const char *token;           /* for the next time */
 };

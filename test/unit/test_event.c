@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "api/call.h"
+#include "api/event.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
@@ -66,8 +67,11 @@ static void test_what_is_told(struct task *t)
 	CHECK(streq(more->v[0].ref, c->row.ref)); /* added ones first */
 	CHECK(more->v[0].operation == event_operation_add);
 	CHECK(of(more, a->row.ref)->operation == event_operation_mod);
-	CHECK(streq(((const struct VM_row *)of(more, a->row.ref)->snapshot)->name_label, "a2"));
-	CHECK(of(more, b->row.ref)->operation == event_operation_del && !of(more, b->row.ref)->snapshot);
+	CHECK(streq(((const struct VM_row *)event_object(t, of(more, a->row.ref)))->name_label, "a2"));
+	CHECK(of(more, b->row.ref)->operation == event_operation_del &&
+	      !event_object(t, of(more, b->row.ref)));
+	struct event gone = { .operation = event_operation_mod, .class = "vm", .ref = b->row.ref };
+	CHECK(!event_object(t, &gone));
 	CHECK(!of(more, brief->row.ref));
 	CHECK(from(t, "vm", more->token, 0)->n == 0);
 
