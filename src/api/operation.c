@@ -171,6 +171,11 @@ static bool takes_drives(const struct map *running)
 	return false;
 }
 
+static bool is_busy(const struct row *r)
+{
+	return field_map(r, model_field(r->class, "current_operations"))->n > 0;
+}
+
 static int try_device(struct task *t, const struct class *c, const char *ref, const char *op,
 		      struct row **ret)
 {
@@ -179,7 +184,7 @@ static int try_device(struct task *t, const struct class *c, const char *ref, co
 	struct VM_row *vm = r ? db_get(t, VM, field_text(t, r, model_field(c, "VM"))) : NULL;
 	if (!vm)
 		return -1;
-	bool busy = field_map(r, model_field(c, "current_operations"))->n > 0;
+	bool busy = is_busy(r);
 	*ret = busy ? r : &vm->row;
 	if (busy || takes_drives(&vm->current_operations))
 		return 0;
@@ -225,7 +230,7 @@ bool operation_take_device(struct task *t, const struct class *c, const char *re
 {
 	DB_SCOPE(t);
 	struct row *r = db_seek_row(t, c, ref);
-	if (!r || field_map(r, model_field(c, "current_operations"))->n > 0)
+	if (!r || is_busy(r))
 		return false;
 	return mark(t, r, op) == 0 && db_commit(t) == 0;
 }
