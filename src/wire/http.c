@@ -500,13 +500,13 @@ static void *accept_all(void *arg)
 
 /* ---- start and stop ---- */
 
-static int listen_at(struct task *t, const struct addrinfo *a)
+static int listen_at(struct task *t, const char *where, const struct addrinfo *a)
 {
 	int one = 1;
 	FD_SCOPE int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
 	    bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 128) < 0)
-		return task_fail_errno(t, errno, "listen");
+		return task_fail_errno(t, errno, str(t, "cannot listen at %s", where));
 	int ret = fd;
 	fd = -1;
 	return ret;
@@ -528,7 +528,7 @@ static int tcp_listen(struct task *t, const char *where)
 	int err = getaddrinfo(host, port, &hints, &found);
 	if (err)
 		return fail(t, INTERNAL_ERROR, str(t, "%s: %s", where, gai_strerror(err)));
-	int fd = listen_at(t, found);
+	int fd = listen_at(t, where, found);
 	freeaddrinfo(found);
 	return fd;
 }

@@ -140,6 +140,11 @@ def test_another_certificate():
         assert d.run(*way)[0] == 0
 
 
+def start_that_fails(d, *options):
+    return subprocess.run([os.path.join(BUILD, 'stillframed'), '--state', d.state, '--vmm', 'fake', '--foreground', *options],
+                          capture_output=True, text=True, timeout=60 * SLOW)
+
+
 def test_bad_certificates():
     """The daemon does not start with what is no certificate, and says which file that is."""
     with Served() as d:
@@ -148,9 +153,17 @@ def test_bad_certificates():
             path = os.path.join(d.state, 'own.pem')
             with open(path, 'w') as f:
                 f.write(text)
-            p = subprocess.run([os.path.join(BUILD, 'stillframed'), '--state', d.state, '--vmm', 'fake', '--foreground',
-                                '--listen-tls', '127.0.0.1:0', '--tls-pem', path], capture_output=True, text=True, timeout=60)
+            p = start_that_fails(d, '--listen-tls', '127.0.0.1:0', '--tls-pem', path)
             assert p.returncode == 1 and path in p.stderr, p.stderr
+
+
+def test_a_port_that_is_taken():
+    """So is the port."""
+    with Served() as d, socket.create_server(('127.0.0.1', 0)) as other:
+        d.stop()
+        where = f'127.0.0.1:{other.getsockname()[1]}'
+        p = start_that_fails(d, '--listen', where)
+        assert p.returncode == 1 and f'cannot listen at {where}: Address already in use' in p.stderr, p.stderr
 
 
 main(globals())

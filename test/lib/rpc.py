@@ -1,20 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API as its clients speak it: XML-RPC by Python's own library, JSON-RPC by hand."""
-import http.client, json, os, socket, ssl, uuid, xmlrpc.client
+import http.client, json, os, random, socket, ssl, uuid, xmlrpc.client
 from sf import *
 
+held = []          # names in the kernel, as long as this process lives: a port each that is ours
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+
+def port_of_ours():
+    """A port that stays ours, served or not.  One that the kernel picked could be picked again, for anybody's
+    connection, before the daemon is there; this is below those, and no other test has its name."""
+    with open('/proc/sys/net/ipv4/ip_local_port_range') as f:
+        end = int(f.read().split()[0])
+    while True:
+        port, name = random.randrange(end // 2, end), socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f'\0stillframe-test-port-{port}')
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind(('127.0.0.1', port))
+        except OSError:
+            name.close()
+            continue
+        held.append(name)
+        return port
 
 
 class Served(Daemon):
     """On plain TCP and under TLS.  `accounts` are the host's, as PAM is made to believe: names and passwords."""
 
     def __init__(self, vmm='fake', options=(), accounts=(), **kw):
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port = port_of_ours(), port_of_ours()
         super().__init__(vmm, start=False, **kw)
         self.accounts = {name: str(uuid.uuid4()) for name in ('root', *accounts)}
         folder = os.path.join(self.state, 'pam')
