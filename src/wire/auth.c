@@ -1,30 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wire/auth.h"
 
-#include <strings.h>
-
 #include "api/session.h"
 #include "api/tasks.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "wire/http.h"
-
-/* Browsers say so where they know it, in one of two ways. */
-static bool is_of_another_site(const struct request *req)
-{
-	const char *origin = map_get(&req->headers, "origin"),
-		   *host = map_get(&req->headers, "host"),
-		   *site = map_get(&req->headers, "sec-fetch-site");
-	const char *named = origin ? strstr(origin, "://") : NULL;
-	if (site && !streq(site, "same-origin") && !streq(site, "none"))
-		return true;
-	return origin && (!named || !host || strcasecmp(named + strlen("://"), host) != 0);
-}
+#include "wire/site.h"
 
 static const char *login(struct task *t, struct request *req)
 {
 	const char *header = map_get(&req->headers, "authorization"), *user, *password;
-	if (header && is_of_another_site(req))
+	if (header && site_is_another(req))
 		return fail_ptr(t, RBAC_PERMISSION_DENIED, str(t, "http%s", req->path),
 				"A page of another site may not use the password that the browser "
 				"keeps for this one: give session_id=");

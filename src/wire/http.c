@@ -32,6 +32,7 @@
 #include "base/text.h"
 #include "base/thread.h"
 #include "base/tls.h"
+#include "wire/site.h"
 
 enum {
 	LOCAL_LIMIT = 200, /* connections ... */
@@ -172,6 +173,11 @@ static int read_head(struct task *t, int fd, char *head, size_t *n)
 	}
 }
 
+static const char unclear[] = "The request cannot be understood.";
+static const char misnamed[] =
+	"The page calls this server by a name that it does not have. Use its address, or "
+	"give it a certificate with that name (tls-pem).";
+
 /* Whether the connection stays. */
 static bool serve(struct task *t, const struct connection *c)
 {
@@ -187,9 +193,11 @@ static bool serve(struct task *t, const struct connection *c)
 	req.trusted = c->trusted;
 	req.peer = c->peer;
 	talloc_free(head);
+	if (!status && site_is_misnamed(&req))
+		status = 421;
 	req.keep &= !status;
 	if (status)
-		http_refuse(t, &req, status, "The request cannot be understood.");
+		http_refuse(t, &req, status, status == 421 ? misnamed : unclear);
 	else
 		route(t, &req);
 	return req.stays;
@@ -580,6 +588,7 @@ static void close_listeners(void)
 	if (server.tls)
 		tls_end(server.tls);
 	server.tls = NULL;
+	site_close();
 	fd_close(&server.stop_fd);
 	fd_close(&server.epoll_fd);
 	free(server.unix_path);
@@ -595,7 +604,8 @@ int http_serve(struct task *t, const struct http_doors *d)
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server.unix_path = strdup(d->unix_path);
-	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 || add_listeners(t, d) < 0 ||
+	if (server.stop_fd < 0 || watch(server.stop_fd, NULL) < 0 ||
+	    site_open(t, d->tls ? d->pem : NULL) < 0 || add_listeners(t, d) < 0 ||
 	    thread_begin(t, &server.accepter, accept_all, NULL) < 0) {
 		close_listeners();
 		return t->code == NO_ERROR ? task_fail_errno(t, errno, "eventfd") : -1;

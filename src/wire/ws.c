@@ -13,6 +13,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "wire/http.h"
+#include "wire/site.h"
 
 enum { ANSWER_MS = 60000, KEY_LENGTH = 16 };
 
@@ -42,14 +43,6 @@ bool ws_wanted(const struct request *req)
 	return streq(req->method, "GET") && names(header(req, "upgrade"), "websocket");
 }
 
-/* Programs that are no browsers send no Origin. */
-static bool is_from_here(const struct request *req)
-{
-	const char *origin = map_get(&req->headers, "origin");
-	const char *host = origin ? strstr(origin, "://") : NULL;
-	return !origin || (host && strcasecmp(host + 3, header(req, "host")) == 0);
-}
-
 int ws_check(struct task *t, struct request *req)
 {
 	static const char version[] = "The version of WebSocket is 13.\n";
@@ -59,7 +52,7 @@ int ws_check(struct task *t, struct request *req)
 	else if (!streq(header(req, "sec-websocket-version"), "13"))
 		http_answer(t, req, 426, "text/plain", "Sec-WebSocket-Version: 13\r\n", version,
 			    sizeof version - 1);
-	else if (!is_from_here(req))
+	else if (site_is_another(req))
 		http_refuse(t, req, 403, "The page that asks is not from this server.");
 	else
 		return 0;

@@ -91,7 +91,7 @@ def test_other_sites():
         path = f'/blob?ref={blob}'
         for status, headers in ((200, {}), (200, {'Origin': own}), (200, {'Sec_Fetch_Site': 'same-origin'}),
                                 (200, {'Sec_Fetch_Site': 'none'}), (403, {'Origin': evil}), (403, {'Origin': 'null'}),
-                                (403, {'Origin': own, 'Host': 'evil.example'}), (403, {'Sec_Fetch_Site': 'cross-site'}),
+                                (403, {'Origin': f'http://localhost:{d.port}'}), (403, {'Sec_Fetch_Site': 'cross-site'}),
                                 (403, {'Sec_Fetch_Site': 'same-site', 'Origin': own})):
             assert ask(path, Authorization=basic, **headers) == status, headers
         websocket = {'Upgrade': 'websocket', 'Connection': 'Upgrade', 'Sec_WebSocket_Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
@@ -101,6 +101,16 @@ def test_other_sites():
         # one that knows a session needs no browser's help
         assert ask(f'{path}&session_id={s.ref}', Origin=evil) == 200
         assert ask(path, Origin=evil) == 401
+        # a name of theirs that leads here makes their page one of ours, to the browser; a script may call us what it likes
+        host = {'Host': 'evil.example'}
+        for status, headers in ((200, {}), (200, {'Sec_Fetch_Site': 'none'}), (421, {'Origin': evil}),
+                                (421, {'Sec_Fetch_Site': 'same-origin'})):
+            assert ask(path, Authorization=basic, **host, **headers) == status, headers
+        call = json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'session.login_with_password', 'params': ['root', d.accounts['root']]})
+        for status, headers in ((200, {}), (200, {**host}), (200, {'Origin': evil}), (421, {**host, 'Origin': evil})):
+            r, text = Json(d.port).raw(call, headers=headers)
+            assert r.status == status and (status == 200) == (b'"result"' in text), (headers, text)
+        assert b'tls-pem' in text
 
 
 def test_tasks_of_others():
