@@ -191,12 +191,13 @@ bool call_has_async(const struct call *c)
 	return false;
 }
 
-/* How a call ended: what its row says from then on. */
+/* How a call ended: what its row says from then on, if it stays. */
 struct end {
 	struct end *next;
 	const char *ref, *result, *finished;
 	enum task_status_type status;
 	struct list error_info;
+	bool goes;
 };
 
 /* Those that could not be written, for tasks_retry_undo(); calls.lock held. */
@@ -231,7 +232,7 @@ static int end_write(struct task *t, const struct end *e)
 	row->status = e->status;
 	row->result = e->result;
 	row->error_info = list_copy(row, &e->error_info);
-	if ((row->doomed ? db_delete(t, &row->row) : db_put(t, &row->row)) < 0)
+	if ((row->doomed || e->goes ? db_delete(t, &row->row) : db_put(t, &row->row)) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -275,12 +276,15 @@ static const char *object_of(const struct call *c, const void *args)
 	return "";
 }
 
-static void finish(struct task *t, const struct call *c, void *args)
+/* awaited: the caller has the result, and nobody else asks for it. */
+static void finish(struct task *t, const struct call *c, void *args, bool awaited)
 {
 	const char *object = object_of(c, args);
 	audit(t, c->name, object ? object : "");
 	struct task *own = task_new(t, t->name);
-	end_record(own, end_new(t->ref, c, args, t));
+	struct end *e = end_new(t->ref, c, args, t);
+	e->goes = awaited && t->code == NO_ERROR;
+	end_record(own, e);
 	talloc_free(own);
 	if (t->code != NO_ERROR)
 		log_line(t, "call failed call=%s error=\"%s\" place=%s", c->name, task_error(t),
@@ -321,7 +325,7 @@ static int begin(struct task *t, const struct call *c, void *args, struct begun 
 	return 0;
 }
 
-static int run(struct begun *b)
+static int run(struct begun *b, bool awaited)
 {
 	struct task *t = b->task;
 	int result = b->call->run(t, b->args);
@@ -330,7 +334,7 @@ static int run(struct begun *b)
 	if (result < 0)
 		undo_run(t);
 	undo_after(t);
-	finish(t, b->call, b->args);
+	finish(t, b->call, b->args, awaited);
 	delist(&b->me);
 	t->ref = t->op = "";
 	return result;
@@ -349,17 +353,18 @@ static bool is_light(const struct call *c)
 int api_call(struct task *t, const struct call *c, void *args)
 {
 	struct begun b;
+	bool awaited = c->args && t->session && *t->session && !*t->adopts;
 	if (role_check(t, c->role, c->name) < 0)
 		return -1;
 	if (is_light(c))
 		return call_quietly(t, c, args);
-	return begin(t, c, args, &b) < 0 ? -1 : run(&b);
+	return begin(t, c, args, &b) < 0 ? -1 : run(&b, awaited);
 }
 
 static void *run_behind(void *arg)
 {
 	struct begun *b = arg;
-	run(b);
+	run(b, false);
 	talloc_free(b->task);
 	return NULL;
 }
@@ -378,7 +383,7 @@ const char *api_call_async(struct task *t, const struct call *c, struct task *ow
 	}
 	if (err) {
 		task_fail_errno(own, err, "a thread for the call");
-		finish(own, c, args);
+		finish(own, c, args, false);
 		delist(&b->me);
 	}
 	task_fail_params(t, own->code, own->params);

@@ -109,7 +109,7 @@ def test_tasks_of_clients():
         s.task.set_status(bad, 'failure')
         assert s.task.get_error_info(bad) == ['VDI_MISSING', 'a', 'b']
         assert s.refused('task.set_status', bad, 'nonsense')[0] == 'INVALID_VALUE'
-        done = s.Async.VM.get_all if False else s.Async.SR.scan(s.SR.get_all()[0])
+        done = s.Async.SR.scan(s.SR.get_all()[0])
         while s.task.get_status(done) == 'pending':
             time.sleep(0.05)
         assert s.refused('task.set_progress', done, 0.5)[0] == 'OPERATION_NOT_ALLOWED'
@@ -117,6 +117,22 @@ def test_tasks_of_clients():
             s.task.destroy(t)
             assert s.refused('task.get_status', t) == ['HANDLE_INVALID', 'task', t]
         d.check()
+
+
+def test_tasks_of_calls_that_were_waited_for():
+    """Go with their results; they do not push out those that a client is still to ask for."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        sr, before = s.SR.get_all()[0], set(s.task.get_all())
+        asked = s.Async.SR.scan(sr)
+        while s.task.get_status(asked) == 'pending':
+            time.sleep(0.05)
+        for _ in range(250):
+            s.SR.scan(sr)
+        assert set(s.task.get_all()) == before | {asked}
+        why = s.refused('VM.resume', s.VM.get_by_uuid(d.vm('web')), False, False)
+        failed, = set(s.task.get_all()) - before - {asked}
+        assert s.task.get_error_info(failed) == why and s.task.get_status(failed) == 'failure'
 
 
 def test_tasks_go():
