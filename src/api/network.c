@@ -15,6 +15,7 @@
 
 #include "api/blob.h"
 #include "api/call.h"
+#include "api/operation.h"
 #include "api/settings.h"
 #include "api/undo.h"
 #include "api/vm.h"
@@ -207,6 +208,15 @@ static const char *tap_name(struct task *t, const struct VM_row *vm, const struc
 	return str(t, "tap%.8s%.2s.%s", uuid, uuid + 9, vif->device);
 }
 
+static int join(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+		const struct network_row *n)
+{
+	const char *name = tap_name(t, vm, vif);
+	if (need_bridge(t, n) < 0 || tap_join(t, name, n->bridge, vif->MAC, n->MTU) < 0)
+		return -1;
+	return say(t, vm, vif, str(t, "bridge %s, tap %s", n->bridge, name));
+}
+
 int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *vif, int *ret_fd)
 {
 	const char *name = tap_name(t, vm, vif), *why;
@@ -224,10 +234,71 @@ int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *v
 	if (!opened)
 		return say(t, vm, vif,
 			   str(t, "user mode instead of bridge %s: %s", n->bridge, why));
-	if (need_bridge(t, n) < 0 || tap_join(t, name, n->bridge, vif->MAC, n->MTU) < 0 ||
-	    say(t, vm, vif, str(t, "bridge %s, tap %s", n->bridge, name)) < 0)
+	if (join(t, vm, vif, n) < 0)
 		return -1;
 	*ret_fd = fd;
 	fd = -1;
 	return 0;
+}
+
+/* ---- from one network to another ---- */
+
+static bool has_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *vif)
+{
+	return vif->currently_attached && link_exists(tap_name(t, vm, vif));
+}
+
+int network_rejoin(struct task *t, const char *ref)
+{
+	const struct VIF_row *vif = db_seek(t, VIF, ref);
+	const struct VM_row *vm = vif ? db_seek(t, VM, vif->VM) : NULL;
+	const struct network_row *n = vm ? db_seek(t, network, vif->network) : NULL;
+	return n && *n->bridge && has_tap(t, vm, vif) ? join(t, vm, vif, n) : 0;
+}
+
+/* QEMU's own end stays as it is: a tap, or user mode. */
+static int check_ends(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+		      const struct network_row *to)
+{
+	const struct network_row *from = db_seek(t, network, vif->network);
+	bool runs = vm->power_state == vm_power_state_Running ||
+		    vm->power_state == vm_power_state_Paused;
+	bool was = from && *from->bridge, becomes = *to->bridge;
+	if (!vif->currently_attached || !runs || !settings.vmm->taps || was == becomes)
+		return 0;
+	return fail(t, OPERATION_NOT_ALLOWED,
+		    "Between a bridge and a network without one an interface moves only while it "
+		    "is not attached: unplug it first.");
+}
+
+static int record(struct task *t, struct VIF_move *a)
+{
+	DB_SCOPE(t);
+	struct VIF_row *vif = db_get(t, VIF, a->self);
+	if (!vif || !db_get(t, network, a->network))
+		return -1;
+	vif->network = a->network;
+	if (db_put(t, &vif->row) < 0 || operation_end(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+static int move(struct task *t, struct VIF_move *a, const struct VIF_row *vif)
+{
+	const struct VM_row *vm = db_get(t, VM, vif->VM);
+	const struct network_row *to = db_get(t, network, a->network);
+	if (!vm || !to || check_ends(t, vm, vif, to) < 0)
+		return -1;
+	if (vm->is_a_snapshot)
+		return fail(t, VM_IS_SNAPSHOT, vm->row.ref, "move");
+	if (*to->bridge && has_tap(t, vm, vif) &&
+	    (undo_network_settle(t, a->self) < 0 || join(t, vm, vif, to) < 0))
+		return -1;
+	return record(t, a);
+}
+
+int VIF_move(struct task *t, struct VIF_move *a)
+{
+	const struct row *r = operation_begin_device(t, &class_VIF, a->self, "attach");
+	return r ? move(t, a, (const struct VIF_row *)r) : -1;
 }

@@ -8,17 +8,23 @@
 #include "sr/sr.h"
 
 /* What clients look for, and the members that it takes. */
-static void add_features(struct SM_row *sm, const struct layout *l)
+static void add_features(struct SM_row *sm, const struct layout *l, bool probes)
 {
 	const struct {
 		const char *name;
 		bool there;
 	} features[] = {
-		{ "SR_SCAN", l->scan },           { "SR_UPDATE", l->space },
-		{ "VDI_ATTACH", l->blockdev },    { "VDI_DETACH", l->blockdev },
-		{ "VDI_CREATE", l->create },      { "VDI_DELETE", l->remove },
-		{ "VDI_CLONE", l->create },       { "VDI_SNAPSHOT", l->create },
-		{ "VDI_RESIZE", l->resize },      { "VDI_RESIZE_ONLINE", l->resize },
+		{ "SR_PROBE", probes },
+		{ "SR_SCAN", l->scan },
+		{ "SR_UPDATE", l->space },
+		{ "VDI_ATTACH", l->blockdev },
+		{ "VDI_DETACH", l->blockdev },
+		{ "VDI_CREATE", l->create },
+		{ "VDI_DELETE", l->remove },
+		{ "VDI_CLONE", l->create },
+		{ "VDI_SNAPSHOT", l->create },
+		{ "VDI_RESIZE", l->resize },
+		{ "VDI_RESIZE_ONLINE", l->resize },
 		{ "VDI_GENERATE_CONFIG", false },
 	};
 	for (size_t i = 0; i < COUNT(features); i++)
@@ -42,7 +48,7 @@ static void describe(struct SM_row *sm, const struct sr_type *type)
 	sm->features = (struct map){ 0 };
 	for (size_t i = 0; i < keys.n; i++)
 		map_set(sm, &sm->configuration, keys.v[i], "required");
-	add_features(sm, type->layout);
+	add_features(sm, type->layout, type->attach->probe);
 }
 
 static int note(struct task *t, const struct sr_type *type)

@@ -126,6 +126,19 @@ int SR_introduce(struct task *t, struct SR_introduce *a)
 	return db_commit(t);
 }
 
+/* As the drivers of XenServer print it. */
+int SR_probe(struct task *t, struct SR_probe *a)
+{
+	if (!db_get(t, host, a->host) || check_type(t, a->type) < 0)
+		return -1;
+	const char *uuid = sr_probe(t, a->type, &a->device_config);
+	if (!uuid)
+		return -1;
+	const char *found = *uuid ? str(t, "\t<SR>\n\t\t<UUID>%s</UUID>\n\t</SR>\n", uuid) : "";
+	a->result = str(t, "<?xml version=\"1.0\" ?>\n<SRlist>\n%s</SRlist>\n", found);
+	return 0;
+}
+
 /* ---- scan ---- */
 
 static bool in_flight(struct task *t, const char *volume)
@@ -311,6 +324,20 @@ int PBD_create(struct task *t, struct PBD_create *a)
 	if (db_insert(t, &pbd->row) < 0)
 		return -1;
 	a->result = pbd->row.ref;
+	return db_commit(t);
+}
+
+int PBD_set_device_config(struct task *t, struct PBD_set_device_config *a)
+{
+	DB_SCOPE(t);
+	struct PBD_row *pbd = db_get(t, PBD, a->self);
+	if (!pbd)
+		return -1;
+	if (pbd->currently_attached)
+		return fail(t, OPERATION_NOT_ALLOWED, "the PBD is plugged; unplug it first");
+	pbd->device_config = a->value;
+	if (db_put(t, &pbd->row) < 0)
+		return -1;
 	return db_commit(t);
 }
 

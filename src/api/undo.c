@@ -56,6 +56,11 @@ int undo_device_settle(struct task *t, const char *class, const char *ref)
 	return journal_add(t, "DEVICE_SETTLE", class, ref, NULL);
 }
 
+int undo_network_settle(struct task *t, const char *vif)
+{
+	return journal_add(t, "NETWORK_SETTLE", vif, NULL);
+}
+
 int undo_record_delete(struct task *t, const char *class, const char *ref)
 {
 	return journal_add(t, "RECORD_DELETE", class, ref, NULL);
@@ -226,6 +231,12 @@ static int device_settle(struct task *t, args a, const char *op)
 {
 	(void)op;
 	return plug_settle(t, model_class(a[0]), a[1]);
+}
+
+static int network_settle(struct task *t, args a, const char *op)
+{
+	(void)op;
+	return network_rejoin(t, a[0]);
 }
 
 static int record_delete(struct task *t, args a, const char *op)

@@ -36,6 +36,9 @@ int undo_guest_thaw(struct task *, const char *vm);
  * it has, and the row made to say the same. */
 int undo_device_settle(struct task *, const char *class, const char *ref);
 
+/* The interface's tap is about to go into another bridge: it shall be in that of the network that the row names. */
+int undo_network_settle(struct task *, const char *vif);
+
 /* Deletes a row and what hangs on it. */
 int undo_record_delete(struct task *, const char *class, const char *ref);
 

@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
-static command_fn sr_create, sr_introduce, sr_scan, sr_check, sr_forget, sr_destroy, pbd_create,
-	pbd_plug, pbd_unplug, pbd_destroy;
+static command_fn sr_create, sr_introduce, sr_probe_place, sr_scan, sr_check, sr_forget, sr_destroy,
+	pbd_create, pbd_plug, pbd_unplug, pbd_destroy;
 
 const struct command commands_sr[] = {
 	{ "sr-create", sr_create, 0, "name-label,type",
@@ -14,6 +14,9 @@ const struct command commands_sr[] = {
 	{ "sr-introduce", sr_introduce, 0, "name-label,type,uuid",
 	  "name-description,shared,content-type",
 	  "Makes a storage repository known that exists already; prints its uuid." },
+	{ "sr-probe", sr_probe_place, 0, "type", "host-uuid,device-config:,sm-config:",
+	  "Prints, as XML, the uuid of the storage repository that is at the place which "
+	  "device-config: names, for sr-introduce." },
 	{ "sr-scan", sr_scan, 0, "uuid", "",
 	  "Brings the records of disks and the storage into agreement." },
 	{ "sr-check", sr_check, EXACT, "uuid", "dry-run",
@@ -31,10 +34,14 @@ const struct command commands_sr[] = {
 	{ 0 },
 };
 
+static struct host_row *host_of(struct cli *c)
+{
+	return cli_arg(c, "host-uuid") ? cli_object(c, host, "host-uuid") : select_host(c, NULL);
+}
+
 static int sr_create(struct cli *c)
 {
-	struct host_row *host =
-		cli_arg(c, "host-uuid") ? cli_object(c, host, "host-uuid") : select_host(c, NULL);
+	struct host_row *host = host_of(c);
 	struct SR_create a = {
 		.device_config = cli_map(c, "device-config"),
 		.name_label = cli_arg(c, "name-label"),
@@ -62,6 +69,23 @@ static int sr_introduce(struct cli *c)
 	if (cli_bool(c, "shared", &a.shared) < 0 || cli_call(c, SR_introduce, &a) < 0)
 		return -1;
 	return cli_uuid(c, &class_SR, a.result);
+}
+
+static int sr_probe_place(struct cli *c)
+{
+	struct host_row *host = host_of(c);
+	struct SR_probe a = {
+		.type = cli_arg(c, "type"),
+		.device_config = cli_map(c, "device-config"),
+		.sm_config = cli_map(c, "sm-config"),
+	};
+	if (!host)
+		return -1;
+	a.host = host->row.ref;
+	if (cli_call(c, SR_probe, &a) < 0)
+		return -1;
+	cli_print(c, a.result);
+	return 0;
 }
 
 static int sr_scan(struct cli *c)

@@ -3,7 +3,7 @@
 #include "cli/cli.h"
 
 static command_fn vbd_create, vbd_destroy, vbd_plug, vbd_unplug, vbd_insert, vbd_eject, vif_create,
-	vif_destroy, vif_plug, vif_unplug, vtpm_create, vtpm_destroy;
+	vif_destroy, vif_move, vif_plug, vif_unplug, vtpm_create, vtpm_destroy;
 
 const struct command commands_vbd[] = {
 	{ "vbd-create", vbd_create, 0, "vm-uuid,device", "vdi-uuid,bootable,type,mode,unpluggable",
@@ -28,6 +28,8 @@ const struct command commands_vbd[] = {
 	{ "vif-create", vif_create, 0, "device,network-uuid,vm-uuid", "mac,mtu",
 	  "Gives a VM a network interface; prints its uuid." },
 	{ "vif-destroy", vif_destroy, 0, "uuid", "", "Takes a network interface away." },
+	{ "vif-move", vif_move, 0, "uuid,network-uuid", "",
+	  "Puts an interface into another network; its VM may run." },
 	{ "vif-plug", vif_plug, 0, "uuid", "", "Attaches an interface to its VM while that runs." },
 	{ "vif-unplug", vif_unplug, 0, "uuid", "",
 	  "Detaches an interface from its running VM; the guest has to let go of it." },
@@ -81,6 +83,16 @@ static int vbd_unplug(struct cli *c)
 	if (!vbd)
 		return -1;
 	return cli_call(c, VBD_unplug, (&(struct VBD_unplug){ .self = vbd->row.ref }));
+}
+
+static int vif_move(struct cli *c)
+{
+	struct VIF_row *vif = cli_object(c, VIF, "uuid");
+	struct network_row *network = vif ? cli_object(c, network, "network-uuid") : NULL;
+	if (!network)
+		return -1;
+	struct VIF_move a = { .self = vif->row.ref, .network = network->row.ref };
+	return cli_call(c, VIF_move, &a);
 }
 
 static int vif_plug(struct cli *c)

@@ -133,6 +133,19 @@ static int attach(struct task *t, struct sr *sr, const struct map *config, bool 
 	return 0;
 }
 
+static const char *probe(struct task *t, const struct map *config)
+{
+	struct sr *sr = talloc_zero(t, struct sr);
+	if (find_directory(t, sr, map_get(config, "location")) < 0)
+		return NULL;
+	const char *found = mark_read(t, str(t, "%s/" MARK, sr->path));
+	if (found && *found && !text_is_uuid(found)) {
+		unavailable(t, sr->path, "what is in its file " MARK " is no uuid");
+		return NULL;
+	}
+	return found;
+}
+
 static int destroy(struct task *t, struct sr *sr)
 {
 	return file_delete(t, str(t, "%s/" MARK, sr->path));
@@ -140,6 +153,7 @@ static int destroy(struct task *t, struct sr *sr)
 
 const struct attach attach_local = {
 	.attach = attach,
+	.probe = probe,
 	.destroy = destroy,
 };
 

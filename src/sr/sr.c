@@ -62,6 +62,14 @@ struct sr *sr_open(struct task *t, const char *type, const char *uuid, const str
 	return sr;
 }
 
+const char *sr_probe(struct task *t, const char *type, const struct map *config)
+{
+	const struct sr_type *found = type_find(t, type);
+	if (!found || check_config(t, found, config) < 0)
+		return NULL;
+	return found->attach->probe ? found->attach->probe(t, config) : "";
+}
+
 int sr_destroy(struct task *t, const char *type, struct sr *sr)
 {
 	struct volumes left;

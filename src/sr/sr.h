@@ -54,6 +54,8 @@ struct attach {
 	 * create: the SR is new: the place must not hold another one, and is marked with sr->uuid;
 	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47). */
 	int (*attach)(struct task *, struct sr *, const struct map *config, bool create);
+	/* Optional.  The uuid of the SR that is in the place, on t, "" when none is; NULL: failed. */
+	const char *(*probe)(struct task *, const struct map *config);
 	/* Required.  The place is no longer an SR: removes the mark.  sr_destroy() has seen that no
 	 * volume is left. */
 	int (*destroy)(struct task *, struct sr *);
@@ -193,6 +195,8 @@ const struct sr_type *sr_type_find(const char *name); /* NULL: none */
 /* The SR of the type at the place, on t.  See struct attach for create. */
 struct sr *sr_open(struct task *, const char *type, const char *uuid, const struct map *config,
 		   bool create);
+/* The uuid of the SR of the type that is at the place, on t, "" when there is none; NULL: failed. */
+const char *sr_probe(struct task *, const char *type, const struct map *config);
 /* Nothing is looked for, nor changed, in a place that is somebody else's. */
 int sr_destroy(struct task *, const char *type, struct sr *);
 

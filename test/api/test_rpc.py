@@ -188,6 +188,34 @@ def test_what_could_be_attached():
         d.check()
 
 
+def test_a_storage_repository_that_moved():
+    """Its folder has another name: found there, and reached there, with its disks."""
+    with Served() as d:
+        s = Session(Json(d.port), d)
+        old, new = (os.path.join(d.state, n) for n in ('old', 'new'))
+        os.mkdir(old)
+        host = s.host.get_all()[0]
+        sr = s.SR.create(host, {'location': old}, 0, 'r', '', 'file', '', False, {})
+        uuid_ = s.SR.get_uuid(sr)
+        d.xe('vdi-create', sr_uuid=uuid_, name_label='x', virtual_size='1MiB')
+        pbd, = s.SR.get_PBDs(sr)
+        code, *_ = s.refused('PBD.set_device_config', pbd, {'location': new})
+        assert code == 'OPERATION_NOT_ALLOWED'
+        s.PBD.unplug(pbd)
+        os.rename(old, new)
+        assert s.refused('PBD.plug', pbd)[0] == 'SR_BACKEND_FAILURE_47'
+        assert uuid_ in s.SR.probe(host, {'location': new}, 'file', {}) and 'SR_PROBE' in s.SM.get_capabilities(
+            next(r for r, sm in s.SM.get_all_records().items() if sm['type'] == 'file'))
+        assert s.refused('SR.probe', host, {'location': new}, 'lvm', {}) == ['SR_UNKNOWN_DRIVER', 'lvm']
+        s.PBD.set_device_config(pbd, {'location': new})
+        s.PBD.plug(pbd)
+        assert s.PBD.get_device_config(pbd) == {'location': new}
+        assert [s.VDI.get_name_label(v) for v in s.SR.get_VDIs(sr)] == ['x']
+        with open(os.path.join(new, 'sr-uuid'), 'w') as f:
+            f.write('<!-- no uuid')
+        assert s.refused('SR.probe', host, {'location': new}, 'file')[0] == 'SR_BACKEND_FAILURE_47'
+
+
 def test_queries():
     with Served() as d:
         vm = d.vm('web "1"', disks=1)

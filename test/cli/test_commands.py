@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """What xe prints: layouts, selectors and messages as scripts written for XenServer expect them."""
-import os, re, sys
+import os, re, sys, xml.etree.ElementTree
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -182,6 +182,13 @@ def test_storage():
         d.xe('pbd-unplug', uuid=pbd)
         d.fails('vdi-create', sr_uuid=sr, name_label='x', virtual_size='1MiB', says='not attached')
         d.xe('sr-forget', uuid=sr)
+        def probed(path, kind='file'):
+            text = d.xe('sr-probe', type=kind, **{'device-config:location': path})
+            return [e.text for e in xml.etree.ElementTree.fromstring(text).findall('./SR/UUID')]
+        assert probed(folder) == [sr] and probed(d.state) == [] and probed(folder, 'iso') == []
+        d.fails('sr-probe', type='file', says='location')
+        d.fails('sr-probe', type='file', says='/nowhere', **{'device-config:location': '/nowhere'})
+        d.fails('sr-probe', type='lvm', says='lvm', **{'device-config:location': folder})
         d.xe('sr-introduce', uuid=sr, name_label='again', type='file')
         pbd = d.xe('pbd-create', sr_uuid=sr, host_uuid=d.list('host')[0],
                    **{'device-config:location': folder})

@@ -185,6 +185,54 @@ def test_plugged_into_a_bridge():
         ip('link', 'del', 'xapi0')
 
 
+def test_moved():
+    """From bridge to bridge while the guest runs: it reaches those on the new one.  Killed half-way, it is where its
+    record says."""
+    with Daemon() as d:
+        nets = [d.xe('network-create', name_label=n) for n in ('one', 'two')]
+        one, two = (d.get('network', n, 'bridge') for n in nets)
+        plain = next(n for n in d.list('network') if d.get('network', n, 'bridge') == '')
+        (a, b), (ga, gb) = guests(d, nets)
+        address(ga, '10.79.0.2/24')
+        address(gb, '10.79.0.3/24')
+        assert not reaches(ga, '10.79.0.3')
+        vif, = d.list('vif', vm_uuid=b)
+        d.xe('vif-move', uuid=vif, network_uuid=nets[0])
+        assert members(one) == {tap(a), tap(b)} and members(two) == set() and reaches(ga, '10.79.0.3')
+        assert d.get('vif', vif, 'network-uuid') == nets[0] and detail(d, b) == f'bridge {one}, tap {tap(b)}'
+        d.fails('vif-move', uuid=vif, network_uuid=plain, says='unplug it first')
+        assert d.get('vif', vif, 'network-uuid') == nets[0]
+
+        points = 0
+        while True:                                     # until there is no such point
+            points += 1
+            d.restart(env={'STILLFRAME_CRASH_AT': str(points)})
+            if d.run('vif-move', uuid=vif, network_uuid=nets[1])[0] == 0:
+                break
+            d.process.wait()
+            d.start()
+            d.wait_quiet()
+            here = nets.index(d.get('vif', vif, 'network-uuid'))
+            wait_members((one, two)[here], {tap(a), tap(b)} if here == 0 else {tap(b)})
+            assert not d.get('vif', vif, 'current-operations')
+            d.check()
+            d.xe('vif-move', uuid=vif, network_uuid=nets[0])
+        d.restart()
+        assert points > 2 and members(two) == {tap(b)} and not reaches(ga, '10.79.0.3')
+
+        # one that is not attached is moved in the record
+        d.xe('vm-shutdown', '--force', uuid=b)
+        d.xe('vif-move', uuid=vif, network_uuid=plain)
+        d.xe('vif-move', uuid=vif, network_uuid=nets[0])
+        d.xe('vm-start', uuid=b)
+        assert members(one) == {tap(a), tap(b)}
+        for vm in (a, b):
+            d.xe('vm-shutdown', '--force', uuid=vm)
+        d.check()
+        for bridge in (one, two):
+            ip('link', 'del', bridge)
+
+
 def test_killed_while_destroying():
     """Before the record's end nothing has happened; after it the next daemon removes the bridge."""
     with Daemon() as d:
