@@ -5,6 +5,11 @@
 #include "base/task.h"
 #include "db/db.h"
 
+enum {
+	KEPT = 10000, /* as many as XenServer keeps */
+	AT_ONCE = 500,
+};
+
 int message_create(struct task *t, struct message_create *a)
 {
 	DB_SCOPE(t);
@@ -65,6 +70,22 @@ int message_get_since(struct task *t, struct message_get_since *a)
 }
 
 /* ---- the end ---- */
+
+/* A transaction's worth at a time. */
+int messages_collect(struct task *t)
+{
+	int64_t over = db_count(&class_message) - KEPT;
+	if (over <= 0)
+		return 0;
+	struct list refs = db_refs(t, &class_message, NULL, NULL);
+	DB_SCOPE(t);
+	for (int64_t i = 0; i < over && i < AT_ONCE && i < (int64_t)refs.n; i++) {
+		const struct row *m = db_seek_row(t, &class_message, refs.v[i]);
+		if (m && db_delete(t, m) < 0)
+			return -1;
+	}
+	return db_commit(t);
+}
 
 int message_destroy_many(struct task *t, struct message_destroy_many *a)
 {

@@ -11,3 +11,6 @@ struct task;
 /* priority: 1 worst, 5 for information.  May be called in a transaction. */
 int message_tell(struct task *, const char *name, int64_t priority, enum cls, const char *obj_uuid,
 		 const char *body);
+
+/* The oldest go when there are too many: a few hundred each time. */
+int messages_collect(struct task *);

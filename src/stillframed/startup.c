@@ -17,6 +17,7 @@
 #include "api/guests.h"
 #include "api/host.h"
 #include "api/jobs.h"
+#include "api/message.h"
 #include "api/power_on.h"
 #include "api/role.h"
 #include "api/session.h"
@@ -190,7 +191,8 @@ int startup(struct task *t, const struct config *c)
 	users_share_userfaultfd(t);
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
 	    roles_open(t) < 0 || user_open(t) < 0 || blobs_open(t) < 0 || tasks_open(t) < 0 ||
-	    host_open(t) < 0 || devices_open(t) < 0 || agents_open(t) < 0 || guests_open(t) < 0)
+	    messages_collect(t) < 0 || host_open(t) < 0 || devices_open(t) < 0 ||
+	    agents_open(t) < 0 || guests_open(t) < 0)
 		return -1;
 	undo_all(t);
 	firmware_note_all();

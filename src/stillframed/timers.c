@@ -10,6 +10,7 @@
 #include "api/full.h"
 #include "api/host.h"
 #include "api/logs.h"
+#include "api/message.h"
 #include "api/pif.h"
 #include "api/sizes.h"
 #include "api/tasks.h"
@@ -35,12 +36,18 @@ static void collect_tasks(struct task *t)
 	tasks_collect(t);
 }
 
+static void collect_messages(struct task *t)
+{
+	messages_collect(t);
+}
+
 static const struct timer {
 	void (*run)(struct task *);
 	int every_s;
 } timers[] = {
-	{ full_look, 2 },        { logs_trim, 10 },     { sizes_look, 10 }, { retry_undo, 5 },
-	{ forget_deleted, 600 }, { collect_tasks, 60 }, { host_look, 60 },  { pifs_look, 60 },
+	{ full_look, 2 },  { logs_trim, 10 },       { sizes_look, 10 },
+	{ retry_undo, 5 }, { forget_deleted, 600 }, { collect_tasks, 60 },
+	{ host_look, 60 }, { pifs_look, 60 },       { collect_messages, 60 },
 };
 
 static pthread_t thread;

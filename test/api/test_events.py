@@ -135,6 +135,19 @@ def test_tasks_of_calls_that_were_waited_for():
         assert s.task.get_error_info(failed) == why and s.task.get_status(failed) == 'failure'
 
 
+def test_messages_go():
+    """The oldest, when there are more than 10,000."""
+    with Served() as d:
+        d.stop()
+        d.sql_write("""WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10300)
+                       INSERT INTO message (ref, gen, uuid, name) SELECT 'OpaqueRef:' || i, i, 'u' || i, i FROM n""")
+        d.start()
+        s = Session(Json(d.port), d)
+        names = sorted(int(m['name']) for m in s.message.get_all_records().values())
+        assert names == list(range(301, 10301)), (len(names), names[0])
+        d.check()
+
+
 def test_tasks_go():
     """No more than 200 that have ended are kept after a start, and none that ended an hour ago."""
     with Served() as d:
