@@ -5,9 +5,15 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+static _Atomic int left = -1; /* -1: the environment was not read yet; 0: never */
+
+void crash_after(int n)
+{
+	atomic_store(&left, n);
+}
+
 void crash_point(void)
 {
-	static _Atomic int left = -1; /* -1: the environment was not read yet; 0: never */
 	int n = atomic_load(&left);
 	if (n < 0) {
 		const char *at = getenv("STILLFRAME_CRASH_AT");

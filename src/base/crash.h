@@ -6,3 +6,5 @@
 #pragma once
 
 void crash_point(void);
+/* The n-th place from here on is the last: for a process that was forked. */
+void crash_after(int n);

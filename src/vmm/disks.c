@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/crash.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
@@ -426,17 +427,42 @@ static int reopen(struct task *t, struct qmp *q, const char *node, const char *b
 }
 
 /* The filter throttles nothing: of those that pass all through it is one that is always there. */
+static int filter_add(struct task *t, struct qmp *q, const char *name, const char *node)
+{
+	json_t *filter = json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name", name,
+				   "throttle-group", DISKS_SIDE_GROUP, "file", node);
+	return qmp_do(t, q, "blockdev-add", filter);
+}
+
 int disks_side_open(struct task *t, struct qmp *q, const char *node, const char *below)
 {
-	json_t *side =
-		json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name",
-			  disks_side(t, node), "throttle-group", DISKS_SIDE_GROUP, "file", node);
-	return qmp_do(t, q, "blockdev-add", side) < 0 ? -1 : reopen(t, q, node, below, false);
+	if (filter_add(t, q, disks_side(t, node), node) < 0)
+		return -1;
+	crash_point();
+	return reopen(t, q, node, below, false);
 }
 
 int disks_side_close(struct task *t, struct qmp *q, const char *node, const char *below)
 {
 	return reopen(t, q, node, below, true);
+}
+
+/* When somebody comes to a node, QEMU looks at how its file is open, and opens it anew if it does not know. */
+static int remind(struct task *t, struct qmp *q, const char *node)
+{
+	const char *name = str(t, "%s.n", node);
+	if (disks_forget(t, q, name) < 0 || filter_add(t, q, name, node) < 0)
+		return -1;
+	crash_point();
+	return disks_forget(t, q, name);
+}
+
+int disks_side_settle(struct task *t, struct qmp *q, const char *node, const char *below)
+{
+	if (disks_side_close(t, q, node, below) < 0)
+		return -1;
+	crash_point();
+	return remind(t, q, node);
 }
 
 int disks_sync(struct task *t, const json_t *layer, enum sync_site site)

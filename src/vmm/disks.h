@@ -73,11 +73,16 @@ int disks_take_back(struct task *, struct qmp *, const struct list *notes);
  *     job -> side ->  layer  <- ... <- top <- the guest
  *
  * While it is open the layer, which must be lent, can be written; closing it freezes the layer again, on `below` (""
- * nothing), and puts out what is still in QEMU's memory.  Behind the job it is forgotten. */
+ * nothing), and puts out what is still in QEMU's memory.  Behind the job it is forgotten.
+ *
+ * Who does not know whether it is open settles it, with only what it is to be read with lent yet.  For QEMU (10.0)
+ * forgets how a file is open when it is reopened for the access that it has already: whatever is done around that node
+ * later wants a descriptor from its set, and fails when there is none any more. */
 #define DISKS_SIDE_GROUP "sides" /* every VM has this throttle group, without limits */
 const char *disks_side(struct task *, const char *node);
 int disks_side_open(struct task *, struct qmp *, const char *node, const char *below);
 int disks_side_close(struct task *, struct qmp *, const char *node, const char *below);
+int disks_side_settle(struct task *, struct qmp *, const char *node, const char *below);
 /* Pushes out what QEMU has written to the layer's file. */
 int disks_sync(struct task *, const json_t *layer, enum sync_site);
 /* What a block job's filter above the node is to be called, which disks_top() sees through. */

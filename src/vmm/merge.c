@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/crash.h"
 #include "base/json.h"
 #include "base/list.h"
 #include "base/task.h"
@@ -147,9 +148,14 @@ static int plan_make(struct task *t, const struct vmm_merge *m, struct plan *p)
 }
 
 /* On descriptors that are lent: no node has such a name. */
-static const char *note(struct task *t, const struct vmm_merge *m)
+static const char *to_write(struct task *t, const struct vmm_merge *m)
 {
 	return str(t, "job %s", m->name);
+}
+
+static const char *to_read(struct task *t, const struct vmm_merge *m)
+{
+	return str(t, "job %s, behind it", m->name);
 }
 
 /* Frozen layers that are written for a while.  One that becomes the top keeps what it is frozen with again
@@ -157,13 +163,13 @@ static const char *note(struct task *t, const struct vmm_merge *m)
 static int lend(struct task *t, struct qmp *q, const struct plan *p)
 {
 	const struct vmm_merge *m = p->m;
-	const char *ours = note(t, m);
+	const char *write = to_write(t, m), *read = to_read(t, m);
 	if (!m->down)
-		return disks_lend(t, q, p->upper, ours, ours);
-	if (disks_lend(t, q, p->lower, ours, p->pivots ? m->lower : ours) < 0)
+		return disks_lend(t, q, p->upper, write, read);
+	if (disks_lend(t, q, p->lower, write, p->pivots ? m->lower : read) < 0)
 		return -1;
 	bool is_frozen = p->above && above(m->layers, p->above);
-	return is_frozen ? disks_lend(t, q, p->above, ours, ours) : 0;
+	return is_frozen ? disks_lend(t, q, p->above, write, read) : 0;
 }
 
 static json_t *arguments(struct task *t, const struct plan *p)
@@ -290,14 +296,34 @@ static const char *below_upper(const struct vmm_merge *m, bool done)
  * The job holds the side until it is dismissed. */
 static int open_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
 {
-	return m->down ? 0 : disks_side_open(t, q, m->upper, below_upper(m, false));
+	crash_point();
+	if (!m->down && disks_side_open(t, q, m->upper, below_upper(m, false)) < 0)
+		return -1;
+	crash_point();
+	return 0;
+}
+
+static int close_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
+{
+	return m->down ? 0 : disks_side_close(t, q, m->upper, below_upper(m, true));
+}
+
+static int take_back_one(struct task *t, struct qmp *q, const char *note)
+{
+	struct list notes = { 0 };
+	list_add(t, &notes, note);
+	return disks_take_back(t, q, &notes);
 }
 
 /* What is not lent any more is frozen. */
-static int close_side(struct task *t, struct qmp *q, const struct vmm_merge *m, bool done)
+static int settle_side(struct task *t, struct qmp *q, const struct vmm_merge *m, bool done)
 {
-	int lent = m->down ? 0 : disks_lent(t, q, note(t, m));
-	return lent > 0 ? disks_side_close(t, q, m->upper, below_upper(m, done)) : lent;
+	int lent = m->down ? 0 : disks_lent(t, q, to_read(t, m));
+	if (lent <= 0)
+		return lent;
+	if (take_back_one(t, q, to_write(t, m)) < 0)
+		return -1;
+	return disks_side_settle(t, q, m->upper, below_upper(m, done));
 }
 
 static int forget_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
@@ -311,7 +337,8 @@ static int take_back(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	struct task *try = aside(t);
 	struct list notes = { 0 };
 	const char *top = "";
-	list_add(t, &notes, note(t, m));
+	list_add(t, &notes, to_write(t, m));
+	list_add(t, &notes, to_read(t, m));
 	if (m->down && (disks_top(try, q, m->disk, &top) < 0 || !streq(top, m->lower)))
 		list_add(t, &notes, m->lower);
 	return disks_take_back(t, q, &notes);
@@ -323,7 +350,7 @@ static void undone(struct task *t, struct qmp *q, const struct vmm_merge *m, boo
 	struct task *own = aside(t);
 	if (job_ran)
 		job_do(own, q, "job-dismiss", m->name);
-	close_side(own, q, m, false);
+	settle_side(own, q, m, false);
 	forget_side(own, q, m);
 	take_back(own, q, m);
 }
@@ -334,10 +361,21 @@ static int begin(struct task *t, struct qmp *q, const struct plan *p)
 	if (task_check(t) < 0)
 		return -1;
 	if (lend(t, q, p) == 0 && open_side(t, q, p->m) == 0 &&
-	    qmp_do(t, q, command, arguments(t, p)) == 0)
+	    qmp_do(t, q, command, arguments(t, p)) == 0) {
+		crash_point();
 		return 0;
+	}
 	undone(t, q, p->m, false);
 	return -1;
+}
+
+static int end(struct task *t, struct qmp *q, const struct vmm_merge *m)
+{
+	crash_point();
+	if (close_side(t, q, m) < 0)
+		return -1;
+	crash_point();
+	return take_back(t, q, m);
 }
 
 int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
@@ -355,7 +393,7 @@ int merge_run(struct task *t, struct qmp *q, const struct vmm_merge *m)
 		return t->code ? -1 : task_fail_params(t, own->code, own->params);
 	if (succeeded(&j)) {
 		task_forgive(t); /* a cancel came too late */
-		return close_side(t, q, m, true) < 0 ? -1 : take_back(t, q, m);
+		return end(t, q, m);
 	}
 	undone(t, q, m, true);
 	return t->code ? -1 : job_failed(t, &j);
@@ -378,7 +416,7 @@ int merge_state(struct task *t, struct qmp *q, const struct vmm_merge *m, bool r
 		job_do(aside(t), q, end_of(&j, recorded), m->name); /* it may be over by now */
 	if (job_end(t, q, m->name, &j) < 0)
 		return -1;
-	if (close_side(t, q, m, succeeded(&j)) < 0 || take_back(t, q, m) < 0)
+	if (settle_side(t, q, m, succeeded(&j)) < 0 || take_back(t, q, m) < 0)
 		return -1;
 	*ret = succeeded(&j) ? VMM_MERGE_DONE : VMM_MERGE_NONE;
 	return 0;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/crash.h"
 #include "base/json.h"
 #include "base/run.h"
 #include "base/task.h"
@@ -518,6 +519,79 @@ static void daemon_dies(struct task *t)
 	dies(t, p, "l4", "l1");
 }
 
+/* A daemon dies at the n-th place of a merge up; 0: there is no such place. */
+static int dies_at(struct task *t, struct place *p, const struct vmm_merge *m, int n)
+{
+	int status;
+	d->release(p->vm);
+	pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		p->vm = adopt(t, p);
+		crash_after(n);
+		_exit(d->merge(t, p->vm, m) < 0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	p->vm = adopt(t, p);
+	if (WIFSIGNALED(status))
+		return WTERMSIG(status) == SIGKILL ? n : -1;
+	return WEXITSTATUS(status) ? -1 : 0;
+}
+
+/* And so does the next one, while it settles that, at its m-th place; 0: there is no such place. */
+static int dies_settling(struct task *t, struct place *p, const struct vmm_merge *merge, int m)
+{
+	int status;
+	enum vmm_merge_state s;
+	d->release(p->vm);
+	pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		p->vm = adopt(t, p);
+		crash_after(m);
+		_exit(d->merge_state(t, p->vm, merge, false, &s) < 0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	p->vm = adopt(t, p);
+	return WIFSIGNALED(status) ? m : 0;
+}
+
+/* Wherever it was: what there is left of a merge can be merged, and switched. */
+static void goes_on(struct task *t, struct place *p, struct vmm_merge m)
+{
+	enum vmm_merge_state s;
+	if (d->merge_state(t, p->vm, &m, false, &s) < 0)
+		fprintf(stderr, "%s\n", task_error(t));
+	CHECK(!t->code);
+	closes(t, p, &m);
+	if (s == VMM_MERGE_NONE) {
+		has_open(t, p, "l0 l1 l2 l3 l4");
+		works(t, p, m, "l0 l1 l3 l4");
+	}
+	p->layers = chain(t, p, "l0 l1 l3 l4");
+	has_open(t, p, "l0 l1 l3 l4");
+	works(t, p, merge(t, p, true, "l3", "l1", "l3"), "l0 l1 l4");
+	switches(t, p, "l2", "l0 l1 l4 l2");
+	works(t, p, merge(t, p, true, "l2", "l4", "l2"), "l0 l1 l4");
+	dies(t, p, "l4", "l1");
+}
+
+static void daemon_dies_anywhere(struct task *t)
+{
+	int n = 0, at;
+	do {
+		struct place *p = place_new(t);
+		struct vmm_merge up = merge(t, p, false, "l3", "l1", "l2");
+		at = dies_at(t, p, &up, ++n);
+		CHECK(at >= 0);
+		for (int m = 1; at && dies_settling(t, p, &up, m); m++)
+			;
+		goes_on(t, p, up);
+	} while (at);
+	printf("killed at %d places\n", n - 1);
+	CHECK(n > 5);
+}
+
 /* A QEMU that dies in the middle makes the merge fail at once. */
 static void qemu_dies(struct task *t)
 {
@@ -778,6 +852,7 @@ int main(int argc, char **argv)
 	switch_while_up(t);
 	cancels(t);
 	daemon_dies(t);
+	daemon_dies_anywhere(t);
 	qemu_dies(t);
 	refused(t);
 	gives_way(t);
