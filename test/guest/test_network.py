@@ -39,12 +39,21 @@ def address(guest, text):
     guest.ask('shell killall udhcpc; ip address add ' + text + ' dev eth0')
 
 
-def reaches(guest, other, *options):
+def ping(guest, other, *options):
     try:
         guest.ask(' '.join(['shell ping -q -c 2 -W 3', *options, other]))
         return True
     except Exception:
         return False
+
+
+def reaches(guest, other, *options):
+    """Now or soon: two packets may be lost on a machine that has much to do."""
+    end = time.time() + 30 * SLOW
+    while not ping(guest, other, *options):
+        if time.time() > end:
+            return False
+    return True
 
 
 def guests(d, networks):
@@ -75,8 +84,8 @@ def test_who_reaches_whom():
         ip('address', 'add', '10.77.0.1/24', 'dev', one)
         assert reaches(ga, '10.77.0.3') and reaches(gb, '10.77.0.2')
         assert reaches(ga, '10.77.0.1')
-        assert not reaches(gc, '10.77.0.2') and not reaches(ga, '10.77.0.4')
-        assert not reaches(gc, '10.77.0.1')
+        assert not ping(gc, '10.77.0.2') and not ping(ga, '10.77.0.4')
+        assert not ping(gc, '10.77.0.1')
         sent = json.loads(ip('-s', '-j', 'link', 'show', 'dev', tap(c)))[0]['stats64']['rx']['packets']
         assert sent > 0, 'the third said nothing at all'
 
@@ -195,7 +204,7 @@ def test_moved():
         (a, b), (ga, gb) = guests(d, nets)
         address(ga, '10.79.0.2/24')
         address(gb, '10.79.0.3/24')
-        assert not reaches(ga, '10.79.0.3')
+        assert not ping(ga, '10.79.0.3')
         vif, = d.list('vif', vm_uuid=b)
         d.xe('vif-move', uuid=vif, network_uuid=nets[0])
         assert members(one) == {tap(a), tap(b)} and members(two) == set() and reaches(ga, '10.79.0.3')
@@ -218,7 +227,7 @@ def test_moved():
             d.check()
             d.xe('vif-move', uuid=vif, network_uuid=nets[0])
         d.restart()
-        assert points > 2 and members(two) == {tap(b)} and not reaches(ga, '10.79.0.3')
+        assert points > 2 and members(two) == {tap(b)} and not ping(ga, '10.79.0.3')
 
         # one that is not attached is moved in the record
         d.xe('vm-shutdown', '--force', uuid=b)
