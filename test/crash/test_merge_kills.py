@@ -129,6 +129,8 @@ def test_kills():
                 assert not gone, f'kill {n}: disk {disk} lost {gone}'
             if len(marks) > 20:
                 serial.ask(f'unmark {marks.pop(0)}')
+            if n % 10 == 9:
+                print(f'  {n + 1} kills: {counts}', flush=True)
         serial.close()
         print(f'  {KIND}: killed {counts}; nothing lost, {len(sums)} snapshots as they were')
 
