@@ -261,10 +261,9 @@ static int check_ends(struct task *t, const struct VM_row *vm, const struct VIF_
 		      const struct network_row *to)
 {
 	const struct network_row *from = db_seek(t, network, vif->network);
-	bool runs = vm->power_state == vm_power_state_Running ||
-		    vm->power_state == vm_power_state_Paused;
 	bool was = from && *from->bridge, becomes = *to->bridge;
-	if (!vif->currently_attached || !runs || !settings.vmm->taps || was == becomes)
+	if (!vif->currently_attached || !vm_has_process(vm) || !settings.vmm->taps ||
+	    was == becomes)
 		return 0;
 	return fail(t, OPERATION_NOT_ALLOWED,
 		    "Between a bridge and a network without one an interface moves only while it "

@@ -327,14 +327,20 @@ int PBD_create(struct task *t, struct PBD_create *a)
 	return db_commit(t);
 }
 
+static struct PBD_row *unplugged(struct task *t, const char *ref)
+{
+	struct PBD_row *pbd = db_get(t, PBD, ref);
+	if (pbd && pbd->currently_attached)
+		return fail_ptr(t, OPERATION_NOT_ALLOWED, "the PBD is plugged; unplug it first");
+	return pbd;
+}
+
 int PBD_set_device_config(struct task *t, struct PBD_set_device_config *a)
 {
 	DB_SCOPE(t);
-	struct PBD_row *pbd = db_get(t, PBD, a->self);
+	struct PBD_row *pbd = unplugged(t, a->self);
 	if (!pbd)
 		return -1;
-	if (pbd->currently_attached)
-		return fail(t, OPERATION_NOT_ALLOWED, "the PBD is plugged; unplug it first");
 	pbd->device_config = a->value;
 	if (db_put(t, &pbd->row) < 0)
 		return -1;
@@ -393,12 +399,8 @@ int PBD_unplug(struct task *t, struct PBD_unplug *a)
 int PBD_destroy(struct task *t, struct PBD_destroy *a)
 {
 	DB_SCOPE(t);
-	struct PBD_row *pbd = db_get(t, PBD, a->self);
-	if (!pbd)
-		return -1;
-	if (pbd->currently_attached)
-		return fail(t, OPERATION_NOT_ALLOWED, "the PBD is plugged; unplug it first");
-	if (db_delete(t, &pbd->row) < 0)
+	struct PBD_row *pbd = unplugged(t, a->self);
+	if (!pbd || db_delete(t, &pbd->row) < 0)
 		return -1;
 	return db_commit(t);
 }

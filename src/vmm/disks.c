@@ -411,6 +411,13 @@ int disks_take_back(struct task *t, struct qmp *q, const struct list *notes)
 	return sets_drop(t, q, notes);
 }
 
+int disks_take_back_one(struct task *t, struct qmp *q, const char *note)
+{
+	struct list notes = { 0 };
+	list_add(t, &notes, note);
+	return sets_drop(t, q, &notes);
+}
+
 const char *disks_side(struct task *t, const char *node)
 {
 	return str(t, "%s.s", node);
@@ -531,13 +538,6 @@ void disks_tidy(struct task *t, struct qmp *q, size_t n, const struct vmm_switch
 	sets_drop(own, q, &used);
 }
 
-int disks_settle_node(struct task *t, struct qmp *q, const char *node)
-{
-	struct list used = { 0 };
-	list_add(t, &used, node);
-	return sets_drop(t, q, &used);
-}
-
 int disks_resize(struct task *t, struct qmp *q, const json_t *layers, uint64_t size)
 {
 	json_t *a = json_pack("{s:s, s:I}", "node-name", disks_top_node(t, layers), "size",
@@ -553,9 +553,7 @@ int disks_forget(struct task *t, struct qmp *q, const char *node)
 	int result = qmp_call(try, q, &c);
 	if (result < 0 && !(c.ret_desc && starts_with(c.ret_desc, "Failed to find node")))
 		return task_fail_params(t, try->code, try->params);
-	struct list notes = { 0 };
-	list_add(t, &notes, node);
-	return sets_drop(t, q, &notes);
+	return disks_take_back_one(t, q, node);
 }
 
 int disks_top(struct task *t, struct qmp *q, const char *disk, const char **ret_node)

@@ -48,7 +48,6 @@ int disks_switch(struct task *, struct qmp *, size_t n, const struct vmm_switch 
 void disks_tidy(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
 /* The transaction alone, for a guest that stands still. */
 int disks_instant(struct task *, struct qmp *, size_t n, const struct vmm_switch *);
-int disks_settle_node(struct task *, struct qmp *, const char *node);
 int disks_resize(struct task *, struct qmp *, const json_t *layers, uint64_t size);
 int disks_forget(struct task *, struct qmp *, const char *node);
 /* Opens the layers in a running QEMU, those that it has open already but for, lowest first; all or none. */
@@ -66,6 +65,7 @@ int disks_lend(struct task *, struct qmp *, const json_t *layer, const char *wri
 	       const char *reading);
 int disks_lent(struct task *, struct qmp *, const char *note);
 int disks_take_back(struct task *, struct qmp *, const struct list *notes);
+int disks_take_back_one(struct task *, struct qmp *, const char *note);
 /* The side of a frozen layer is a way into it for a job that fills it from below: a filter of its own, so that what
  * the VM's disks read goes past the job.  Through the layer itself their reads would copy, too, and fail when that
  * cannot be written.

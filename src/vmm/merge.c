@@ -308,20 +308,13 @@ static int close_side(struct task *t, struct qmp *q, const struct vmm_merge *m)
 	return m->down ? 0 : disks_side_close(t, q, m->upper, below_upper(m, true));
 }
 
-static int take_back_one(struct task *t, struct qmp *q, const char *note)
-{
-	struct list notes = { 0 };
-	list_add(t, &notes, note);
-	return disks_take_back(t, q, &notes);
-}
-
 /* What is not lent any more is frozen. */
 static int settle_side(struct task *t, struct qmp *q, const struct vmm_merge *m, bool done)
 {
 	int lent = m->down ? 0 : disks_lent(t, q, to_read(t, m));
 	if (lent <= 0)
 		return lent;
-	if (take_back_one(t, q, to_write(t, m)) < 0)
+	if (disks_take_back_one(t, q, to_write(t, m)) < 0)
 		return -1;
 	return disks_side_settle(t, q, m->upper, below_upper(m, done));
 }

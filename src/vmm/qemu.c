@@ -448,7 +448,7 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 
 static int settle(struct task *t, struct vmm *vm, const char *node)
 {
-	return disks_settle_node(t, vm->qmp, node);
+	return disks_take_back_one(t, vm->qmp, node);
 }
 
 static int forget(struct task *t, struct vmm *vm, const char *node)

@@ -519,8 +519,21 @@ static void daemon_dies(struct task *t)
 	dies(t, p, "l4", "l1");
 }
 
-/* A daemon dies at the n-th place of a merge up; 0: there is no such place. */
-static int dies_at(struct task *t, struct place *p, const struct vmm_merge *m, int n)
+typedef int deed_fn(struct task *, struct place *, const struct vmm_merge *);
+
+static int merging(struct task *t, struct place *p, const struct vmm_merge *m)
+{
+	return d->merge(t, p->vm, m);
+}
+
+static int settling(struct task *t, struct place *p, const struct vmm_merge *m)
+{
+	enum vmm_merge_state s;
+	return d->merge_state(t, p->vm, m, false, &s);
+}
+
+/* A daemon dies at the n-th place of what it does; false: there is no such place, and it is done. */
+static bool dies_at(struct task *t, struct place *p, const struct vmm_merge *m, deed_fn *deed, int n)
 {
 	int status;
 	d->release(p->vm);
@@ -529,31 +542,12 @@ static int dies_at(struct task *t, struct place *p, const struct vmm_merge *m, i
 	if (pid == 0) {
 		p->vm = adopt(t, p);
 		crash_after(n);
-		_exit(d->merge(t, p->vm, m) < 0);
+		_exit(deed(t, p, m) < 0);
 	}
 	CHECK(waitpid(pid, &status, 0) == pid);
 	p->vm = adopt(t, p);
-	if (WIFSIGNALED(status))
-		return WTERMSIG(status) == SIGKILL ? n : -1;
-	return WEXITSTATUS(status) ? -1 : 0;
-}
-
-/* And so does the next one, while it settles that, at its m-th place; 0: there is no such place. */
-static int dies_settling(struct task *t, struct place *p, const struct vmm_merge *merge, int m)
-{
-	int status;
-	enum vmm_merge_state s;
-	d->release(p->vm);
-	pid_t pid = fork();
-	CHECK(pid >= 0);
-	if (pid == 0) {
-		p->vm = adopt(t, p);
-		crash_after(m);
-		_exit(d->merge_state(t, p->vm, merge, false, &s) < 0);
-	}
-	CHECK(waitpid(pid, &status, 0) == pid);
-	p->vm = adopt(t, p);
-	return WIFSIGNALED(status) ? m : 0;
+	CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
+	return WIFSIGNALED(status);
 }
 
 /* Wherever it was: what there is left of a merge can be merged, and switched. */
@@ -578,16 +572,16 @@ static void goes_on(struct task *t, struct place *p, struct vmm_merge m)
 
 static void daemon_dies_anywhere(struct task *t)
 {
-	int n = 0, at;
+	int n = 0;
+	bool died;
 	do {
 		struct place *p = place_new(t);
 		struct vmm_merge up = merge(t, p, false, "l3", "l1", "l2");
-		at = dies_at(t, p, &up, ++n);
-		CHECK(at >= 0);
-		for (int m = 1; at && dies_settling(t, p, &up, m); m++)
+		died = dies_at(t, p, &up, merging, ++n);
+		for (int m = 1; died && dies_at(t, p, &up, settling, m); m++)
 			;
 		goes_on(t, p, up);
-	} while (at);
+	} while (died);
 	printf("killed at %d places\n", n - 1);
 	CHECK(n > 5);
 }
