@@ -154,11 +154,7 @@ def test_xencenter():
         # back, and on
         assert s.VM.get_snapshot_info(snap)['power-state-at-snapshot'] == 'Running'
         done = s.Async.VM.revert(snap)
-        end = time.time() + 60 * SLOW
-        while s.task.get_status(done) == 'pending':
-            assert time.time() < end
-            time.sleep(0.05)
-        assert s.task.get_status(done) == 'success' and s.VM.get_power_state(vm) == 'Suspended'
+        assert finished(s, done) == '' and s.VM.get_power_state(vm) == 'Suspended'
         s.VM.assert_can_boot_here(vm, pool['master'])
         s.VM.resume_on(vm, pool['master'], False, False)
         assert s.VM.get_power_state(vm) == 'Running' and s.VM.get_parent(vm) == snap and vm in s.VM.get_children(snap)

@@ -110,8 +110,7 @@ def test_tasks_of_clients():
         assert s.task.get_error_info(bad) == ['VDI_MISSING', 'a', 'b']
         assert s.refused('task.set_status', bad, 'nonsense')[0] == 'INVALID_VALUE'
         done = s.Async.SR.scan(s.SR.get_all()[0])
-        while s.task.get_status(done) == 'pending':
-            time.sleep(0.05)
+        finished(s, done)
         assert s.refused('task.set_progress', done, 0.5)[0] == 'OPERATION_NOT_ALLOWED'
         for t in (ref, bad, done):
             s.task.destroy(t)
@@ -125,8 +124,7 @@ def test_tasks_of_calls_that_were_waited_for():
         s = Session(Json(d.port), d)
         sr, before = s.SR.get_all()[0], set(s.task.get_all())
         asked = s.Async.SR.scan(sr)
-        while s.task.get_status(asked) == 'pending':
-            time.sleep(0.05)
+        finished(s, asked)
         for _ in range(250):
             s.SR.scan(sr)
         assert set(s.task.get_all()) == before | {asked}

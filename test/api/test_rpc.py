@@ -14,18 +14,6 @@ def wires(d):
             Json(d.tls_port, tls=True)]
 
 
-def finished(s, task):
-    """Its result, when it is done."""
-    end = time.time() + 60 * SLOW
-    while s.task.get_status(task) == 'pending':
-        assert time.time() < end
-        time.sleep(0.05)
-    if s.task.get_status(task) != 'success':
-        raise ApiError(s.task.get_error_info(task))
-    text = s.task.get_result(task)
-    return re.fullmatch('<value>(.*)</value>', text)[1] if text else ''
-
-
 def test_life():
     """Connect, make a VM, run it, snapshot, revert, destroy."""
     with Served() as d:

@@ -325,9 +325,7 @@ def test_audit():
         assert s.refused('VM.start', ref, False, False)[0] == 'VM_BAD_POWER_STATE'
         s.VM.add_tags(ref, 'a')
         assert s.refused('VM.snapshot', ref, 'x')[0] == s.refused('VM.set_name_label', ref, 'x')[0] == 'RBAC_PERMISSION_DENIED'
-        task = s.Async.VM.hard_shutdown(ref)
-        while s.task.get_status(task) == 'pending':
-            time.sleep(0.05)
+        finished(s, s.Async.VM.hard_shutdown(ref))
         path = os.path.join(d.state, 'audit.log')
         assert os.stat(path).st_mode & 0o77 == 0
         lines = [re.fullmatch(r'\S+Z user="([^"]*)" session=(\S+) from="([^"]*)" did=(\S+) on=(\S+) result=(\S+)', line.rstrip('\n'))

@@ -81,7 +81,7 @@ def test_run():
         taken = []
         for run in range(4):
             task = s.Async.VMSS.snapshot_now(v) if run == 3 else None
-            text = s.VMSS.snapshot_now(v) if run != 3 else waited(s, task)
+            text = s.VMSS.snapshot_now(v) if run != 3 else finished(s, task)
             assert ('VM:w&lt;b&gt;&amp; UUID' if task else 'VM:w<b>& UUID') in text, text
             assert text.count('VM:') == 3 and f"UUID:{vms['blocked']} Error:['OPERATION_BLOCKED','" in text, text
             for name in ('web', 'db'):
@@ -105,15 +105,6 @@ def test_run():
         disks = [d.disks(x) for x in d.list('snapshot')]
         assert len(disks) == 2 + 2 + 1 and len(d.sql("SELECT uuid FROM VDI WHERE is_a_snapshot = 'true'")) == 5, disks
         d.check()
-
-
-def waited(s, task):
-    end = time.time() + 60 * SLOW
-    while s.task.get_status(task) == 'pending':
-        assert time.time() < end
-        time.sleep(0.05)
-    assert s.task.get_status(task) == 'success', s.task.get_record(task)
-    return s.task.get_result(task)
 
 
 def test_with_memory():

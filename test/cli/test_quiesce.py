@@ -6,6 +6,7 @@ import base64, glob, os, re, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from agent import *
+from rpc import *
 
 SELDOM = ['--agent-interval', '0']
 THAWED_S = 10           # within this, whatever happens
@@ -123,10 +124,12 @@ def test_attempts():
                 return super().guest_fsfreeze_freeze(s, a)
             self.refuse(s, f'failed to gather writer status: {self.refusals}')
 
-    with Daemon('fake', options=SELDOM) as d:
+    with Served(options=SELDOM) as d:
         vm, agent = guest_with(d, Busy)
-        assert info(d, quiesced(d, vm))['attempts'] == '3'
-        tried = json.loads(d.sql("SELECT other_config FROM task WHERE name_label = 'VM.snapshot_with_quiesce'")[0])
+        s = Session(Json(d.port), d)
+        task = s.Async.VM.snapshot_with_quiesce(s.VM.get_by_uuid(vm), 'q')
+        assert s.VM.get_snapshot_info(finished(s, task))['attempts'] == '3'
+        tried = s.task.get_other_config(task)
         assert 'writer status: 1' in tried['attempt-1'] and 'writer status: 0' in tried['attempt-2'], tried
         d.check()
         for how in ({'attempts': 2}, {}):

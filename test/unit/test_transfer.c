@@ -420,13 +420,13 @@ static void test_console(struct task *t)
 }
 
 #define WS                                                                                         \
-	"GET /console?uuid=" UUID " HTTP/1.1\r\nHost: here:8080\r\nUpgrade: websocket\r\n"           \
+	"GET /console?uuid=" UUID " HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\n"      \
 	"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 #define WS_13 WS "Sec-WebSocket-Version: 13\r\n"
 
 static int websocket(struct task *t)
 {
-	return connect_to(t, WS_13 "Origin: https://Here:8080\r\n\r\n",
+	return connect_to(t, WS_13 "Origin: https://Localhost:8080\r\n\r\n",
 			  "HTTP/1.1 101 Switching Protocols\r\n"
 			  "Upgrade: websocket\r\n"
 			  "Connection: Upgrade\r\n"
@@ -466,7 +466,7 @@ static void test_websocket_refused(struct task *t)
 {
 	CHECK(answers(t, WS, "HTTP/1.1 426 ", "Sec-WebSocket-Version: 13\r\n"));
 	CHECK(answers(t, WS_13 "Origin: https://there", "HTTP/1.1 403 ", "page"));
-	CHECK(answers(t, WS_13 "Origin: https://here", "HTTP/1.1 403 ", "page"));
+	CHECK(answers(t, WS_13 "Origin: https://localhost", "HTTP/1.1 403 ", "page"));
 	CHECK(answers(t, WS_13 "Origin: null", "HTTP/1.1 403 ", "page"));
 	CHECK(answers(t, "GET /console?uuid=" UUID " HTTP/1.1\r\nUpgrade: WebSocket",
 		      "HTTP/1.1 400 ", "WebSocket"));
