@@ -6,7 +6,8 @@ together again as it was at many moments of that, and each time the daemon has t
 with nothing lost that was acknowledged by then.  See doc/power-loss.md.
 
 KIND      ext4, xfs or btrfs; both of the first two if not given
-STATES    how many moments to look at, on each, of more work than without it; all with STATES=all
+STATES    how many moments to look at, on each, of more work than without it; each flush and each mark with
+          STATES=flushes, and a loss behind each flush too with STATES=all
 SEED      of the work and of the moments; printed
 CRASH     one moment, as it was printed; with the same SEED
 KEEP=1    what was logged is kept when a moment fails
@@ -437,10 +438,10 @@ def is_lost(e):
 
 def choose(replay, n, dice):
     """Flush points evenly, marks evenly, and as many with losses."""
-    flushes, marks = replay.from_first(), [m for m in replay.mark_at if m]
-    if n == 'all':
-        return [replay.at_flush(f) for f in flushes] + [replay.at_mark(m) for m in marks] + \
-            [replay.lossy(f, dice) for f in flushes]
+    flushes, marks, losable = replay.from_first(), [m for m in replay.mark_at if m], replay.losable()
+    if n in ('flushes', 'all'):
+        every = [replay.at_flush(f) for f in flushes] + [replay.at_mark(m) for m in marks]
+        return every + [replay.lossy(f, dice) for f in losable if n == 'all']
     third = max(1, int(n) // 3)
 
     def evenly(things):
@@ -448,7 +449,7 @@ def choose(replay, n, dice):
         first = dice.random() * step
         return [things[int(first + i * step)] for i in range(third) if int(first + i * step) < len(things)]
     return [replay.at_flush(f) for f in evenly(flushes)] + [replay.at_mark(m) for m in evenly(marks)] + \
-        [replay.lossy(f, dice) for f in evenly(flushes)]
+        [replay.lossy(f, dice) for f in evenly(losable)]
 
 
 def record(kind, skip=None, guest=True):
@@ -476,7 +477,9 @@ def campaign(kind):
             print(f'  {kind}: {len(replay.entries)} entries, {len(replay.from_first())} flush points, '
                   f'{len(work.truths)} marks, in {recorded - begin:.0f} s; {dict(work.doings)}; {dict(work.steps)}',
                   flush=True)
-            for crash in states:
+            for n, crash in enumerate(states):
+                if n and n % 100 == 0:
+                    print(f'  {n} of {len(states)}, {n / (time.time() - recorded):.1f} a second', flush=True)
                 try:
                     with replay.mounted(crash):
                         check(crash.mark)

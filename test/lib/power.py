@@ -242,6 +242,10 @@ class Replay:
     def from_first(self):
         return [f for f in self.flushes if self.marks[f] >= 1]
 
+    def losable(self):
+        """Those with something behind them that can be lost."""
+        return [f for f in self.from_first() if self.flush_after(f) > f]
+
     def at_flush(self, f):
         return Crash('flush', f + 1, f + 1, self.marks[f])
 
