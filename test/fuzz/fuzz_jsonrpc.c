@@ -9,6 +9,7 @@
 
 #include "api/role.h"
 #include "api/settings.h"
+#include "api/tasks.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "vmm/vmm.h"
@@ -16,7 +17,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { PATIENCE_MS = 20 }; /* of what waits for events */
+enum {
+	PATIENCE_MS = 20, /* of what waits for events */
+	END_MS = 10000,   /* of calls behind their answers, when it ends */
+};
 
 static const char session[] = "OpaqueRef:session";
 
@@ -26,6 +30,7 @@ static void tidy(void)
 {
 	static const char *const files[] = { "state.db", "state.db-wal", "state.db-shm", "audit.log" };
 	char path[64];
+	tasks_close(END_MS);
 	db_close();
 	for (size_t i = 0; i < COUNT(files); i++) {
 		snprintf(path, sizeof path, "%s/%s", folder, files[i]);
