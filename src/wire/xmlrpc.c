@@ -168,6 +168,12 @@ static xmlNode *next(xmlNode *n, const char *name)
 	return n;
 }
 
+/* The same of what is read one after another: none behind a failure, so that there is one to tell of. */
+static xmlNode *item(const struct task *t, xmlNode *n, const char *name)
+{
+	return t->code == NO_ERROR ? next(n, name) : NULL;
+}
+
 static const char *content(struct task *t, xmlNode *n)
 {
 	xmlChar *text = xmlNodeGetContent(n);
@@ -182,8 +188,8 @@ static json_t *read_array(struct task *t, xmlNode *array, int depth)
 {
 	json_t *j = json_array();
 	xmlNode *data = next(array->children, "data");
-	for (xmlNode *n = data ? next(data->children, "value") : NULL; n;
-	     n = next(n->next, "value"))
+	for (xmlNode *n = data ? item(t, data->children, "value") : NULL; n;
+	     n = item(t, n->next, "value"))
 		json_array_append_new(j, read_value(t, n, depth));
 	return j;
 }
@@ -191,7 +197,7 @@ static json_t *read_array(struct task *t, xmlNode *array, int depth)
 static json_t *read_struct(struct task *t, xmlNode *object, int depth)
 {
 	json_t *j = json_object();
-	for (xmlNode *n = next(object->children, "member"); n; n = next(n->next, "member")) {
+	for (xmlNode *n = item(t, object->children, "member"); n; n = item(t, n->next, "member")) {
 		xmlNode *name = next(n->children, "name"), *value = next(n->children, "value");
 		if (!name || !value)
 			fail(t, INTERNAL_ERROR, "a member without a name or a value");
@@ -229,8 +235,8 @@ static json_t *read_params(struct task *t, xmlNode *call)
 {
 	json_t *j = json_own(t, json_array());
 	xmlNode *params = next(call->children, "params");
-	for (xmlNode *n = params ? next(params->children, "param") : NULL; n;
-	     n = next(n->next, "param")) {
+	for (xmlNode *n = params ? item(t, params->children, "param") : NULL; n;
+	     n = item(t, n->next, "param")) {
 		xmlNode *value = next(n->children, "value");
 		if (value)
 			json_array_append_new(j, read_value(t, value, 0));

@@ -263,9 +263,12 @@ def test_bad_requests():
         for bad in (b'', b'<a/>', b'<methodCall/>', b'<methodCall><methodName>x</methodName>', b'\x00',
                     b'<!DOCTYPE x [<!ENTITY a "b">]><methodCall><methodName>&a;</methodName></methodCall>',
                     b'<methodCall><methodName>VM.get_all</methodName><params><param>' + b'<value><array><data>' * 200 +
-                    b'</data></array></value>' * 200 + b'</param></params></methodCall>'):
+                    b'</data></array></value>' * 200 + b'</param></params></methodCall>',
+                    b'<methodCall><methodName>x</methodName><params><param><value><struct>' + b'<member/>' * 20000 +
+                    b'</struct></value></param></params></methodCall>'):
             r, text = j.raw(bad, path='/')
             assert r.status == 400, (bad[:60], r.status, text)
+        assert d.log().count('\n') < 100, 'a request fills the log'
         r, _ = j.raw(None, 'OPTIONS')
         assert r.status == 200 and r.headers['Access-Control-Allow-Origin'] == '*'
         r, text = j.raw(json.dumps(call))
