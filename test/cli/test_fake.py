@@ -149,4 +149,26 @@ def test_what_comes_back_at_once_stays():
         assert said['nics'] == ['nic-3'] and 'disk-0' in said['chains'], said
 
 
+
+def test_logs_are_trimmed():
+    """What a guest says without end: the end of it is kept.  A link that stands there is not followed."""
+    with Daemon('fake') as d:
+        folder, other = (os.path.join(d.state, 'run', str(n)) for n in range(2))
+        mine = os.path.join(d.state, 'mine')
+        for path in (os.path.join(folder, 'serial.log'), mine):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'wb') as f:
+                f.write(bytes(8 << 20) + b'x' * (1 << 20))
+        os.mkdir(other)
+        os.symlink(mine, os.path.join(other, 'serial.log'))
+        end = time.time() + 30 * SLOW
+        while os.path.getsize(os.path.join(folder, 'serial.log')):
+            assert time.time() < end, 'it is as long as it was'
+            time.sleep(0.2)
+        with open(os.path.join(folder, 'serial.log.old'), 'rb') as f:
+            assert f.read() == b'x' * (1 << 20)
+        time.sleep(1)
+        assert os.path.getsize(mine) == 9 << 20
+
+
 main(globals())
