@@ -1,16 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """VMs without guests, whose writes are played by qemu-io, and raw files that say what each disk should show."""
-import json, os, re, subprocess, time
-from sf import SLOW
+import json, os, re, subprocess
+from sf import wait_for
 
 MIB = 1 << 20
-
-
-def wait_for(what, seconds=30, why=lambda: 'it did not come to pass'):
-    end = time.time() + seconds * SLOW
-    while not what():
-        assert time.time() < end, why()
-        time.sleep(0.05)
 
 
 class World:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API as its clients speak it: XML-RPC by Python's own library, JSON-RPC by hand."""
-import http.client, json, os, random, re, socket, ssl, time, uuid, xmlrpc.client
+import http.client, json, os, random, re, socket, ssl, uuid, xmlrpc.client
 from sf import *
 
 held = []          # names in the kernel, as long as this process lives: a port each that is ours
@@ -145,10 +145,7 @@ class Methods:
 
 def finished(s, task):
     """Its result, when it is done."""
-    end = time.time() + 60 * SLOW
-    while s.task.get_status(task) == 'pending':
-        assert time.time() < end
-        time.sleep(0.05)
+    wait_for(lambda: s.task.get_status(task) != 'pending', 60)
     if s.task.get_status(task) != 'success':
         raise ApiError(s.task.get_error_info(task))
     text = s.task.get_result(task)

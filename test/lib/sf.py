@@ -426,6 +426,13 @@ class Serial:
         return {k: int(v) for k, v in self.fields('counters').items()}
 
 
+def wait_for(what, seconds=30, why=lambda: 'it did not come to pass'):
+    end = time.time() + seconds * SLOW
+    while not what():
+        assert time.time() < end, why()
+        time.sleep(0.05)
+
+
 def again(d, vm):
     """The line to a guest that goes on where it was."""
     s = Serial(d, vm, 0)
