@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
+#include "vmm/freeze.h"
 
 enum {
 	ASKERS = 4,
@@ -237,6 +238,22 @@ static const json_t *wonder(struct task *t, struct agent *a, const char *command
 	return ret;
 }
 
+static bool is_frozen(struct task *t, struct agent *a)
+{
+	const char *is = json_string_value(wonder(t, a, "guest-fsfreeze-status"));
+	return is && streq(is, "frozen");
+}
+
+/* One who is frozen was left so by somebody, for nobody else has the port.  It obeys little until it is thawed. */
+static const json_t *ask_info(struct task *t, const char *ref, struct agent *a)
+{
+	const json_t *info = ask_for(t, a, "guest-info");
+	if (!info || !report_may_be_frozen(info) || !is_frozen(t, a))
+		return info;
+	log_line(t, "guest found frozen vm=%s", ref);
+	return freeze_release(t, a) < 0 ? NULL : ask_for(t, a, "guest-info");
+}
+
 static struct map vifs_of(struct task *t, const char *ref)
 {
 	struct map vifs = { 0 };
@@ -248,7 +265,7 @@ static struct map vifs_of(struct task *t, const char *ref)
 static int ask(struct task *t, const char *ref, struct guest_report *ret)
 {
 	struct agent *a = take(t, ref, 0, true);
-	const json_t *info = a ? ask_for(t, a, "guest-info") : NULL;
+	const json_t *info = a ? ask_info(t, ref, a) : NULL;
 	if (info) {
 		struct map vifs = vifs_of(t, ref);
 		report_info(t, ret, info);

@@ -61,6 +61,11 @@ static bool obeys(const json_t *info, const char *command)
 	return false;
 }
 
+bool report_may_be_frozen(const json_t *info)
+{
+	return obeys(info, "guest-fsfreeze-thaw") && !obeys(info, "guest-fsfreeze-freeze");
+}
+
 void report_info(const void *ctx, struct guest_report *r, const json_t *info)
 {
 	static const char *const names[] = { "major", "minor", "micro", NULL };

@@ -26,6 +26,9 @@ void report_info(const void *ctx, struct guest_report *, const json_t *ret);
 void report_os(const void *ctx, struct guest_report *, const json_t *ret);
 void report_networks(const void *ctx, struct guest_report *, const json_t *ret,
 		     const struct map *vifs);
+/* Of guest-info: an agent whose guest is frozen thaws, and does not freeze (qemu-ga: qga/main.c); it may also be
+ * configured so. */
+bool report_may_be_frozen(const json_t *ret);
 
 /* In a transaction: the agent was heard, and this is what it said.  The first time makes the row. */
 int guest_metrics_heard(struct task *, struct VM_row *, const struct guest_report *);

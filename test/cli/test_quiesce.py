@@ -490,6 +490,18 @@ def test_freezer_killed():
         d.check()
 
 
+def test_left_frozen():
+    """By a daemon and a freezer that are both gone: the next daemon thaws it, and it can be frozen again."""
+    with Daemon('fake', options=SELDOM) as d:
+        vm, agent = guest_with(d)
+        agent.frozen = 2
+        d.restart()
+        until(lambda: not agent.frozen, THAWED_S)
+        d.xe('vm-snapshot-with-quiesce', uuid=vm, new_name_label='q')
+        assert 'found frozen' in d.log()
+        d.check()
+
+
 def killed_at_each_point(command, **kw):
     """The daemon ends at each point of the operation, and stays away: within 10 s the guest is thawed."""
     with Daemon('fake', options=SELDOM) as d:
@@ -553,8 +565,10 @@ def test_checkpoint():
         d.xe('vm-resume', '--paused', uuid=vm)
         agent.frozen = 2
         again = d.xe('vm-checkpoint', uuid=vm, new_name_label='of a frozen one')
+        agent.still = True
         d.restart()
         assert agent.frozen
+        agent.still = False
         d.xe('vm-unpause', uuid=vm)
         assert not agent.frozen
         d.check()

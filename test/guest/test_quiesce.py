@@ -214,7 +214,7 @@ def test_qemu_stopped():
 
 
 def test_an_agent_that_dies_frozen():
-    """The one that comes after it thaws."""
+    """The one that comes after it is told to thaw, and can freeze again."""
     with Daemon() as d:
         vm, s = busy_guest(d)
         put(s, '/etc/qemu/hook', '#!/bin/sh\n[ $1 != freeze ] || (sleep 1; killall -9 qemu-ga) &\n')
@@ -231,8 +231,9 @@ def test_an_agent_that_dies_frozen():
         time.sleep(3)
         d.start()
         s.ask(f'shell {AGENT} </dev/null >/dev/null 2>&1 &')
-        quiesced(d, vm)             # it finds it frozen, and thaws first
+        until(lambda: 'found frozen' in d.log() and live(d, vm) == 'true')
         assert writes(s) < 10 * SLOW
+        quiesced(d, vm)
         s.close()
         d.check()
 

@@ -12,7 +12,8 @@ class Agent:
 
     can_freeze = True
     file_systems = 2
-    ALLOWED_FROZEN = ('guest-sync-delimited', 'guest-fsfreeze-status', 'guest-fsfreeze-thaw')
+    still = False               # its guest stands still, and does not answer
+    ALLOWED_FROZEN = ('guest-info', 'guest-sync-delimited', 'guest-fsfreeze-status', 'guest-fsfreeze-thaw')
     NOT_WHILE_FROZEN = b'{"error": {"class": "CommandNotFound", "desc": "Command has been disabled: the agent is in frozen state"}}\n'
 
     def __init__(self, d, vm):
@@ -53,6 +54,8 @@ class Agent:
     def talk(self, s):
         for line in s.makefile('rb'):
             m = json.loads(line.lstrip(b'\xff'))
+            while self.still:
+                time.sleep(0.05)
             self.heard.append(m)
             answer = getattr(self, m['execute'].replace('-', '_'), None)
             with self.lock:
@@ -77,8 +80,9 @@ class Agent:
         self.reply(s, {'version': '8.2.1', 'supported_commands': [
             {'name': 'guest-shutdown', 'enabled': True, 'success-response': False},
             {'name': 'guest-exec', 'enabled': False, 'success-response': True},
-            *({'name': f'guest-fsfreeze-{c}', 'enabled': self.can_freeze, 'success-response': True}
-              for c in ('status', 'freeze', 'freeze-list', 'thaw'))]})
+            *({'name': c, 'success-response': True,
+               'enabled': self.can_freeze and (not self.frozen or c in self.ALLOWED_FROZEN)}
+              for c in (f'guest-fsfreeze-{x}' for x in ('status', 'freeze', 'freeze-list', 'thaw')))]})
 
     def guest_get_osinfo(self, s, _):
         self.reply(s, {'id': 'debian', 'name': 'Debian GNU/Linux', 'version-id': '12',
