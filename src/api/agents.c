@@ -58,15 +58,9 @@ static struct {
 	struct port *ports;
 	pthread_t askers[ASKERS];
 	int nr;
-} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 /* ---- the ports ---- */
-
-static void wait_changed(int64_t until)
-{
-	struct timespec ts = { .tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000 };
-	pthread_cond_timedwait(&all.changed, &all.lock, &ts);
-}
 
 static struct port *port_of(const char *ref)
 {
@@ -119,7 +113,8 @@ static struct port *port_take(struct task *t, const char *ref, int ms, bool asks
 		bool taken = port_try(p);
 		int64_t now = clock_ms();
 		if (!taken && now < until)
-			wait_changed(until < now + SLICE_MS ? until : now + SLICE_MS);
+			clock_wait(&all.changed, &all.lock,
+				   until < now + SLICE_MS ? until : now + SLICE_MS);
 		pthread_mutex_unlock(&all.lock);
 		if (taken) {
 			talloc_set_destructor(p, port_free);
@@ -363,7 +358,7 @@ static struct watched *next_turn(int *ret_vain)
 	int64_t next;
 	pthread_mutex_lock(&all.lock);
 	while (!all.closing && !(w = first_due(clock_ms(), &next)))
-		wait_changed(next);
+		clock_wait(&all.changed, &all.lock, next);
 	if (w) {
 		w->busy = true;
 		w->asked = clock_ms();
@@ -433,11 +428,6 @@ void agents_forget(const char *ref)
 
 int agents_open(struct task *t)
 {
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&all.changed, &attr);
-	pthread_condattr_destroy(&attr);
 	all.closing = false;
 	while (all.nr < ASKERS) {
 		int err = pthread_create(&all.askers[all.nr], NULL, ask_in_turn, NULL);

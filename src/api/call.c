@@ -405,13 +405,11 @@ int task_cancel(struct task *t, struct task_cancel *a)
 
 void tasks_close(int ms)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += ms / 1000;
+	int64_t until = clock_ms() + ms;
 	interrupt(NULL);
 	pthread_mutex_lock(&calls.lock);
-	while (calls.first && pthread_cond_timedwait(&calls.ended, &calls.lock, &until) == 0)
-		;
+	while (calls.first && clock_ms() < until)
+		clock_wait(&calls.ended, &calls.lock, until);
 	pthread_mutex_unlock(&calls.lock);
 }
 

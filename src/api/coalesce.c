@@ -10,7 +10,6 @@
 
 #include <pthread.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "api/step.h"
 #include "api/storage.h"
@@ -184,19 +183,6 @@ static int64_t interrupt(const struct hold *h)
 	return again;
 }
 
-/* Or until something has changed; lock held. */
-static void wait_until(int64_t due)
-{
-	struct timespec until;
-	int64_t ms = due - clock_ms();
-	ms = ms > 0 ? ms : 0;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += (ms % 1000) * 1000000;
-	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_cond_timedwait(&all.changed, &all.lock, &until);
-}
-
 /* ---- holding ---- */
 
 static int hold_free(struct hold *h)
@@ -233,7 +219,7 @@ static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 	int64_t end = clock_ms() + PATIENCE_MS, again;
 	pthread_mutex_lock(&all.lock);
 	while ((again = interrupt(h)) && clock_ms() < end)
-		wait_until(again < end ? again : end);
+		clock_wait(&all.changed, &all.lock, again < end ? again : end);
 	pthread_mutex_unlock(&all.lock);
 	return again ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF) : 0;
 }
@@ -688,7 +674,7 @@ static void *schedule(void *arg)
 		if (e)
 			begin(e);
 		else
-			wait_until(due);
+			clock_wait(&all.changed, &all.lock, due);
 	}
 	pthread_mutex_unlock(&all.lock);
 	return NULL;

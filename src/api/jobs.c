@@ -2,7 +2,6 @@
 #include "api/jobs.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/task.h"
@@ -24,13 +23,9 @@ static struct {
 /* False: the daemon ends first. */
 static bool wait_due(const struct job *j)
 {
-	struct timespec until;
-	int64_t left = j->due - clock_ms();
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += left > 0 ? left / 1000 + 1 : 0;
 	pthread_mutex_lock(&jobs.lock);
 	while (!jobs.closing && clock_ms() < j->due)
-		pthread_cond_timedwait(&jobs.changed, &jobs.lock, &until);
+		clock_wait(&jobs.changed, &jobs.lock, j->due);
 	bool begins = !jobs.closing;
 	pthread_mutex_unlock(&jobs.lock);
 	return begins;

@@ -219,6 +219,12 @@ int64_t clock_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+void clock_wait(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until)
+{
+	struct timespec ts = { .tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000 };
+	pthread_cond_clockwait(c, lock, CLOCK_MONOTONIC, &ts);
+}
+
 double clock_exact_ms(void)
 {
 	struct timespec ts;

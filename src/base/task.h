@@ -14,6 +14,7 @@
  * the open with task_forgive(). */
 #pragma once
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -111,3 +112,6 @@ void task_progress(struct task *, double fraction);
 /* Monotonic milliseconds; the second with fractions, for what is measured. */
 int64_t clock_ms(void);
 double clock_exact_ms(void);
+/* Waits for the condition until that time on clock_ms(); as pthread_cond_wait() does, perhaps for nothing.  The clock of the
+ * day may be set meanwhile. */
+void clock_wait(pthread_cond_t *, pthread_mutex_t *, int64_t until);

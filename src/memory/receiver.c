@@ -10,7 +10,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -93,12 +92,7 @@ static bool is_over(const struct receiver *r)
 /* Until something moves, or it is time to look again. */
 static void sleep_on(struct receiver *r)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += LOOK_MS * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_cond_timedwait(&r->moved, &r->lock, &until);
+	clock_wait(&r->moved, &r->lock, clock_ms() + LOOK_MS);
 }
 
 /* A full ring is no harm as long as it moves: a page of the guest's is soon sent then. */
@@ -227,23 +221,14 @@ static void *writer(void *arg)
 
 /* ---- beginning ---- */
 
-static void init_lock(struct receiver *r)
-{
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_cond_init(&r->moved, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-}
-
 static struct receiver *receiver_new(struct task *t, int image, uint64_t limit)
 {
 	struct receiver *r = calloc(1, sizeof *r);
 	if (!r)
 		return fail_ptr(t, INTERNAL_ERROR, "out of memory");
 	*r = (struct receiver){ .fd = -1, .limit = limit, .users = 1 };
-	init_lock(r);
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->moved, NULL);
 	r->own = task_new(NULL, t->name);
 	r->own->ref = talloc_strdup(r->own, t->ref);
 	r->image = fcntl(image, F_DUPFD_CLOEXEC, 0);
