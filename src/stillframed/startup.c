@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -107,13 +106,16 @@ static int set_all(struct task *t, const struct config *c)
 
 static int lock_fd = -1;
 
+/* A process's own: what a daemon had forked when it was killed does not keep it (as it would an flock() until its exec).
+ * So the file is opened once only. */
 static int take_lock(struct task *t)
 {
 	const char *path = str(t, "%s/lock", settings.state);
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (lock_fd < 0)
 		return task_fail_errno(t, errno, path);
-	if (flock(lock_fd, LOCK_EX | LOCK_NB) < 0)
+	if (fcntl(lock_fd, F_SETLK, &l) < 0)
 		return fail(t, INTERNAL_ERROR,
 			    str(t, "%s: another stillframed is using this folder", settings.state));
 	if (ftruncate(lock_fd, 0) < 0 || dprintf(lock_fd, "%d\n", getpid()) < 0)

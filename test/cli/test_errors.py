@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: each its error, with the offending value, and nothing half-done."""
-import os, sys
+import fcntl, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from rpc import Served
@@ -155,6 +155,22 @@ def test_bad_certificates():
                 f.write(text)
             p = start_that_fails(d, '--listen-tls', '127.0.0.1:0', '--tls-pem', path)
             assert p.returncode == 1 and path in p.stderr, p.stderr
+
+
+def test_one_daemon_a_folder():
+    """A second one is refused, whoever has the first one's files open; one that was killed is no hindrance."""
+    with Daemon('fake') as d:
+        lock = open(os.path.join(d.state, 'lock'), 'rb')
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)     # as a child would that the first one has forked
+        first = d.process
+        d.start(wait=False)
+        assert d.process.wait(20 * SLOW) != 0
+        assert 'another stillframed is using this folder' in d.log()
+        d.process = first
+        d.vdi('1MiB')                           # it has not noticed
+        d.kill()
+        d.start()
+        d.check()
 
 
 def test_a_port_that_is_taken():
