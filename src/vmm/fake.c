@@ -524,10 +524,15 @@ static const char *file_of(const struct vmm_merge *m, const char *node)
 	return json_string_value(json_object_get(file, "filename"));
 }
 
+/* Not cancelled: QEMU too either has not begun to write a header, or has written it. */
 static int image_tool(struct task *t, const char *const *argv)
 {
 	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = HANG_MS };
-	return run_ok(t, &r);
+	bool cancellable = t->cancellable;
+	t->cancellable = false;
+	int result = run_ok(t, &r);
+	t->cancellable = cancellable;
+	return result;
 }
 
 /* To the files what QEMU would do to them; above: the node that stands on upper, NULL: none. */

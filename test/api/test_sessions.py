@@ -66,8 +66,8 @@ def test_guessing():
             for g in guesses:
                 assert g.result()[0] == ['SESSION_AUTHENTICATION_FAILED', 'root', 'Authentication failed']
         seen = sorted(times()[5:])
-        ours = seen[:1] + seen[2:]          # without the one from elsewhere
-        assert len(seen) == 7 and all(b - a > 0.8 for a, b in zip(ours, ours[1:])), seen
+        # One a second; a busy machine makes it later, never earlier.  One of them is from elsewhere.
+        assert len(seen) == 7 and all(at - begin > n - 1.2 for n, at in enumerate(seen)), (begin, seen)
         Session(Json(d.port), d)            # in its turn
         begin = time.time()
         Session(Json(d.port), d)

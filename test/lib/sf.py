@@ -24,6 +24,9 @@ class Failed(Exception):
         self.status, self.out, self.err = status, out, err
 
 
+LOG_SHOWN = 6000        # characters, of a test that failed
+
+
 class Skip(Exception):
     pass
 
@@ -35,7 +38,7 @@ class Daemon:
         os.chmod(self.state, 0o711)
         self.vmm, self.options, self.env = vmm, list(options), env or {}
         self.under = list(under)        # words that run it, as `nice -n 5`
-        self.process = None
+        self.process, self.pids = None, []
         if start:
             self.start()
 
@@ -43,6 +46,8 @@ class Daemon:
         return self
 
     def __exit__(self, kind, *_):
+        if kind is not None and kind is not Skip:
+            print(f'  the end of the log of {self.state}:\n{self.log()[-LOG_SHOWN:]}', file=sys.stderr)
         self.end(keep=kind is not None and 'KEEP' in os.environ)
 
     # ---- the daemon's life ----
@@ -53,6 +58,7 @@ class Daemon:
             [*self.under, os.path.join(BUILD, 'stillframed'), '--state', self.state,
              '--foreground', '--vmm', self.vmm, *self.options],
             stderr=log, env={**os.environ, **self.env, **(env or {})}, stdin=subprocess.DEVNULL)
+        self.pids.append(self.process.pid)
         log.close()
         if wait:
             self.wait_up()
@@ -65,8 +71,12 @@ class Daemon:
             try:
                 s = socket.socket(socket.AF_UNIX)
                 s.connect(os.path.join(self.state, 'xapi.sock'))
+                listens = struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
                 s.close()
-                return
+                # A child that a killed daemon had just forked has its socket until it becomes a program.
+                if listens not in self.pids[:-1]:
+                    return
+                time.sleep(0.02)
             except OSError:
                 time.sleep(0.02)
         raise Exception('the daemon did not come up:\n' + self.log()[-3000:])
