@@ -571,13 +571,14 @@ static int add_tls(struct task *t, const struct http_doors *d)
 	return server.tls ? add_listener(tcp_listen(t, d->tls), HTTP_TLS) : -1;
 }
 
+/* Who finds the local one open finds them all open. */
 static int add_listeners(struct task *t, const struct http_doors *d)
 {
-	if (add_listener(unix_listen(t, d->unix_path, 0600), HTTP_UNIX) < 0)
-		return -1;
 	if (d->tcp && add_listener(tcp_listen(t, d->tcp), HTTP_TCP) < 0)
 		return -1;
-	return d->tls ? add_tls(t, d) : 0;
+	if (d->tls && add_tls(t, d) < 0)
+		return -1;
+	return add_listener(unix_listen(t, d->unix_path, 0600), HTTP_UNIX);
 }
 
 static void close_listeners(void)
