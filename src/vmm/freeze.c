@@ -175,15 +175,24 @@ void freeze_close(struct freeze *f)
 
 /* ---- without a freezer ---- */
 
+const char *freeze_status(struct task *t, struct agent *a, int ms)
+{
+	struct agent_call c = { .command = "guest-fsfreeze-status", .ms = ms };
+	if (agent_call(t, a, &c) < 0)
+		return NULL;
+	const char *is = json_string_value(c.ret);
+	return is ? is : "";
+}
+
 int freeze_release(struct task *t, struct agent *a)
 {
 	for (int n = 0; n < RELEASES; n++) {
-		struct agent_call status = { .command = "guest-fsfreeze-status", .ms = RELEASE_MS };
-		if (agent_tell(t, a, "guest-fsfreeze-thaw", RELEASE_MS) < 0 ||
-		    agent_call(t, a, &status) < 0)
+		if (agent_tell(t, a, "guest-fsfreeze-thaw", RELEASE_MS) < 0)
 			return -1;
-		const char *is = json_string_value(status.ret);
-		if (is && streq(is, "thawed"))
+		const char *is = freeze_status(t, a, RELEASE_MS);
+		if (!is)
+			return -1;
+		if (streq(is, "thawed"))
 			return 0;
 	}
 	return fail(t, INTERNAL_ERROR, "the guest's agent does not say that it is thawed");

@@ -57,6 +57,8 @@ void freeze_interrupt(struct freeze *);
 /* The freezer goes, and says thaw to the agent if that is not known to be thawed. */
 void freeze_close(struct freeze *);
 
+/* Of a guest that nobody has a freezer for, in ms: "thawed", "frozen", or whatever its agent says; NULL: failed. */
+const char *freeze_status(struct task *, struct agent *, int ms);
 /* Thaws a guest that nobody has a freezer for, until its agent says that it is. */
 int freeze_release(struct task *, struct agent *);
 

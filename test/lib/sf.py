@@ -76,9 +76,9 @@ class Daemon:
                 # A child that a killed daemon had just forked has its socket until it becomes a program.
                 if listens not in self.pids[:-1]:
                     return
-                time.sleep(0.02)
             except OSError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
         raise Exception('the daemon did not come up:\n' + self.log()[-3000:])
 
     def stop(self):
