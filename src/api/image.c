@@ -102,28 +102,28 @@ static int send_all(struct task *t, struct disk *d, const struct image_format *f
 	return b ? f->write(t, b, image_disk_of(t, d), out) : disk_send(t, d, out);
 }
 
-static int export_disk(struct task *t, struct disk *d, const struct image_format *f, int out,
-		       int (*begin)(struct task *, void *, uint64_t), void *arg)
+static int export_disk(struct task *t, struct disk *d, const struct image_format *f,
+		       struct outlet *out)
 {
 	struct stream s;
 	const struct blocks *b = f->bits ? blocks_of(t, image_disk_of(t, d), f->bits) : NULL;
 	if (f->bits && !b)
 		return -1;
 	uint64_t length = b ? f->length(b) : disk_size(d);
-	if (begin(t, arg, length) < 0)
+	if (out->begin(t, out, length) < 0)
 		return -1;
-	stream_begin(&s, out, length);
+	stream_begin(&s, out->fd, length);
+	s.last = &out->last;
 	int result = send_all(t, d, f, b, &s);
 	stream_end(&s);
 	return result;
 }
 
 int image_export(struct task *t, const struct sr *sr, const char *volume,
-		 const struct image_format *f, int out,
-		 int (*begin)(struct task *, void *arg, uint64_t length), void *arg)
+		 const struct image_format *f, struct outlet *out)
 {
 	struct disk *d = disk_open(t, sr, volume, false);
 	if (!d)
 		return -1;
-	return disk_close(t, d, export_disk(t, d, f, out, begin, arg));
+	return disk_close(t, d, export_disk(t, d, f, out));
 }

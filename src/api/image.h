@@ -47,10 +47,20 @@ const struct image_format *image_format(struct task *, const char *name);
 /* Raw bytes in pieces that say where they belong; only in. */
 extern const struct image_format image_chunked;
 
-/* The whole volume as an image to the descriptor.  begin(arg, length) is called once, when nothing but the
- * reading can fail any more, before the first byte. */
+/* ---- out ---- */
+
+struct outlet {
+	int fd;
+	/* Called once, when nothing but the reading can fail any more, before the first byte, with the bytes that
+	 * follow. */
+	int (*begin)(struct task *, struct outlet *, uint64_t length);
+	unsigned char last; /* the last of them, which is not written */
+};
+
+/* The whole volume as an image, but for its last byte: that is for the caller to write when he has ended what
+ * he has begun, for with it the client goes on. */
 int image_export(struct task *, const struct sr *, const char *volume, const struct image_format *,
-		 int out, int (*begin)(struct task *, void *arg, uint64_t length), void *arg);
+		 struct outlet *);
 
 /* ---- in ---- */
 

@@ -40,7 +40,7 @@ static int run_export(struct task *t, void *args)
 	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
 	if (!sr || check_readable(t, vdi) < 0 || check_fits(t, vdi, a->format) < 0 ||
-	    image_export(t, sr, vdi->location, a->format, a->out, a->begin, a->arg) < 0)
+	    image_export(t, sr, vdi->location, a->format, a->out) < 0)
 		return -1;
 	return operation_end(t);
 }

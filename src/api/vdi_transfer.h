@@ -7,17 +7,16 @@
 
 struct task;
 struct image_format;
+struct outlet;
 
 struct vdi_export {
 	const char *vdi;
 	const struct image_format *format;
-	int out;
-	/* Called once, before the first byte, with the bytes that follow. */
-	int (*begin)(struct task *, void *arg, uint64_t length);
-	void *arg;
+	struct outlet *out;
 };
 
-/* The whole disk, behind a task of its own.  VDI_IN_USE while a running VM writes it; VDI_TOO_LARGE. */
+/* The whole disk, behind a task of its own, which has ended before the client can have the image's last byte:
+ * that is for the caller to write.  VDI_IN_USE while a running VM writes it; VDI_TOO_LARGE. */
 int vdi_export(struct task *, struct vdi_export *);
 
 struct vdi_import {

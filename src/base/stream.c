@@ -74,8 +74,11 @@ int stream_skip(struct task *t, struct stream *s, uint64_t n)
 
 int stream_write(struct task *t, struct stream *s, const void *from, size_t n)
 {
-	if (io_write(t, s->fd, from, n, STALL_MS) < 0)
+	size_t kept = s->last && n && s->at + n == s->length;
+	if (io_write(t, s->fd, from, n - kept, STALL_MS) < 0)
 		return -1;
+	if (kept)
+		*s->last = ((const unsigned char *)from)[n - 1];
 	advance(t, s, n);
 	return 0;
 }

@@ -22,6 +22,9 @@ struct stream {
 	uint64_t at;     /* bytes read or written so far */
 	uint64_t length; /* bytes in all; STREAM_OPEN: until the other side ends */
 	int flags;
+	/* Writing: NULL, or where the last byte is put instead.  A reader that counts goes on with that byte, so who
+	 * has more to end than the stream sends it himself when all is ended. */
+	unsigned char *last;
 };
 #define STREAM_OPEN UINT64_MAX
 

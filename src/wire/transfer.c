@@ -55,15 +55,16 @@ static void note(struct task *t, struct request *req, const char *what, const ch
 
 /* Says 200 only when there is a first byte to send: until then a failure has a status and a reason. */
 struct answer {
+	struct outlet out;
 	struct request *req;
 	const char *uuid;
 	const struct image_format *format;
 	bool begun;
 };
 
-static int begin_answer(struct task *t, void *arg, uint64_t length)
+static int begin_answer(struct task *t, struct outlet *out, uint64_t length)
 {
-	struct answer *a = arg;
+	struct answer *a = (struct answer *)out;
 	a->begun = true;
 	return say(t, a->req,
 		   str(t,
@@ -85,13 +86,14 @@ static void export_vdi(struct task *t, struct request *req)
 		refuse(t, req);
 		return;
 	}
-	struct answer answer = { .req = req, .uuid = vdi->uuid, .format = format };
-	struct vdi_export a = { .vdi = vdi->row.ref,
-				.format = format,
-				.out = req->fd,
-				.begin = begin_answer,
-				.arg = &answer };
-	if (vdi_export(t, &a) < 0 && !answer.begun)
+	struct answer answer = { .out = { .fd = req->fd, .begin = begin_answer },
+				 .req = req,
+				 .uuid = vdi->uuid,
+				 .format = format };
+	struct vdi_export a = { .vdi = vdi->row.ref, .format = format, .out = &answer.out };
+	if (vdi_export(t, &a) == 0)
+		io_write(t, req->fd, &answer.out.last, 1, HEAD_MS);
+	else if (!answer.begun)
 		refuse(t, req);
 	note(t, req, "exported", vdi->uuid);
 }

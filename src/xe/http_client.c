@@ -246,24 +246,12 @@ static int receive_body(struct carrier *c, int fd, long long expected, struct si
 	return 0;
 }
 
-/* All has come; the server closes when it has let go of the disk, too. */
-static int await_end(struct carrier *c, int fd)
-{
-	char byte;
-	if (read_piece(c, fd, &byte, 1) >= 0)
-		return 0;
-	if (c->task->code == TASK_CANCELLED)
-		return -1;
-	task_forgive(c->task);
-	return 0;
-}
-
 static int get_into(struct carrier *c, const char *path, int out, bool sparse)
 {
 	struct answer answer;
 	struct sink to = { .fd = out, .sparse = sparse };
 	FD_SCOPE int fd = request(c, "GET", path, -1, &answer);
-	if (fd < 0 || receive_body(c, fd, answer.length, &to) < 0 || await_end(c, fd) < 0)
+	if (fd < 0 || receive_body(c, fd, answer.length, &to) < 0)
 		return -1;
 	if (sparse && (ftruncate(out, to.at) < 0 || fsync(out) < 0))
 		return task_fail_errno(c->task, errno, "write");

@@ -246,6 +246,9 @@ def test_http():
             assert status == 200 and head['Content-Type'] == kind
             assert head['Content-Disposition'] == f'attachment; filename="{disk}.{form}"'
             assert int(head['Content-Length']) == len(body)
+            # A client that counts has all of it: the disk is free.
+            assert not d.sql("SELECT uuid FROM VDI WHERE current_operations LIKE '%copy%'")
+            assert not d.sql("SELECT uuid FROM task WHERE status = 'pending'")
             # A new disk, as large as the image says.
             status, head, body = ask(d, 'PUT', f'/import_raw_vdi?sr_id={d.sr()}&format={form}', body)
             new = body.decode().strip()
@@ -342,6 +345,15 @@ def settled(d, seconds=20):
     d.check()
 
 
+def importing(d):
+    """Bytes of a disk arrive; the task's uuid."""
+    while True:
+        found = d.sql("SELECT uuid FROM task WHERE status = 'pending' AND name_label = 'VDI.import_raw' AND progress > 0")
+        if found:
+            return found[0]
+        time.sleep(0.01)
+
+
 def test_interrupted():
     """Ctrl-C: no file is left behind that is not whole; of a disk that was written over it is said."""
     with Daemon('fake') as d:
@@ -355,17 +367,14 @@ def test_interrupted():
         assert p.wait(20) == -signal.SIGINT and not os.path.exists(out)
         settled(d)
         p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={write_raw(out, size, ())}')
-        while not d.sql("SELECT uuid FROM task WHERE status = 'pending'"):
-            time.sleep(0.01)
+        importing(d)
         p.send_signal(signal.SIGINT)
         assert b'content of the disk is undefined' in p.communicate(timeout=20)[1]
         assert p.returncode == -signal.SIGINT
         settled(d)
         # The task can be cancelled too, and the client is told.
         p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={out}')
-        while not d.list('task', status='pending', name_label='VDI.import_raw'):
-            time.sleep(0.01)
-        d.xe('task-cancel', uuid=d.list('task', status='pending', name_label='VDI.import_raw')[0])
+        d.xe('task-cancel', uuid=importing(d))
         err = p.communicate(timeout=20)[1].decode()
         assert p.returncode == 1 and 'cancel' in err.lower() and 'content is undefined' in err, err
         settled(d)

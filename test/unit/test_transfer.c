@@ -117,8 +117,10 @@ int vdi_export(struct task *t, struct vdi_export *a)
 {
 	CHECK(*t->session && streq(a->vdi, REF));
 	size_t n = fails_at < DISK ? fails_at : DISK;
-	if (n && (a->begin(t, a->arg, DISK) < 0 || io_write(t, a->out, disk, n, 5000) < 0))
+	if (n && (a->out->begin(t, a->out, DISK) < 0 ||
+		  io_write(t, a->out->fd, disk, n - (n == DISK), 5000) < 0))
 		return -1;
+	a->out->last = (unsigned char)disk[DISK - 1];
 	return n < DISK ? fail(t, VDI_IN_USE, REF, "export") : 0;
 }
 
