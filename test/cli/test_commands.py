@@ -220,13 +220,11 @@ def test_confirmation():
 def test_messages_and_events():
     with Daemon('fake') as d:
         vm = d.vm('web', disks=1)
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'event-wait', 'class=vm', f'uuid={vm}',
-                              'power-state=running'],
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        p = d.begin('event-wait', 'class=vm', f'uuid={vm}', 'power-state=running')
         time.sleep(0.3)
         assert p.poll() is None
         d.xe('vm-start', uuid=vm)
-        assert p.wait(20) == 0
+        assert p.wait(20 * SLOW) == 0
         d.snapshot(vm, 's')
         body = d.xe('message-list', 'params=body', 'name=VM_SNAPSHOTTED', '--minimal')
         assert f"VM 'web' (uuid: {vm}) snapshotted" in body.replace('\\', ''), body

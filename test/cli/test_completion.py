@@ -28,7 +28,7 @@ def zsh(d, line):
 
 def shell(d, words):
     p = subprocess.run(words, capture_output=True, text=True, timeout=60 * SLOW,
-                       env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+                       env=d.environ())
     assert p.returncode == 0 and not p.stderr, p.stderr
     return sorted(line for line in p.stdout.split('\n') if line)
 

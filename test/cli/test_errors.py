@@ -76,7 +76,7 @@ def test_names():
         assert status == 1 and 'line' in err, (status, err)
         p = subprocess.run([os.path.join(BUILD, 'xe').encode(), b'vm-install',
                             b'template=Other install media', b'new-name-label=\xff\xfe'],
-                           capture_output=True, env={**os.environ, 'STILLFRAME_STATE': d.state})
+                           capture_output=True, env=d.environ())
         assert p.returncode == 1 and b'UTF-8' in p.stderr + p.stdout, p
         d.check()
 

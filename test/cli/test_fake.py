@@ -36,19 +36,14 @@ def test_cancel():
         vm = d.vm(disks=1)
         d.xe('vm-start', uuid=vm)
         volumes = d.volumes()
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-snapshot', f'uuid={vm}', 'new-name-label=x'],
-                             stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
-        end = time.time() + 20
-        while not (tasks := d.list('task', status='pending', name_label='VM.snapshot')):
-            assert time.time() < end
-            time.sleep(0.05)
+        p = d.begin('vm-snapshot', f'uuid={vm}', 'new-name-label=x', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        task = d.pending('VM.snapshot')
+        wait_for(lambda: 'fake prepare' in d.log())
         assert d.get('vm', vm, 'current-operations'), 'a running operation is not shown'
-        time.sleep(0.3)
-        d.xe('task-cancel', uuid=tasks[0])
-        out, err = p.communicate(timeout=30)
+        d.xe('task-cancel', uuid=task)
+        out, err = p.communicate(timeout=30 * SLOW)
         assert p.returncode == 1 and b'cancelled' in err, err
-        assert d.get('task', tasks[0], 'status') == 'cancelled'
+        assert d.get('task', task, 'status') == 'cancelled'
         assert d.volumes() == volumes
         d.check()
 
@@ -57,17 +52,11 @@ def test_a_client_that_leaves_cancels():
     with Daemon('fake', env={'STILLFRAME_FAKE': 'hang=prepare'}) as d:
         vm = d.vm(disks=1)
         d.xe('vm-start', uuid=vm)
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-snapshot', f'uuid={vm}', 'new-name-label=x'],
-                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
-        while not d.list('task', status='pending', name_label='VM.snapshot'):
-            time.sleep(0.05)
+        p = d.begin('vm-snapshot', f'uuid={vm}', 'new-name-label=x', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        d.pending('VM.snapshot')
         p.kill()
         p.wait()
-        end = time.time() + 20
-        while d.list('task', status='pending'):
-            assert time.time() < end, 'the task goes on without its client'
-            time.sleep(0.1)
+        wait_for(lambda: not d.list('task', status='pending'), why=lambda: 'the task goes on without its client')
         d.check()
 
 

@@ -285,8 +285,7 @@ def test_one_cluster_for_all():
         image = os.path.join(d.state, 'bomb')
         with open(image, 'wb') as f:
             f.write(q)
-        p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-import', f'uuid={disk}', f'filename={image}', 'format=qcow2'],
-                             env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+        p = d.begin('vdi-import', f'uuid={disk}', f'filename={image}', 'format=qcow2')
         readers = set()
         while p.poll() is None:
             readers |= users_of_readers(d)

@@ -311,9 +311,7 @@ def test_progress():
             if os.path.exists(out):
                 os.unlink(out)
             ours, theirs = os.openpty() if terminal else os.pipe()[::1]
-            p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-export', f'uuid={disk}', f'filename={out}', *words],
-                                 stderr=theirs, stdout=subprocess.DEVNULL,
-                                 env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+            p = d.begin('vdi-export', f'uuid={disk}', f'filename={out}', *words, stderr=theirs, stdout=subprocess.DEVNULL)
             os.close(theirs)
             text = b''
             try:
@@ -322,7 +320,7 @@ def test_progress():
             except OSError:
                 pass                    # how a terminal ends
             os.close(ours)
-            assert p.wait(60) == 0
+            assert p.wait(60 * SLOW) == 0
             return text.decode()
         assert said() == '' and said('progress=false', terminal=True) == ''
         for text in (said('progress=true'), said('--progress'), said(terminal=True)):
@@ -330,11 +328,6 @@ def test_progress():
             assert text.endswith('\n') and '100 %' in last and '64.0 MiB' in last and '/s' in last, text
         status, _, err = d.run('vdi-import', 'progress=true', uuid=disk, filename=out)
         assert status == 0 and '100 %' in err, err
-
-
-def start_xe(d, *words):
-    return subprocess.Popen([os.path.join(BUILD, 'xe'), *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                            env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
 
 
 def settled(d, seconds=20):
@@ -345,37 +338,29 @@ def settled(d, seconds=20):
     d.check()
 
 
-def importing(d):
-    """Bytes of a disk arrive; the task's uuid."""
-    while True:
-        found = d.sql("SELECT uuid FROM task WHERE status = 'pending' AND name_label = 'VDI.import_raw' AND progress > 0")
-        if found:
-            return found[0]
-        time.sleep(0.01)
-
-
 def test_interrupted():
     """Ctrl-C: no file is left behind that is not whole; of a disk that was written over it is said."""
     with Daemon('fake') as d:
         size = 16 * GIB
         disk, out = d.vdi(size), os.path.join(d.state, 'out')
-        p = start_xe(d, 'vdi-export', f'uuid={disk}', f'filename={out}')
+        p = d.begin('vdi-export', f'uuid={disk}', f'filename={out}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while not os.path.exists(out):
             time.sleep(0.01)
         time.sleep(0.3)
         p.send_signal(signal.SIGINT)
-        assert p.wait(20) == -signal.SIGINT and not os.path.exists(out)
+        assert p.wait(20 * SLOW) == -signal.SIGINT and not os.path.exists(out)
         settled(d)
-        p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={write_raw(out, size, ())}')
-        importing(d)
+        write_raw(out, size, ())
+        p = d.begin('vdi-import', f'uuid={disk}', f'filename={out}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        d.pending('VDI.import_raw', 'AND progress > 0')
         p.send_signal(signal.SIGINT)
-        assert b'content of the disk is undefined' in p.communicate(timeout=20)[1]
+        assert b'content of the disk is undefined' in p.communicate(timeout=20 * SLOW)[1]
         assert p.returncode == -signal.SIGINT
         settled(d)
         # The task can be cancelled too, and the client is told.
-        p = start_xe(d, 'vdi-import', f'uuid={disk}', f'filename={out}')
-        d.xe('task-cancel', uuid=importing(d))
-        err = p.communicate(timeout=20)[1].decode()
+        p = d.begin('vdi-import', f'uuid={disk}', f'filename={out}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        d.xe('task-cancel', uuid=d.pending('VDI.import_raw', 'AND progress > 0'))
+        err = p.communicate(timeout=20 * SLOW)[1].decode()
         assert p.returncode == 1 and 'cancel' in err.lower() and 'content is undefined' in err, err
         settled(d)
 

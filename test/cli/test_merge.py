@@ -21,8 +21,7 @@ class Export:
     """Of a disk, whose layers are held until all is read."""
 
     def __init__(self, d, vdi):
-        self.p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-export', f'uuid={vdi}', 'filename='],
-                                  stdout=subprocess.PIPE, env={**os.environ, 'STILLFRAME_STATE': d.state})
+        self.p = d.begin('vdi-export', f'uuid={vdi}', 'filename=', stdout=subprocess.PIPE)
         self.got = self.p.stdout.read(1)
 
     def __enter__(self):

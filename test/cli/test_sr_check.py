@@ -181,7 +181,7 @@ def test_what_is_in_use():
         # A process that is not ours: QEMU's lock tells.
         p = subprocess.Popen(['qemu-io', '-f', 'qcow2', path(d, disk)], stdin=subprocess.PIPE,
                              stdout=subprocess.DEVNULL)
-        time.sleep(1)
+        wait_for(lambda: subprocess.run(['qemu-img', 'info', path(d, disk)], capture_output=True).returncode)
         status, lines, figures = check(d, 'dry-run=true')
         found(lines, disk, 'open for writing')
         p.communicate(b'quit\n')
@@ -234,13 +234,10 @@ def test_cancel():
         os.chmod(slow, 0o755)
         with Daemon('fake', env={'PATH': bin + ':' + os.environ['PATH']}) as d:
             d.vdi('1MiB')
-            p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'sr-check', f'uuid={d.sr()}'],
-                                 env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state},
-                                 stderr=subprocess.DEVNULL)
-            time.sleep(1)
-            task, = d.list('task', status='pending')
+            p = d.begin('sr-check', f'uuid={d.sr()}', stderr=subprocess.DEVNULL)
+            task = d.pending('SR.check')
             d.xe('task-cancel', uuid=task)
-            assert p.wait(10) == 1
+            assert p.wait(10 * SLOW) == 1
             assert d.get('task', task, 'status') == 'cancelled'
             d.check()
 

@@ -399,19 +399,6 @@ def test_copy_is_refused():
         d.check()
 
 
-def start_copy(d, *words):
-    return subprocess.Popen([os.path.join(BUILD, 'xe'), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
-
-
-def wait_task(d, name):
-    end = time.time() + 30 * SLOW
-    while not (tasks := d.list('task', status='pending', name_label=name)):
-        assert time.time() < end, f'no {name}'
-        time.sleep(0.01)
-    return tasks[0]
-
-
 def slow_copies(folder):
     """Makes copies slow enough to be met: nbdcopy waits before it begins, until the file is gone."""
     program = os.path.join(folder, 'nbdcopy')
@@ -430,8 +417,8 @@ def test_cancel():
         with Daemon('fake', env={'PATH': folder + ':' + os.environ['PATH']}) as d:
             vm = d.vm('web', disks=2)
             volumes = d.volumes()
-            p = start_copy(d, 'vm-copy', f'uuid={vm}', 'new-name-label=x')
-            task = wait_task(d, 'VM.copy')
+            p = d.begin('vm-copy', f'uuid={vm}', 'new-name-label=x', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            task = d.pending('VM.copy')
             while len(d.volumes()) == len(volumes):
                 time.sleep(0.02)
             assert 'copy' in d.get('vm', vm, 'current-operations')
@@ -457,11 +444,11 @@ def test_what_goes_beside_a_copy():
             fill(d, disk, (0, 1 << 20), size=64 << 20)
             was = content(d, disk)
             open(gate, 'w').close()
-            first = start_copy(d, 'vm-copy', f'uuid={vm}', 'new-name-label=first')
-            wait_task(d, 'VM.copy')
+            first = d.begin('vm-copy', f'uuid={vm}', 'new-name-label=first', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            d.pending('VM.copy')
             while 'copy' not in d.get('vdi', disk, 'current-operations'):
                 time.sleep(0.02)
-            second = start_copy(d, 'vm-copy', f'uuid={vm}', 'new-name-label=second')
+            second = d.begin('vm-copy', f'uuid={vm}', 'new-name-label=second', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             clone = d.xe('vm-clone', uuid=vm, new_name_label='clone')
             d.xe('vm-start', uuid=clone)
             d.fails('vdi-destroy', uuid=disk, says='copy')

@@ -114,8 +114,7 @@ class World:
 def one_round(w):
     d = w.d
     words = [w.deed(vm) for vm in random.sample(w.vms, 2)]
-    ran = [subprocess.Popen([os.path.join(BUILD, 'xe'), *x], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                            env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state}) for x in words]
+    ran = [d.begin(*x, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for x in words]
     time.sleep(random.choice([0.02, 0.1, 0.4, 1.0]) * random.random())
     fault = random.choice([w.kill_daemon, w.kill_daemon, w.kill_qemu, w.kill_both, w.stop_qemu])
     fault()

@@ -15,8 +15,7 @@ DISKS = 2
 
 def content(d, vdi):
     """The sum of what a disk shows."""
-    p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'vdi-export', f'uuid={vdi}', 'filename='],
-                         stdout=subprocess.PIPE, env={**os.environ, 'STILLFRAME_STATE': d.state})
+    p = d.begin('vdi-export', f'uuid={vdi}', 'filename=', stdout=subprocess.PIPE)
     total = hashlib.sha256()
     while block := p.stdout.read(1 << 20):
         total.update(block)

@@ -320,8 +320,7 @@ def test_many_at_once():
         net = d.xe('network-create', name_label='inner')
         ip('link', 'del', 'xapi0')
         vms = [guest_vm(d, f'guest {i}', memory='64MiB', network=net, start=False) for i in range(6)]
-        starts = [subprocess.Popen([os.path.join(BUILD, 'xe'), 'vm-start', 'paused=true', f'uuid={vm}'],
-                                   env={**os.environ, 'STILLFRAME_STATE': d.state}) for vm in vms]
+        starts = [d.begin('vm-start', 'paused=true', f'uuid={vm}') for vm in vms]
         assert [p.wait(120 * SLOW) for p in starts] == [0] * len(vms)
         assert members('xapi0') == {tap(vm) for vm in vms}
         for vm in vms:

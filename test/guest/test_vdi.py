@@ -103,9 +103,7 @@ def test_checks_beside_a_guest_that_writes():
             assert has_writer(d, top) and not has_writer(d, frozen)
             before = s.counters()
             for i in range(4):
-                check = subprocess.Popen([os.path.join(BUILD, 'xe'), 'sr-check', f'uuid={d.sr()}'],
-                                         env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state},
-                                         stdout=subprocess.PIPE, text=True)
+                check = d.begin('sr-check', f'uuid={d.sr()}', stdout=subprocess.PIPE, text=True)
                 snaps.append(d.snapshot(vm, f's{i}'))
                 report = check.communicate()[0]
                 assert check.returncode == 0 and ' 0 problems' in report, report

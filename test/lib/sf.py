@@ -144,13 +144,29 @@ class Daemon:
 
     # ---- xe ----
 
+    def begin(self, *words, **how):
+        """xe as a process that goes on; how: Popen's."""
+        return subprocess.Popen([os.path.join(BUILD, 'xe'), *words], env=self.environ(), **how)
+
+    def environ(self):
+        """xe's, to find this daemon."""
+        return {**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state}
+
     def run(self, *words, input=None, timeout=300, **params):
         args = [str(w) for w in words]
         args += [f'{k.replace("_", "-")}={v}' for k, v in params.items()]
         p = subprocess.run([os.path.join(BUILD, 'xe'), *args], capture_output=True, input=input,
-                           timeout=timeout * SLOW,
-                           env={**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state})
+                           timeout=timeout * SLOW, env=self.environ())
         return p.returncode, p.stdout.decode(errors='replace'), p.stderr.decode(errors='replace')
+
+    def pending(self, name, also=''):
+        """The task of a call, once it has begun.  also: of SQL, what must be true of it."""
+        query = f"SELECT uuid FROM task WHERE status = 'pending' AND name_label = '{name}' {also}"
+        end = time.time() + 30 * SLOW
+        while not (tasks := self.sql(query)):
+            assert time.time() < end, f'no {name}'
+            time.sleep(0.01)
+        return tasks[0]
 
     def xe(self, *words, **kw):
         """Standard output without its last newline; Failed on any status but 0."""
@@ -527,9 +543,7 @@ def counter_of(d, vdi):
 
 def ping_by_xe_console(d, vm, timeout):
     """The guest answers through `xe console`, which ends with its input; its status."""
-    p = subprocess.Popen([os.path.join(BUILD, 'xe'), 'console', f'vm={vm}'], stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE,
-                         env={**os.environ, 'STILLFRAME_STATE': d.state, 'HOME': d.state})
+    p = d.begin('console', f'vm={vm}', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     p.stdin.write(b'ping\n')
     p.stdin.flush()
     assert b'OK ping' in p.stdout.readline()
