@@ -91,10 +91,15 @@ int tap_open(struct task *t, const char *name, int *ret, const char **ret_why)
 }
 
 /* A bridge without an address of its own takes the lowest of its members': with fe in front no
- * tap's is that, and the host keeps its address. */
+ * tap's is that, and the host keeps its address.  It is never the guest's, which may begin so, too: what is
+ * for a member's address the bridge gives to the host, and the guest would hear nothing. */
 static const char *tap_address(struct task *t, const char *guest_mac)
 {
-	return str(t, "fe%s", guest_mac + 2);
+	char *address = talloc_asprintf(t, "fe%s", guest_mac + 2);
+	char *maker = &address[3]; /* guests that were numbered differ behind it */
+	if (streq(address, guest_mac))
+		*maker = *maker == 'f' ? '0' : 'f';
+	return address;
 }
 
 int tap_join(struct task *t, const char *name, const char *bridge, const char *guest_mac,

@@ -31,7 +31,7 @@ bool link_exists(const char *name);
 /* A new tap.  1: *ret is its descriptor; 0: this host has no taps, or none for us, and *ret_why
  * says why; -1: failed. */
 int tap_open(struct task *, const char *name, int *ret, const char **ret_why);
-/* Puts the tap into the bridge, and brings it up.  guest_mac: of the interface at the other end. */
+/* Puts the tap into the bridge, and brings it up.  guest_mac: of the interface at the other end, in lower case. */
 int tap_join(struct task *, const char *name, const char *bridge, const char *guest_mac,
 	     int64_t mtu);
 /* By the descriptor; 0: it is no tap. */

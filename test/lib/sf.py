@@ -499,7 +499,7 @@ def guest_folder():
 
 
 def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', start=True,
-             network=None, kernel='vmlinux'):
+             network=None, kernel='vmlinux', mac=''):
     """A VM that boots the test guest's kernel directly.  vmlinuz is the one that users have: it takes longer, and finds
     the screen.  Services of the 36 PCIe ports, which nothing here looks at, would take a fifth of the boot."""
     folder = guest_folder()
@@ -510,7 +510,7 @@ def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', 
     vm = d.vm(name, disks, size, sr, memory)
     d.xe('vm-param-set', f'uuid={vm}', f'PV-kernel={boot}/{kernel}', f'PV-ramdisk={boot}/initrd.img',
          'PV-args=console=ttyS0 quiet pcie_ports=compat', 'HVM-boot-policy=')
-    d.xe('vif-create', vm_uuid=vm, network_uuid=network or d.list('network')[0], device=0)
+    d.xe('vif-create', vm_uuid=vm, network_uuid=network or d.list('network')[0], device=0, mac=mac)
     if start:
         d.xe('vm-start', uuid=vm)
     return vm

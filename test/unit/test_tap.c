@@ -85,6 +85,11 @@ static void a_tap_joins_and_goes(struct task *t)
 	CHECK(link_look(t, name, &l) == 0 && l.is_up && !l.is_bridge && l.mtu == 1400);
 	CHECK(streq(l.address, "fe:11:22:33:44:55") && tap_mtu(fd) == 1400);
 
+	CHECK(tap_join(t, name, "xapi0", "fe:11:22:33:44:55", 1400) == 0);
+	CHECK(link_look(t, name, &l) == 0 && streq(l.address, "fe:f1:22:33:44:55"));
+	CHECK(tap_join(t, name, "xapi0", "fe:ff:ff:ff:ff:ff", 1400) == 0);
+	CHECK(link_look(t, name, &l) == 0 && streq(l.address, "fe:0f:ff:ff:ff:ff"));
+
 	int second = -1;
 	CHECK(tap_open(t, name, &second, &why) < 0 && second == -1);
 	task_forgive(t);
