@@ -420,7 +420,7 @@ def test_others_are_not_kept_waiting():
         t = threading.Thread(target=lambda: said.append(d.run('vm-snapshot-with-quiesce', uuid=vm, new_name_label='q')))
         t.start()
         until(lambda: 'guest-fsfreeze-freeze' in agent.commands())
-        task = d.sql("SELECT uuid FROM task WHERE name_label = 'VM.snapshot_with_quiesce' AND status = 'pending'")[0]
+        task = d.pending('VM.snapshot_with_quiesce')
         d.xe('task-cancel', uuid=task)
         t.join(10 * SLOW)
         assert said and said[0][0] != 0, said

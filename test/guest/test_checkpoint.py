@@ -388,8 +388,7 @@ def test_cancel():
         while 'memory collapsed' not in d.log() and time.time() < end:
             time.sleep(0.02)
         time.sleep(0.3)
-        task = d.sql("SELECT uuid FROM task WHERE status = 'pending' AND name_label = 'VM.checkpoint'")
-        d.run('task-cancel', uuid=task[0])
+        d.run('task-cancel', uuid=d.pending('VM.checkpoint'))
         t.join()
         assert results[0][0] != 0 and 'cancelled' in results[0][2], results
         assert d.state_of(vm) == 'running' and not d.list('snapshot')
