@@ -65,7 +65,7 @@ def test_two_at_once():
     it stands on."""
     from concurrent.futures import ThreadPoolExecutor
     with Daemon('fake') as d, ThreadPoolExecutor(4) as pool:
-        for i in range(8):
+        for i in range(4):
             vm = d.vm(f'vm {i}', disks=4)
             other = d.vm(f'other {i}')
             for device, disk in d.disks(vm).items():

@@ -206,7 +206,7 @@ def test_beside_other_work():
         for t in threads:
             t.start()
         snaps = []
-        for i in range(12):
+        for i in range(8):
             d.xe('vm-start', uuid=vm)
             snaps.append(d.snapshot(vm, f's{i}'))
             if i % 3 == 2:

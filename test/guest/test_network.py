@@ -213,10 +213,8 @@ def test_moved():
         d.fails('vif-move', uuid=vif, network_uuid=plain, says='unplug it first')
         assert d.get('vif', vif, 'network-uuid') == nets[0]
 
-        points = 0
-        while True:                                     # until there is no such point
-            points += 1
-            d.restart(env={'STILLFRAME_CRASH_AT': str(points)})
+        for point in dying_points():                    # until there is no such point
+            d.restart(env={'STILLFRAME_CRASH_AT': str(point)})
             if d.run('vif-move', uuid=vif, network_uuid=nets[1])[0] == 0:
                 break
             d.process.wait()
@@ -228,7 +226,7 @@ def test_moved():
             d.check()
             d.xe('vif-move', uuid=vif, network_uuid=nets[0])
         d.restart()
-        assert points > 2 and members(two) == {tap(b)} and not ping(ga, '10.79.0.3')
+        assert point > 2 and members(two) == {tap(b)} and not ping(ga, '10.79.0.3')
 
         # one that is not attached is moved in the record
         d.xe('vm-shutdown', '--force', uuid=b)

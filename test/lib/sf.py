@@ -9,11 +9,12 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
+import itertools, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
 SLOW = float(os.environ.get('SLOW', '1'))          # sanitizers: everything takes this much longer
+EVERY = int(os.environ.get('EVERY', '3'))          # 1: something dies at each point of an operation, not at some
 
 
 class Failed(Exception):
@@ -32,6 +33,8 @@ class Skip(Exception):
 
 
 class Daemon:
+    leaks_of_xe = False     # the search for them, at its end, takes longer than xe: tests of xe's own have it
+
     def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True, under=()):
         self.own = state is None
         self.state = state or tempfile.mkdtemp(prefix='stillframe-test-')
@@ -150,7 +153,8 @@ class Daemon:
 
     def environ(self):
         """xe's, to find this daemon."""
-        return {**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state}
+        asan = os.environ.get('ASAN_OPTIONS', '') + ('' if self.leaks_of_xe else ':detect_leaks=0')
+        return {**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state, 'ASAN_OPTIONS': asan}
 
     def run(self, *words, input=None, timeout=300, **params):
         args = [str(w) for w in words]
@@ -560,6 +564,12 @@ def one_instant(values):
 def need_root():
     if os.getuid():
         raise Skip('needs root')
+
+
+def dying_points():
+    """Of the points 1, 2, ... of an operation those to die at: each third from a random one, so that it is other
+    ones each time, or all."""
+    return itertools.count(random.randint(1, EVERY), EVERY)
 
 
 def main(scope):
