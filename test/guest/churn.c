@@ -23,8 +23,9 @@
 #include <unistd.h>
 
 enum { BLOCK = 4096, WORDS = BLOCK / 8, FLUSH_EVERY = 64 };
+enum { RUN = 256 }; /* blocks at once, a MiB, when it goes through all of them */
 
-static uint64_t *buffer;     /* BLOCK bytes, aligned */
+static uint64_t *buffer;     /* RUN blocks, aligned; single ones use the first */
 static uint32_t *generation; /* of each block; NULL: any will do */
 static uint64_t blocks;
 static volatile sig_atomic_t asked; /* SIGUSR1: report, SIGTERM: stop */
@@ -48,20 +49,20 @@ static uint64_t next_word(uint64_t x)
 	return x ^ x << 17;
 }
 
-static void fill(uint64_t block, uint32_t gen)
+static void fill(uint64_t *words, uint64_t block, uint32_t gen)
 {
-	buffer[0] = block << 32 | gen;
+	words[0] = block << 32 | gen;
 	for (int i = 1; i < WORDS; i++)
-		buffer[i] = next_word(buffer[i - 1] + 0x9e3779b97f4a7c15u);
+		words[i] = next_word(words[i - 1] + 0x9e3779b97f4a7c15u);
 }
 
-static bool is_right(uint64_t block)
+static bool is_right(const uint64_t *words, uint64_t block)
 {
-	uint32_t gen = (uint32_t)buffer[0];
-	if (buffer[0] >> 32 != block || (generation && gen != generation[block]))
+	uint32_t gen = (uint32_t)words[0];
+	if (words[0] >> 32 != block || (generation && gen != generation[block]))
 		return false;
 	for (int i = 1; i < WORDS; i++)
-		if (buffer[i] != next_word(buffer[i - 1] + 0x9e3779b97f4a7c15u))
+		if (words[i] != next_word(words[i - 1] + 0x9e3779b97f4a7c15u))
 			return false;
 	return true;
 }
@@ -82,7 +83,7 @@ static void take_time(double begin)
 static void write_block(int fd, uint64_t block)
 {
 	double begin = now();
-	fill(block, ++generation[block]);
+	fill(buffer, block, ++generation[block]);
 	if (pwrite(fd, buffer, BLOCK, (off_t)(block * BLOCK)) != BLOCK)
 		die("write");
 	if (++seen.writes % FLUSH_EVERY == 0 && fdatasync(fd) < 0)
@@ -97,7 +98,29 @@ static void read_block(int fd, uint64_t block)
 		die("read");
 	take_time(begin);
 	seen.reads++;
-	seen.wrong += !is_right(block);
+	seen.wrong += !is_right(buffer, block);
+}
+
+static void write_all(int fd)
+{
+	for (uint64_t b = 0; b < blocks; b += RUN) {
+		for (int i = 0; i < RUN; i++)
+			fill(buffer + i * WORDS, b + i, ++generation[b + i]);
+		if (pwrite(fd, buffer, RUN * BLOCK, (off_t)(b * BLOCK)) != RUN * BLOCK)
+			die("write");
+	}
+}
+
+static void read_all(int fd)
+{
+	for (uint64_t b = 0; b < blocks;) {
+		ssize_t got = pread(fd, buffer, RUN * BLOCK, (off_t)(b * BLOCK));
+		if (got < BLOCK)
+			die("read");
+		for (ssize_t i = 0; i < got / BLOCK; i++, b++)
+			seen.wrong += !is_right(buffer + i * WORDS, b);
+		seen.reads += (uint64_t)got / BLOCK;
+	}
 }
 
 static const char *beside(const char *path, const char *suffix)
@@ -153,8 +176,7 @@ static void work(int fd, const char *path, uint64_t reads)
 			report(path);
 		}
 	}
-	for (uint64_t b = 0; b < blocks; b++)
-		read_block(fd, b);
+	read_all(fd);
 	report(path);
 }
 
@@ -163,7 +185,7 @@ static int open_file(const char *path, int flags)
 	int fd = open(path, flags | O_DIRECT | O_CLOEXEC, 0644);
 	if (fd < 0 && errno == EINVAL)
 		fd = open(path, flags | O_CLOEXEC, 0644);
-	if (fd < 0 || posix_memalign((void **)&buffer, BLOCK, BLOCK))
+	if (fd < 0 || posix_memalign((void **)&buffer, BLOCK, RUN * BLOCK))
 		die(path);
 	return fd;
 }
@@ -173,8 +195,7 @@ static int start(const char *path, uint64_t mib, uint64_t reads)
 	int fd = open_file(path, O_RDWR | O_CREAT);
 	blocks = mib << 8;
 	generation = calloc(blocks, sizeof *generation);
-	for (uint64_t b = 0; b < blocks; b++)
-		write_block(fd, b);
+	write_all(fd);
 	if (fsync(fd) < 0 || daemon(0, 0) < 0)
 		die(path);
 	memset(&seen, 0, sizeof seen);
@@ -214,10 +235,9 @@ static int check(const char *path)
 	int fd = open_file(path, O_RDONLY);
 	struct stat st;
 	fstat(fd, &st);
-	uint64_t n = (uint64_t)st.st_size / BLOCK;
-	for (uint64_t b = 0; b < n; b++)
-		read_block(fd, b);
-	printf("blocks=%" PRIu64 " wrong=%" PRIu64 "\n", n, seen.wrong);
+	blocks = (uint64_t)st.st_size / BLOCK;
+	read_all(fd);
+	printf("blocks=%" PRIu64 " wrong=%" PRIu64 "\n", blocks, seen.wrong);
 	return 0;
 }
 
