@@ -1,12 +1,23 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Guests on bridges, in a network namespace of the test's own: who reaches whom, and what is left on
+"""Guests on bridges, in a network namespace of each test's own: who reaches whom, and what is left on
 the host when a guest, its network or the daemon is gone."""
-import ctypes, json, os, signal, subprocess, sys
+import ctypes, functools, json, os, signal, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
 CLONE_NEWNET = 0x40000000
+
+
+def alone(test):
+    """In a namespace without links, whatever a test before this one has left behind."""
+    @functools.wraps(test)
+    def run():
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise Skip('a network namespace: ' + os.strerror(ctypes.get_errno()))
+        ip('link', 'set', 'lo', 'up')
+        test()
+    return run
 
 
 def ip(*words):
@@ -336,8 +347,4 @@ try:
 except Skip as e:
     print('skipped:', e)
     sys.exit(77)
-if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-    print('skipped: a network namespace:', os.strerror(ctypes.get_errno()))
-    sys.exit(77)
-ip('link', 'set', 'lo', 'up')
-main(globals())
+main({name: alone(f) for name, f in globals().items() if name.startswith('test_')})
