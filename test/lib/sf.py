@@ -9,7 +9,7 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
+import ctypes, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
@@ -510,7 +510,7 @@ def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', 
     boot = os.path.join(d.state, 'boot')
     for f in (kernel, 'initrd.img'):
         if not os.path.exists(os.path.join(boot, f)):
-            shutil.copy(os.path.join(folder, f), boot)
+            link(os.path.join(folder, f), os.path.join(boot, f))
     vm = d.vm(name, disks, size, sr, memory)
     d.xe('vm-param-set', f'uuid={vm}', f'PV-kernel={boot}/{kernel}', f'PV-ramdisk={boot}/initrd.img',
          'PV-args=console=ttyS0 quiet pcie_ports=compat', 'HVM-boot-policy=')
@@ -518,6 +518,14 @@ def guest_vm(d, name='guest', disks=1, size='256MiB', sr=None, memory='192MiB', 
     if start:
         d.xe('vm-start', uuid=vm)
     return vm
+
+
+def link(path, name):
+    """A file that nobody changes, by one more name; a copy of it on another file system."""
+    try:
+        os.link(path, name)
+    except OSError:
+        shutil.copy(path, name)
 
 
 def uefi_vm(d, name='uefi', secure='false'):
@@ -566,6 +574,13 @@ def need_root():
         raise Skip('needs root')
 
 
+def own_mounts():
+    """From here on what this process and its children mount is theirs alone, and gone with them."""
+    CLONE_NEWNS = 0x20000
+    if os.getuid() == 0 and ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
+        subprocess.run(['mount', '--make-rprivate', '/'], check=True)
+
+
 def dying_points(limit=200):
     """Of the points 1, 2, ... of an operation those to die at: each third from a random one, so that it is other
     ones each time, or all.  An exception when the limit is reached."""
@@ -575,6 +590,7 @@ def dying_points(limit=200):
 
 def main(scope):
     wanted = sys.argv[1:]
+    own_mounts()
     tests = [(n, f) for n, f in scope.items() if n.startswith('test_') and callable(f)]
     failed = skipped = 0
     for name, test in tests:
