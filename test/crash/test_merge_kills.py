@@ -91,6 +91,7 @@ def test_kills():
     dice = random.Random(SEED)
     with FileSystem(KIND, 6144) as fs, Daemon() as d:
         sr = fs.sr(d)
+        # It boots: its disks are small, as all of them are read after each kill.
         vm = guest_vm(d, disks=DISKS, size='24MiB', sr=sr, start=False)
         serial = d.boot(vm)
         other = d.vdi('16MiB', 'other', sr)

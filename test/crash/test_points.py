@@ -7,6 +7,7 @@ guest runs on, not having noticed.  EVERY=1 in the environment: at each point, n
 import json, os, re, socket, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 from layers import *
 
 
@@ -49,9 +50,7 @@ def more_vms(n, disks):
 
 
 def test_snapshot_of_a_running_vm():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, start=False)
-        serial = d.boot(vm)
+    with golden('two') as (d, vm, serial):
         boot = serial.fields('status')['boot']
         serial.ask('count start')
         at_every_point(d, 'snapshot', lambda: d.snapshot(vm), more_vms(1, 2))
@@ -63,7 +62,8 @@ def test_snapshot_of_a_running_vm():
 
 def test_revert_of_a_running_vm():
     with Daemon() as d:
-        vm = guest_vm(d, disks=2)
+        vm = d.vm(disks=2, memory='64MiB')
+        d.xe('vm-start', uuid=vm)
         snap = d.snapshot(vm)
 
         def run_it():
@@ -71,7 +71,8 @@ def test_revert_of_a_running_vm():
                 d.xe('vm-start', uuid=vm)
         at_every_point(d, 'revert', lambda: d.xe('snapshot-revert', uuid=snap),
                        lambda before, now: now == before, run_it)
-        d.boot(vm).close()
+        d.xe('vm-start', uuid=vm)
+        assert d.state_of(vm) == 'running' and ' 0 problems' in d.xe('sr-check', uuid=d.sr())
 
 
 def test_snapshot_and_clone_of_a_halted_vm():
@@ -234,12 +235,10 @@ def test_resize():
 
 def test_a_disk_of_a_running_guest():
     """The same with a real QEMU, and a guest that writes all the time."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, size='64MiB', start=False)
-        serial = d.boot(vm)
+    with golden() as (d, vm, serial):
         boot = serial.fields('status')['boot']
         serial.ask('count start')
-        disk, sizes = d.disks(vm)['0'], [64 << 20]
+        disk, sizes = d.disks(vm)['0'], [256 << 20]
 
         def resize():
             sizes.append(sizes[-1] + (1 << 20))
@@ -263,7 +262,7 @@ def half_installed(before, now):
 
 def test_start():
     with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
+        vm = d.vm(disks=1, memory='64MiB')
 
         def prepare():
             if d.state_of(vm) != 'halted':
@@ -310,7 +309,8 @@ def test_plugging():
 def test_recovery_is_killed_too():
     """The replay of the journal is killed at its own points."""
     with Daemon() as d:
-        vm = guest_vm(d, disks=2)
+        vm = d.vm(disks=2, memory='64MiB')
+        d.xe('vm-start', uuid=vm)
         for n in (4, 6, 8, 9):
             for m in dying_points(30):
                 d.kill()

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Discs in the drive of a real guest: read, changed, held fast, and found again."""
-import hashlib, os, sys
+import contextlib, hashlib, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 
 def iso9660(files):
@@ -59,47 +60,49 @@ def holds(s, content):
     assert sr0(s, 'cat /sys/class/block/sr0/size') == f'{len(content) // 512}\\n'
 
 
-def setup(d):
+def discs(d):
     sr = d.isos(hello=HELLO, other=OTHER)
-    discs = [d.list('vdi', name_label=f'{n}.iso', sr_uuid=sr)[0] for n in ('hello', 'other')]
-    vm = guest_vm(d, disks=1, start=False)
-    return vm, *discs
+    return [d.list('vdi', name_label=f'{n}.iso', sr_uuid=sr)[0] for n in ('hello', 'other')]
+
+
+@contextlib.contextmanager
+def with_drive():
+    with golden('cd') as (d, vm, s):
+        yield d, vm, s, d.list('vbd', vm_uuid=vm, type='CD')[0], *discs(d)
 
 
 def test_in_a_running_guest():
-    with Daemon() as d:
-        vm, hello, other = setup(d)
-        d.xe('vm-cd-add', uuid=vm, cd_name='hello.iso', device=3)
-        cd = d.list('vbd', vm_uuid=vm, type='CD')[0]
-        with d.boot(vm) as s:
-            need_drive(s)
-            assert d.get('vbd', cd, 'device') == 'sr0'
-            holds(s, HELLO)
-            sr0(s, 'mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd')
-            assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
-            # Mounted: the guest holds it fast.
-            d.fails('vbd-eject', uuid=cd, says='holds the disc fast')
-            assert d.get('vbd', cd, 'vdi-uuid') == hello
-            assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
-            assert hashlib.sha256(bytes(range(256)) * 1000).hexdigest() in sr0(s, 'sha256sum /cd/data.bin')
-            d.check()
-            sr0(s, 'umount /cd')
-            d.xe('vbd-eject', uuid=cd)
-            holds(s, None)
-            d.fails('vbd-eject', uuid=cd, says='no disc')
-            d.xe('vm-cd-insert', uuid=vm, cd_name='other.iso')
-            holds(s, OTHER)
-            d.xe('vm-cd-eject', uuid=vm)
-            d.xe('vbd-insert', uuid=cd, vdi_uuid=hello)
-            holds(s, HELLO)
-            # The daemon is another one, the drive the same.
-            d.restart()
-            d.xe('vbd-eject', uuid=cd)
-            holds(s, None)
-            d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
-            holds(s, OTHER)
-            assert not files_open(d, vm, 'hello.iso'), 'a disc that is out is open still'
-            d.check()
+    with with_drive() as (d, vm, s, cd, hello, other):
+        need_drive(s)
+        holds(s, None)
+        d.xe('vm-cd-insert', uuid=vm, cd_name='hello.iso')
+        assert d.get('vbd', cd, 'device') == 'sr0'
+        holds(s, HELLO)
+        sr0(s, 'mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd')
+        assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+        # Mounted: the guest holds it fast.
+        d.fails('vbd-eject', uuid=cd, says='holds the disc fast')
+        assert d.get('vbd', cd, 'vdi-uuid') == hello
+        assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+        assert hashlib.sha256(bytes(range(256)) * 1000).hexdigest() in sr0(s, 'sha256sum /cd/data.bin')
+        d.check()
+        sr0(s, 'umount /cd')
+        d.xe('vbd-eject', uuid=cd)
+        holds(s, None)
+        d.fails('vbd-eject', uuid=cd, says='no disc')
+        d.xe('vm-cd-insert', uuid=vm, cd_name='other.iso')
+        holds(s, OTHER)
+        d.xe('vm-cd-eject', uuid=vm)
+        d.xe('vbd-insert', uuid=cd, vdi_uuid=hello)
+        holds(s, HELLO)
+        # The daemon is another one, the drive the same.
+        d.restart()
+        d.xe('vbd-eject', uuid=cd)
+        holds(s, None)
+        d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
+        holds(s, OTHER)
+        assert not files_open(d, vm, 'hello.iso'), 'a disc that is out is open still'
+        d.check()
 
 
 def files_open(d, vm, name):
@@ -108,7 +111,9 @@ def files_open(d, vm, name):
 
 def test_snapshot_and_revert():
     with Daemon() as d:
-        vm, hello, other = setup(d)
+        # It boots: with a disc in its drive.
+        hello, other = discs(d)
+        vm = guest_vm(d, disks=1, start=False)
         d.xe('vm-cd-add', uuid=vm, cd_name='hello.iso', device=3)
         with d.boot(vm) as s:
             need_drive(s)
@@ -133,41 +138,34 @@ def test_snapshot_and_revert():
 
 def test_kills():
     """The daemon is killed at every point of an insert and an eject; the guest has what the row says."""
-    with Daemon() as d:
-        vm, hello, other = setup(d)
-        cd = d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
-        with d.boot(vm) as s:
-            need_drive(s)
-            holds(s, None)
-            for n in range(1, 40):
-                fill = d.get('vbd', cd, 'empty') == 'true'
+    with with_drive() as (d, vm, s, cd, hello, other):
+        need_drive(s)
+        holds(s, None)
+        for n in range(1, 40):
+            fill = d.get('vbd', cd, 'empty') == 'true'
+            d.kill()
+            d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+            status = d.run('vbd-insert' if fill else 'vbd-eject', uuid=cd,
+                           **({'vdi_uuid': hello} if fill else {}))[0]
+            if status:
+                d.process.wait(60)
+                assert d.process.returncode == -9, d.log()[-2000:]
+            else:
                 d.kill()
-                d.start(env={'STILLFRAME_CRASH_AT': str(n)})
-                status = d.run('vbd-insert' if fill else 'vbd-eject', uuid=cd,
-                               **({'vdi_uuid': hello} if fill else {}))[0]
-                if status:
-                    d.process.wait(60)
-                    assert d.process.returncode == -9, d.log()[-2000:]
-                else:
-                    d.kill()
-                d.start()
-                d.check()
-                holds(s, None if d.get('vbd', cd, 'empty') == 'true' else HELLO)
-                if status == 0 and not fill:
-                    break
-            assert n > 4, n
+            d.start()
+            d.check()
+            holds(s, None if d.get('vbd', cd, 'empty') == 'true' else HELLO)
+            if status == 0 and not fill:
+                break
+        assert n > 4, n
 
 
 def test_a_disc_that_is_a_link():
     """Whoever can write to the folder of discs cannot show a guest other files of this host."""
-    with Daemon() as d:
-        vm, hello, other = setup(d)
+    with with_drive() as (d, vm, s, cd, hello, other):
         path = os.path.join(d.state, 'isos', 'hello.iso')
         os.unlink(path)
         os.symlink('other.iso', path)
-        cd = d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
-        d.fails('vbd-insert', uuid=cd, vdi_uuid=hello, says='symbolic link')
-        d.boot(vm).close()
         d.fails('vbd-insert', uuid=cd, vdi_uuid=hello, says='symbolic link')
         d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
         assert files_open(d, vm, 'other.iso')

@@ -5,9 +5,10 @@
 The guest churns a file on a disk and one in its memory: a program in its memory knows what each block of both must
 hold, so that memory and disks of two instants disagree.  CHECKPOINTS: how many (3); CYCLES: of checkpoint, work and
 revert (2)."""
-import os, random, signal, sys, threading, time
+import contextlib, os, random, signal, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 from faulty import Faulty
 from layers import wait_for
 
@@ -15,13 +16,17 @@ CHECKPOINTS = int(os.environ.get('CHECKPOINTS', '3'))
 CYCLES = int(os.environ.get('CYCLES', '2'))
 
 
-def busy_guest(d, memory='256MiB', ram=48, **kw):
-    vm = guest_vm(d, disks=2, start=False, memory=memory, **kw)
-    s = d.boot(vm)
+def set_to_work(s, ram=48):
     s.churn('start', 'a', 32, 50)
     s.churn('start', None, ram, 50)
     s.ask('count start')
-    return vm, s
+
+
+@contextlib.contextmanager
+def busy_guest(ram=48, **how):
+    with golden('two', **how) as (d, vm, s):
+        set_to_work(s, ram)
+        yield d, vm, s
 
 
 def checkpoint(d, vm, name='c'):
@@ -49,8 +54,7 @@ def how(d, snap):
 
 
 def test_memory_and_disks_agree():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         boot = s.fields('status')['boot']
         snaps = []
         for n in range(CHECKPOINTS):        # back to back
@@ -104,8 +108,7 @@ def held(d, vm):
 
 def test_nothing_leaks():
     """Checkpoint, work, revert, resume, and the checkpoint goes: again and again."""
-    with Daemon() as d:
-        vm, s = busy_guest(d, ram=16)
+    with busy_guest(ram=16) as (d, vm, s):
         first = None
         for n in range(CYCLES):
             snap = checkpoint(d, vm)
@@ -133,8 +136,8 @@ def forks(s):
 
 
 def test_one_goes_and_one_is_damaged():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
+        before = forks(s)
         first, middle, third = [checkpoint(d, vm, n) for n in ('first', 'middle', 'third')]
         d.xe('snapshot-uninstall', '--force', uuid=middle)
         flip_bit(d.memory_of(third), FIRST_PAGE + 100)
@@ -142,11 +145,11 @@ def test_one_goes_and_one_is_damaged():
         d.fails('snapshot-revert', uuid=third, says='damaged')
         assert d.guests()[vm] == pid and d.state_of(vm) == 'running'
         agrees(s)
-        assert forks(s) == 0
+        assert forks(s) == before
         s.close()
         d.xe('snapshot-revert', uuid=first, resume='true')
         s = again(d, vm)
-        assert forks(s) == 1
+        assert forks(s) == before + 1
         ends_well(d, vm, s)
         d.check()
 
@@ -155,8 +158,7 @@ def test_without_write_protection():
     """QEMU that may not use userfaultfd: another way is told, and it is as consistent."""
     need_root()
     hide = 'mount -t tmpfs none /mnt && touch /mnt/none && mount --bind /mnt/none /dev/userfaultfd && exec "$@"'
-    with Daemon(under=('unshare', '-m', 'sh', '-c', hide, 'sh')) as d:
-        vm, s = busy_guest(d)
+    with busy_guest(under=('unshare', '-m', 'sh', '-c', hide, 'sh')) as (d, vm, s):
         snap = checkpoint(d, vm)
         i = how(d, snap)
         assert i['method'] == 'pre-copy', i
@@ -169,8 +171,7 @@ def test_without_write_protection():
 
 
 def test_suspend_and_resume():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         boot = s.fields('status')['boot']
         for _ in range(2):
             s.close()
@@ -218,10 +219,7 @@ def test_a_guest_that_has_never_run():
 
 def test_the_clock():
     """A guest that was asleep is told the time, where there is an agent."""
-    with Daemon() as d:
-        vm = guest_vm(d, start=False)
-        s = d.boot(vm)
-
+    with golden() as (d, vm, s):
         def off():
             return time.time() - float(s.ask('shell date +%s').split()[0].rstrip('\\n'))
 
@@ -255,9 +253,7 @@ def test_the_clock():
 
 def test_a_variable_of_uefi():
     """A guest sets one while its memory is saved: it is not in the checkpoint, neither in its memory nor in its store."""
-    with Daemon() as d:
-        vm = uefi_vm(d)
-        s = d.boot(vm)
+    with golden('uefi') as (d, vm, s):
         s.ask('variable Test before')
         s.churn('start', None, 160, 50)
         t = threading.Thread(target=lambda: results.append(d.run('vm-checkpoint', uuid=vm, new_name_label='c')))
@@ -286,7 +282,10 @@ def test_a_variable_of_uefi():
 def test_storage_that_hangs():
     """The SR for memory does not answer any more: that costs the snapshot, and never the guest."""
     with Faulty() as fs, Daemon() as d:
-        vm, s = busy_guest(d, '512MiB', 16)
+        # It boots: its memory is more than is taken in while the storage does not answer.
+        vm = guest_vm(d, disks=2, start=False, memory='512MiB')
+        s = d.boot(vm)
+        set_to_work(s, 16)
         s.fill(304)                                 # more than we take in
         d.xe('vm-param-set', f'suspend-SR-uuid={fs.sr(d)}', uuid=vm)
         t = threading.Thread(target=lambda: results.append(d.run('vm-checkpoint', uuid=vm, new_name_label='c')))
@@ -317,8 +316,7 @@ def test_storage_that_hangs():
 
 
 def test_a_disk_that_was_unplugged_since():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         disk = d.vdi('64MiB')
         vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=disk, device=2)
         d.xe('vbd-plug', uuid=vbd)
@@ -342,8 +340,7 @@ def test_a_disk_that_was_unplugged_since():
 
 def test_killed_in_the_middle():
     """The daemon, then QEMU, while memory is taken: the guest runs on where it can, and nothing stays."""
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         boot = s.fields('status')['boot']
 
         def begin():
@@ -379,8 +376,7 @@ def test_killed_in_the_middle():
 
 
 def test_cancel():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         t = threading.Thread(target=lambda: results.append(d.run('vm-checkpoint', uuid=vm, new_name_label='c')))
         results = []
         t.start()
@@ -401,8 +397,7 @@ def test_cancel():
 def test_no_room():
     """The SR for memory fills up while memory is written: the guest runs on."""
     need_root()
-    with FileSystem('ext4', 64) as fs, Daemon() as d:
-        vm, s = busy_guest(d)
+    with FileSystem('ext4', 64) as fs, busy_guest() as (d, vm, s):
         d.xe('vm-param-set', f'suspend-SR-uuid={fs.sr(d)}', uuid=vm)
         d.fails('vm-checkpoint', uuid=vm, new_name_label='c', says='less room')
         d.sql_write(f"UPDATE VM SET memory_static_max = '{32 << 20}' WHERE uuid = '{vm}'")    # as if it were enough

@@ -5,6 +5,7 @@ its own VM needs, and reaches nothing of another VM or of the daemon."""
 import json, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 # Tries everything, says what worked.  PATHS, PID and UID are filled in.
 BURGLAR = r'''#!/usr/bin/python3
@@ -81,12 +82,9 @@ def break_in(d, vm, victim, place='qemu-system-x86_64', log='qemu.log'):
 
 
 def test_a_program_in_qemus_place():
-    need_root()
-    with Daemon() as d:
-        victim = guest_vm(d, 'victim', disks=2, start=False)
+    with golden('two') as (d, victim, _):
         snap = d.snapshot(victim)
         burgled = d.xe('vm-install', template=snap, new_name_label='sibling')
-        d.boot(victim).close()
         own = set(d.sql("SELECT v.location || '.qcow2' FROM VDI v JOIN VBD b ON b.VDI = v.ref "
                         f"JOIN VM m ON b.VM = m.ref WHERE m.uuid = '{burgled}'"))
         found = break_in(d, burgled, victim)
@@ -108,8 +106,8 @@ def test_a_program_in_the_tpms_place():
         victim = guest_vm(d, 'victim', disks=1, start=False)
         d.xe('vtpm-create', vm_uuid=victim)
         burgled = d.xe('vm-clone', uuid=victim, new_name_label='sibling')
-        d.boot(victim).close()
-        assert os.path.exists(f'{d.state}/run/{victim}/tpm/state/tpm2-00.permall')
+        d.xe('vm-start', uuid=victim)
+        wait_for(lambda: os.path.exists(f'{d.state}/run/{victim}/tpm/state/tpm2-00.permall'))
         found = break_in(d, burgled, victim, 'swtpm', 'tpm/qemu.log')
         assert not found['got'], found['got']
         assert not found['mine'] and not found['frozen'] and not found['leaked'], found

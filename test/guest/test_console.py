@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people see of a guest: its screen by RFB, plain and in a WebSocket, as a picture and with a
 VNC viewer; and its serial port."""
-import os, shutil, signal, socket, sys
+import contextlib, os, shutil, signal, socket, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 from consoles import *
 from rpc import Served
 
@@ -72,17 +73,16 @@ def snapshot(d, vm, **kw):
         return s.rest()
 
 
-def drawn(d, **kw):
-    vm = guest_vm(d, disks=1, start=False, kernel='vmlinuz', **kw)
-    s = d.boot(vm)
-    draw(s)
-    s.close()       # one client at a time
-    return vm
+@contextlib.contextmanager
+def drawn(**how):
+    with golden('screen', **how) as (d, vm, s):
+        draw(s)
+        s.close()       # one client at a time
+        yield d, vm
 
 
 def test_the_screen_for_any_number_of_viewers():
-    with Daemon() as d:
-        vm = drawn(d)
+    with drawn() as (d, vm):
         with Stream(d, console(d, vm, 'rfb')) as one, Stream(d, f'/console?uuid={vm}', method='GET') as two, \
                 WebSocket(d, console(d, vm, 'rfb'), fragments=3) as three:
             for stream in (one, two, three):
@@ -114,8 +114,7 @@ def test_the_screen_for_any_number_of_viewers():
 
 
 def test_over_tcp():
-    with Served('qemu') as d:
-        vm = drawn(d)
+    with drawn(kind=Served) as (d, vm):
         tcp = ('127.0.0.1', d.port, d.accounts['root'])
         for client in (Stream, WebSocket):
             with client(d, console(d, vm, 'rfb'), tcp) as s:
@@ -126,8 +125,7 @@ def test_over_tcp():
 
 def test_snapshot():
     need('djpeg')
-    with Daemon() as d:
-        vm = drawn(d)
+    with drawn() as (d, vm):
         check_shows(*jpeg_pixels(snapshot(d, vm)))
         d.xe('vm-pause', uuid=vm)
         check_shows(*jpeg_pixels(snapshot(d, vm)))
@@ -136,8 +134,7 @@ def test_snapshot():
 def test_a_viewer():
     """Debian's vncsnapshot, a viewer that nobody has to look at."""
     need('vncsnapshot', 'djpeg')
-    with Daemon() as d:
-        vm = drawn(d)
+    with drawn() as (d, vm):
         picture = os.path.join(d.state, 'picture.jpg')
         with Door(d, console(d, vm, 'rfb')) as door:
             p = subprocess.run(['vncsnapshot', '-quiet', '-quality', '100', f'127.0.0.1:{door.port - 5900}', picture],
@@ -148,8 +145,7 @@ def test_a_viewer():
 
 
 def test_keys_reach_the_guest():
-    with Daemon() as d:
-        vm = drawn(d)
+    with drawn() as (d, vm):
         with Stream(d, console(d, vm, 'rfb')) as s:
             screen = Rfb(s)
             screen.picture()
@@ -162,9 +158,8 @@ def test_keys_reach_the_guest():
 
 
 def test_the_serial_port():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        d.boot(vm).close()
+    with golden() as (d, vm, s):
+        s.close()
         path = console(d, vm, 'vt100')
         for client in (Stream, WebSocket):
             with client(d, path) as s:

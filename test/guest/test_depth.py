@@ -5,6 +5,7 @@ snapshot is what it was, and with the last of them gone there is one volume."""
 import os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 LAYERS = int(os.environ.get('LAYERS', '200'))
 
@@ -20,7 +21,7 @@ def depth(d, vm):
 
 def written(d, vm, n):
     """The guest writes files of its own; their sums."""
-    with d.boot(vm) as serial:
+    with Serial(d, vm) if d.state_of(vm) == 'running' else d.boot(vm) as serial:
         total = serial.ask(f'write a file{n} 2 {n}').split('sum=')[1]
         serial.ask('write a same 1 %d' % (n + 7))
         same = serial.ask('sum a same').split('sum=')[1]
@@ -35,8 +36,8 @@ def right(serial, sums):
 
 
 def test_deep():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, size='64MiB', start=False)
+    with golden() as (d, vm, s):
+        s.close()
         # A VM that runs on a long chain gets a short one: not yet.
         d.xe('sr-param-set', 'other-config:chain-max=1000', uuid=d.sr())
         sums, snaps, first = {}, [], time.time()

@@ -4,6 +4,7 @@
 import os, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 
 def wait_for(what, seconds=20):
@@ -27,56 +28,52 @@ def attached(d, vbd):
 
 
 def test_a_disk_comes_and_goes():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            vbd, vdi = add_disk(d, vm, 5)
-            assert not attached(d, vbd)
-            d.xe('vbd-plug', uuid=vbd)
-            assert attached(d, vbd)
-            d.fails('vbd-plug', uuid=vbd, says='attached already')
-            wait_for(lambda: 'vdb' in block_devices(s))
-            assert vdi[:20] in s.ask('shell cat /sys/block/vdb/serial')
-            s.ask('rescan')
-            wrote = s.fields('write b file 4')['sum']
+    with golden() as (d, vm, s):
+        vbd, vdi = add_disk(d, vm, 5)
+        assert not attached(d, vbd)
+        d.xe('vbd-plug', uuid=vbd)
+        assert attached(d, vbd)
+        d.fails('vbd-plug', uuid=vbd, says='attached already')
+        wait_for(lambda: 'vdb' in block_devices(s))
+        assert vdi[:20] in s.ask('shell cat /sys/block/vdb/serial')
+        s.ask('rescan')
+        wrote = s.fields('write b file 4')['sum']
 
-            # It is in snapshots, and survives the daemon.
-            snap = d.snapshot(vm)
-            assert len(d.list('vbd', vm_uuid=snap)) == 2
-            d.restart()
-            assert attached(d, vbd)
-            assert s.fields('sum b file')['sum'] == wrote
+        # It is in snapshots, and survives the daemon.
+        snap = d.snapshot(vm)
+        assert len(d.list('vbd', vm_uuid=snap)) == 2
+        d.restart()
+        assert attached(d, vbd)
+        assert s.fields('sum b file')['sum'] == wrote
 
-            s.ask('eject b')
-            d.xe('vbd-unplug', uuid=vbd)
-            assert not attached(d, vbd) and 'vdb' not in block_devices(s)
-            d.fails('vbd-unplug', uuid=vbd, says='not attached')
-            location = d.sql(f"SELECT location FROM VDI WHERE uuid = '{vdi}'")[0]
-            assert not [f for f in open_files(d.guests()[vm]) if location in f], 'the image is still open'
-            d.xe('vbd-plug', uuid=vbd)
-            wait_for(lambda: 'vdb' in block_devices(s))
-            s.ask('rescan')
-            assert s.fields('sum b file')['sum'] == wrote
+        s.ask('eject b')
+        d.xe('vbd-unplug', uuid=vbd)
+        assert not attached(d, vbd) and 'vdb' not in block_devices(s)
+        d.fails('vbd-unplug', uuid=vbd, says='not attached')
+        location = d.sql(f"SELECT location FROM VDI WHERE uuid = '{vdi}'")[0]
+        assert not [f for f in open_files(d.guests()[vm]) if location in f], 'the image is still open'
+        d.xe('vbd-plug', uuid=vbd)
+        wait_for(lambda: 'vdb' in block_devices(s))
+        s.ask('rescan')
+        assert s.fields('sum b file')['sum'] == wrote
         d.xe('vm-shutdown', '--force', uuid=vm)
         assert not attached(d, vbd)
         d.check()
 
 
 def test_an_interface_comes_and_goes():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=3)
-            mac = d.get('vif', vif, 'MAC')
-            d.xe('vif-plug', uuid=vif)
-            wait_for(lambda: 'eth1' in s.ask('shell ls /sys/class/net'))
-            assert mac in s.ask('shell cat /sys/class/net/eth1/address')
-            d.xe('vif-unplug', uuid=vif)
-            assert 'eth1' not in s.ask('shell ls /sys/class/net')
-            assert d.get('vif', vif, 'currently-attached') == 'false'
-            d.xe('vif-plug', uuid=vif)
-            d.xe('vm-shutdown', '--force', uuid=vm)
-            assert d.get('vif', vif, 'currently-attached') == 'false'
+    with golden() as (d, vm, s):
+        vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=3)
+        mac = d.get('vif', vif, 'MAC')
+        d.xe('vif-plug', uuid=vif)
+        wait_for(lambda: 'eth1' in s.ask('shell ls /sys/class/net'))
+        assert mac in s.ask('shell cat /sys/class/net/eth1/address')
+        d.xe('vif-unplug', uuid=vif)
+        assert 'eth1' not in s.ask('shell ls /sys/class/net')
+        assert d.get('vif', vif, 'currently-attached') == 'false'
+        d.xe('vif-plug', uuid=vif)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.get('vif', vif, 'currently-attached') == 'false'
 
 
 def test_a_guest_that_does_not_let_go():
@@ -127,13 +124,11 @@ def test_an_address_is_the_positions():
     def address(s):
         return s.ask('shell readlink -f /sys/block/vdb/device').split('/virtio')[0]
 
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            vbd, _ = add_disk(d, vm, 9)
-            d.xe('vbd-plug', uuid=vbd)
-            wait_for(lambda: 'vdb' in block_devices(s))
-            plugged = address(s)
+    with golden() as (d, vm, s):
+        vbd, _ = add_disk(d, vm, 9)
+        d.xe('vbd-plug', uuid=vbd)
+        wait_for(lambda: 'vdb' in block_devices(s))
+        plugged = address(s)
         d.xe('vm-shutdown', '--force', uuid=vm)
         with d.boot(vm) as s:
             assert address(s) == plugged and 'pci' in plugged, plugged

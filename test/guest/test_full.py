@@ -5,16 +5,16 @@ guest runs on, or is paused with the reason told, and never sees a corrupt disk.
 import os, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 from full import Full
 
 NO_SPACE = 'not enough space'
 
 
 def test_every_operation():
-    with Full(200) as full, Daemon() as d:
-        sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
-        vm = guest_vm(d, disks=2, size='48MiB', sr=sr, start=False)
-        serial = d.boot(vm)
+    with Full(200) as full, golden('two', sr=full) as (d, vm, serial):
+        sr = d.sr()
+        d.xe('sr-param-set', 'name-label=small', uuid=sr)
         serial.ask('mark kept')
         snap = d.snapshot(vm, 'good')
         disks = d.disks(vm)
@@ -75,15 +75,13 @@ def test_every_operation():
 def test_a_guest_that_stands():
     """While it stands it can be reverted, shut down, and its snapshots deleted; one that a user paused
     stays so when there is room."""
-    with Full(200) as full, Daemon() as d:
-        sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': full.folder})
-        vm = guest_vm(d, size='100MiB', sr=sr, start=False)
-        with d.boot(vm) as serial:
-            serial.ask('mark kept')
-            first, second = d.snapshot(vm, 'first'), d.snapshot(vm, 'second')
-            serial.s.sendall(b'write a big 60 7\n')
-            full.fill()
-            d.wait_state(vm, 'paused', 60)
+    with Full(200) as full, golden(sr=full) as (d, vm, serial):
+        serial.ask('mark kept')
+        first, second = d.snapshot(vm, 'first'), d.snapshot(vm, 'second')
+        serial.s.sendall(b'write a big 60 7\n')
+        full.fill()
+        d.wait_state(vm, 'paused', 60)
+        serial.close()
         d.xe('snapshot-uninstall', '--force', uuid=second)
         full.free(1 << 20)                              # too little to go on with, enough for a layer
         d.xe('snapshot-revert', uuid=first)

@@ -4,6 +4,7 @@
 import os, re, shutil, signal, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 
 def test_outlives_the_daemon():
@@ -103,9 +104,8 @@ def test_boots_from_disk():
 
 
 def test_console():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        d.boot(vm).close()
+    with golden() as (d, vm, s):
+        s.close()
         ping_by_xe_console(d, vm, 20)
 
 

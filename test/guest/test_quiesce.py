@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quiesced snapshots of a real guest with qemu-ga: clean file systems, and a guest that always goes on.  KILLS: how
 often the daemon is killed at random around the freeze (2)."""
-import base64, os, random, signal, subprocess, sys, threading, time
+import base64, contextlib, os, random, signal, subprocess, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 from agent import until, live
 
 KILLS = int(os.environ.get('KILLS', '2'))
@@ -12,13 +13,13 @@ AGENT = 'qemu-ga --method=virtio-serial --path=/dev/virtio-ports/org.qemu.guest_
 WRITES_AGAIN_S = 10
 
 
-def busy_guest(d, **kw):
-    vm = guest_vm(d, disks=2, start=False, **kw)
-    s = d.boot(vm)
-    until(lambda: live(d, vm) == 'true')
-    s.churn('start', 'a', 32, 50)
-    s.ask('count start')
-    return vm, s
+@contextlib.contextmanager
+def busy_guest():
+    with golden('two') as (d, vm, s):
+        until(lambda: live(d, vm) == 'true')
+        s.churn('start', 'a', 32, 50)
+        s.ask('count start')
+        yield d, vm, s
 
 
 def quiesced(d, vm, **kw):
@@ -70,8 +71,7 @@ def writes(s):
 
 
 def test_clean():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         held = []
         for n in range(3):
             snap = quiesced(d, vm)
@@ -89,8 +89,7 @@ def test_clean():
 
 
 def test_with_memory():
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         boot = s.fields('status')['boot']
         snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='q', quiesce='true')
         i = info(d, snap)
@@ -117,8 +116,7 @@ def test_with_memory():
 
 def test_hooks():
     """One that ran makes it application consistent, one that fails makes it fail; one that hangs costs a bounded time."""
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         with open(os.path.join(TOP, 'hooks', 'fsfreeze-hook')) as f:
             put(s, '/etc/qemu/hook', f.read())
         put(s, '/etc/qemu/fsfreeze-hook.d/10-first', '#!/bin/sh\necho first $1 >>/tmp/hooks\n')
@@ -166,8 +164,7 @@ def test_hooks():
 def test_killed():
     """The daemon is killed at random around the freeze, and stays away: the guest writes again."""
     dice = random.Random(time.time_ns())
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         begin = time.time()
         quiesced(d, vm)
         usual, longest = time.time() - begin, 0.0
@@ -195,8 +192,7 @@ def test_killed():
 
 def test_qemu_stopped():
     """Its process stands still between freeze and thaw: the call ends, and the guest goes on with it."""
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         d.xe('vm-param-set', 'other-config:quiesce-timeout=4', uuid=vm)
         pid = d.guests()[vm]
         os.kill(pid, signal.SIGSTOP)
@@ -215,8 +211,7 @@ def test_qemu_stopped():
 
 def test_an_agent_that_dies_frozen():
     """The one that comes after it is told to thaw, and can freeze again."""
-    with Daemon() as d:
-        vm, s = busy_guest(d)
+    with busy_guest() as (d, vm, s):
         put(s, '/etc/qemu/hook', '#!/bin/sh\n[ $1 != freeze ] || (sleep 1; killall -9 qemu-ga) &\n')
         restart_agent(s, '-F/etc/qemu/hook')
         time.sleep(1)

@@ -4,6 +4,7 @@
 import hashlib, os, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden, plug
 
 
 def checksum(d, vdi):
@@ -20,9 +21,9 @@ def counters_of(d, vm):
 def test_one_instant():
     """20 snapshots of a guest that writes one counter to four disks without rest; of some of them (CLONES, in the
     environment) a clone boots."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=4, size='64MiB', start=False)
-        serial = d.boot(vm)
+    with golden('two') as (d, vm, serial):
+        for device in (2, 3):
+            plug(d, vm, serial, '64MiB', device)
         serial.ask('count start')
         snaps = []
         for i in range(20):
@@ -36,7 +37,7 @@ def test_one_instant():
             assert one_instant(found), f'torn: {found}'
             assert found['0'] > last, 'the counter stood still'
             last = found['0']
-        for snap in snaps[::len(snaps) // int(os.environ.get('CLONES', '4'))]:
+        for snap in snaps[::len(snaps) // int(os.environ.get('CLONES', '1'))]:
             clone = d.xe('snapshot-clone', uuid=snap, new_name_label='clone')
             d.xe('vm-param-set', uuid=clone, is_a_template='false')
             with d.boot(clone) as s:
@@ -48,9 +49,7 @@ def test_one_instant():
 def test_content_never_changes():
     """The disk of a snapshot is the same to the bit: while the guest writes, after a revert, and in a
     clone."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        serial = d.boot(vm)
+    with golden() as (d, vm, serial):
         serial.ask('write a file 20 1')
         snap = d.snapshot(vm)
         disk = d.disks(snap)['0']
@@ -72,13 +71,11 @@ def test_content_never_changes():
 def test_there_and_back():
     """The main job: snapshot, break, revert.  Disks keep their uuids, the configuration goes back, a disk
     attached since is detached, not deleted."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, start=False)
-        with d.boot(vm) as s:
-            s.ask('mark before')
-            snap = d.snapshot(vm, 'before')
-            s.ask('unmark before')
-            s.ask('mark after')
+    with golden('two') as (d, vm, s):
+        s.ask('mark before')
+        snap = d.snapshot(vm, 'before')
+        s.ask('unmark before')
+        s.ask('mark after')
         before = d.disks(vm)
         mac = d.get('vif', d.list('vif', vm_uuid=vm)[0], 'MAC')
         places = {v: d.get('vdi', v, 'location') for v in before.values()}
@@ -104,9 +101,8 @@ def test_there_and_back():
 
 
 def test_paused_and_left_out():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, start=False)
-        d.boot(vm).close()
+    with golden('two') as (d, vm, s):
+        s.close()
         d.xe('vm-pause', uuid=vm)
         disks = d.disks(vm)
         snap = d.snapshot(vm, 'paused', ignore_vdi_uuids=disks['1'])
@@ -120,11 +116,9 @@ def test_paused_and_left_out():
 
 
 def test_space_comes_back():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            d.snapshot(vm, 'one')
-            s.ask('write a big 60')
+    with golden() as (d, vm, s):
+        d.snapshot(vm, 'one')
+        s.ask('write a big 60')
         volumes = d.volumes()
         d.xe('vm-shutdown', uuid=vm)
         clone = d.xe('vm-clone', uuid=vm, new_name_label='clone')

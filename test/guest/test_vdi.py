@@ -4,6 +4,7 @@
 import base64, fcntl, json, os, struct, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from golden import golden
 
 MIB = 1 << 20
 
@@ -20,28 +21,26 @@ def bytes_seen(s, name='vdb'):
 
 
 def test_snapshot_of_one_disk_while_it_is_written():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, size='64MiB', start=False)
-        with d.boot(vm) as s:
-            disks = d.disks(vm)
-            other = d.get('vdi', disks['0'], 'location')
-            s.ask('count start')
-            made = []
-            for i in range(4):
-                low = s.counters()['b']
-                disk = d.xe('vdi-snapshot' if i % 2 else 'vdi-clone', uuid=disks['1'])
-                made.append((low, disk, s.counters()['b']))
-            assert d.get('vdi', disks['0'], 'location') == other
-            d.kill()                        # the guest goes on without us, and what it writes is kept
-            d.start()
-            s.ask('count stop')
-            last = s.counters()['b']
-            assert s.fields('status')['b.errors'] == '0'
-            s.ask('sync')
-            for low, disk, high in made:
-                found = counter_of(d, disk)
-                assert low <= found <= high, f'{found} is not from {low} to {high}'
-            s.ask('poweroff')
+    with golden('two') as (d, vm, s):
+        disks = d.disks(vm)
+        other = d.get('vdi', disks['0'], 'location')
+        s.ask('count start')
+        made = []
+        for i in range(4):
+            low = s.counters()['b']
+            disk = d.xe('vdi-snapshot' if i % 2 else 'vdi-clone', uuid=disks['1'])
+            made.append((low, disk, s.counters()['b']))
+        assert d.get('vdi', disks['0'], 'location') == other
+        d.kill()                        # the guest goes on without us, and what it writes is kept
+        d.start()
+        s.ask('count stop')
+        last = s.counters()['b']
+        assert s.fields('status')['b.errors'] == '0'
+        s.ask('sync')
+        for low, disk, high in made:
+            found = counter_of(d, disk)
+            assert low <= found <= high, f'{found} is not from {low} to {high}'
+        s.ask('poweroff')
         d.wait_state(vm, 'halted')
         assert counter_of(d, disks['1']) >= last, 'a write was lost'
         d.check()
@@ -50,31 +49,29 @@ def test_snapshot_of_one_disk_while_it_is_written():
 
 
 def test_growing_while_it_runs():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, size='64MiB', start=False)
-        with d.boot(vm) as s:
-            disk = d.disks(vm)['1']
-            assert bytes_seen(s) == 64 * MIB
-            wrote = s.fields('write b file 8')['sum']
-            snap = d.xe('vdi-snapshot', uuid=disk)
-            s.ask('count start')
-            d.xe('vdi-resize', 'online=true', uuid=disk, disk_size='160MiB')
-            s.ask('count stop')
-            end = time.time() + 20 * SLOW
-            while bytes_seen(s) != 160 * MIB:
-                assert time.time() < end, f'the guest sees {bytes_seen(s)} bytes'
-                time.sleep(0.2)
-            assert bytes_seen(s, 'vda') == 64 * MIB
-            assert image(d, disk)['virtual-size'] == 160 * MIB == int(d.get('vdi', disk, 'virtual-size'))
-            assert image(d, snap)['virtual-size'] == 64 * MIB
-            zeros = s.ask('shell dd if=/dev/vdb bs=1M skip=64 2>/dev/null | tr -d "\\\\000" | wc -c')
-            assert zeros.split('\\n')[0].strip() == '0', zeros
-            s.ask('shell echo behind the old end | dd of=/dev/vdb bs=1M seek=150 conv=notrunc,fsync 2>/dev/null')
-            assert s.fields('sum b file')['sum'] == wrote
-            d.fails('vdi-resize', uuid=disk, disk_size='100MiB', says='shrinking')
-            again = d.xe('vdi-snapshot', uuid=disk)         # of the new size, too
-            assert image(d, again)['virtual-size'] == image(d, disk)['virtual-size'] == 160 * MIB
-            assert s.fields('status')['b.errors'] == '0'
+    with golden('two') as (d, vm, s):
+        disk = d.disks(vm)['1']
+        assert bytes_seen(s) == 64 * MIB
+        wrote = s.fields('write b file 8')['sum']
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        s.ask('count start')
+        d.xe('vdi-resize', 'online=true', uuid=disk, disk_size='160MiB')
+        s.ask('count stop')
+        end = time.time() + 20 * SLOW
+        while bytes_seen(s) != 160 * MIB:
+            assert time.time() < end, f'the guest sees {bytes_seen(s)} bytes'
+            time.sleep(0.2)
+        assert bytes_seen(s, 'vda') == 64 * MIB
+        assert image(d, disk)['virtual-size'] == 160 * MIB == int(d.get('vdi', disk, 'virtual-size'))
+        assert image(d, snap)['virtual-size'] == 64 * MIB
+        zeros = s.ask('shell dd if=/dev/vdb bs=1M skip=64 2>/dev/null | tr -d "\\\\000" | wc -c')
+        assert zeros.split('\\n')[0].strip() == '0', zeros
+        s.ask('shell echo behind the old end | dd of=/dev/vdb bs=1M seek=150 conv=notrunc,fsync 2>/dev/null')
+        assert s.fields('sum b file')['sum'] == wrote
+        d.fails('vdi-resize', uuid=disk, disk_size='100MiB', says='shrinking')
+        again = d.xe('vdi-snapshot', uuid=disk)         # of the new size, too
+        assert image(d, again)['virtual-size'] == image(d, disk)['virtual-size'] == 160 * MIB
+        assert s.fields('status')['b.errors'] == '0'
         d.xe('vm-shutdown', uuid=vm)
         d.xe('vdi-resize', uuid=disk, disk_size='200MiB')
         with d.boot(vm) as s:
@@ -127,8 +124,7 @@ def forged_header(d):
 
 def test_raw_disk_that_looks_like_an_image():
     """A guest writes an image's header onto its raw disk: nothing takes it for one."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+    with golden('two') as (d, vm, s):
         raw = d.xe('vdi-create', 'sm-config:type=raw', sr_uuid=d.sr(), name_label='raw', virtual_size='64MiB')
         file = os.path.join(d.state, 'sr', d.get('vdi', raw, 'location') + '.raw')
         out = os.path.join(d.state, 'out')
@@ -139,27 +135,26 @@ def test_raw_disk_that_looks_like_an_image():
                 assert os.fstat(f.fileno()).st_size == size and f.read(512) == forged
                 assert not f.read().strip(b'\0')
 
-        with d.boot(vm) as s:
-            vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=raw, device=2)
-            d.xe('vbd-plug', uuid=vbd)
-            end = time.time() + 20 * SLOW
-            while bytes_seen(s, 'vdc') != 64 * MIB:
-                assert time.time() < end, 'the guest does not see its disk'
-                time.sleep(0.2)
-            text = base64.b64encode(forged.rstrip(b'\0')).decode()
-            s.ask(f'shell echo {text} | base64 -d | dd of=/dev/vdc conv=notrunc,fsync 2>/dev/null')
-            d.xe('vdi-resize', uuid=raw, disk_size='96MiB')
-            while bytes_seen(s, 'vdc') != 96 * MIB:
-                assert time.time() < end, f'the guest sees {bytes_seen(s, "vdc")} bytes'
-                time.sleep(0.2)
-            d.fails('vdi-snapshot', uuid=raw, says='Raw VDI')
-            d.fails('vm-snapshot', uuid=vm, new_name_label='s', says='Raw VDI')
-            d.kill()                            # adopted as what it is
-            d.start()
-            d.xe('vbd-unplug', uuid=vbd)
-            is_forged(file, 96 * MIB)
-            d.xe('vbd-plug', uuid=vbd)
-            s.ask('poweroff')
+        vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=raw, device=2)
+        d.xe('vbd-plug', uuid=vbd)
+        end = time.time() + 20 * SLOW
+        while bytes_seen(s, 'vdc') != 64 * MIB:
+            assert time.time() < end, 'the guest does not see its disk'
+            time.sleep(0.2)
+        text = base64.b64encode(forged.rstrip(b'\0')).decode()
+        s.ask(f'shell echo {text} | base64 -d | dd of=/dev/vdc conv=notrunc,fsync 2>/dev/null')
+        d.xe('vdi-resize', uuid=raw, disk_size='96MiB')
+        while bytes_seen(s, 'vdc') != 96 * MIB:
+            assert time.time() < end, f'the guest sees {bytes_seen(s, "vdc")} bytes'
+            time.sleep(0.2)
+        d.fails('vdi-snapshot', uuid=raw, says='Raw VDI')
+        d.fails('vm-snapshot', uuid=vm, new_name_label='s', says='Raw VDI')
+        d.kill()                            # adopted as what it is
+        d.start()
+        d.xe('vbd-unplug', uuid=vbd)
+        is_forged(file, 96 * MIB)
+        d.xe('vbd-plug', uuid=vbd)
+        s.ask('poweroff')
         d.wait_state(vm, 'halted')
         d.xe('vdi-resize', uuid=raw, disk_size='128MiB')
         is_forged(file, 128 * MIB)

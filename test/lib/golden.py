@@ -22,10 +22,16 @@ FOLDER = os.path.join(BUILD, 'golden')
 # What each is.  Its agent has been heard before the checkpoint, so whatever needs one has it.
 FLAVOURS = {
     'plain': lambda d: guest_vm(d, disks=1, start=False),
-    'two': lambda d: guest_vm(d, disks=2, start=False, memory='256MiB'),
+    'two': lambda d: guest_vm(d, disks=2, size='64MiB', start=False, memory='256MiB'),
+    'cd': lambda d: with_cd_drive(guest_vm(d, disks=1, start=False), d),
     'screen': lambda d: guest_vm(d, disks=1, start=False, kernel='vmlinuz'),        # has a console of text to draw on
     'uefi': lambda d: uefi_vm(d),
 }
+
+
+def with_cd_drive(vm, d):
+    d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
+    return vm
 
 
 def made_of(flavour):
@@ -110,12 +116,12 @@ def copy(kept, folder, sr):
 
 
 @contextlib.contextmanager
-def golden(flavour='plain', sr=None, keep=False, **how):
+def golden(flavour='plain', sr=None, keep=False, kind=Daemon, **how):
     """A daemon, a VM of that flavour that runs, and its serial line.  keep: with its checkpoint, named golden; else no
     snapshot is left, and the disks have one volume each.  sr: a FileSystem that the storage is to be on.
-    how: Daemon's."""
-    need_root()
-    with copied(make(flavour), sr), Daemon(state=PLACE, **how) as d:
+    kind: of daemon, and how it is started."""
+    assert os.getuid() == 0, 'golden guests need root: each has its folder in a mount namespace'
+    with copied(make(flavour), sr), kind('qemu', state=PLACE, **how) as d:
         snap, = d.list('snapshot')
         vm = d.get('snapshot', snap, 'snapshot-of')
         d.xe('snapshot-revert', uuid=snap, resume='true')
@@ -125,6 +131,13 @@ def golden(flavour='plain', sr=None, keep=False, **how):
             d.wait_quiet()
         with again(d, vm) as s:
             yield d, vm, s
+
+
+def plug(d, vm, s, size, device=1):
+    """One more disk, which the running guest mounts."""
+    vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi(size, f'plugged {device}'), device=device)
+    d.xe('vbd-plug', uuid=vbd)
+    wait_for(lambda: s.fields('rescan')['disks'] == str(device + 1))
 
 
 if __name__ == '__main__':
