@@ -2,7 +2,7 @@
 /* db.h -- the objects' rows in SQLite: one table a class, one column a stored field.
  *
  * The database is the one truth: nothing above it keeps copies across calls.  A write happens in a
- * transaction in which its row was read; db_put() refuses a row that has changed since:
+ * transaction in which its row was read.  db_put() asserts that the row has not changed since:
  *
  *     DB_SCOPE(t);                                 rolled back at the end of the scope ...
  *     struct VM_row *vm = db_get(t, VM, ref);
