@@ -15,7 +15,6 @@ from layers import MIB, World
 
 ALL, POINTS = 'ALL' in os.environ, int(os.environ.get('POINTS', '6'))
 COMMITS = 'COMMITS' in os.environ
-SEED = int(os.environ.get('SEED', time.time() if 'ALL' in os.environ else 1))
 ONLY = os.environ.get('ONLY', '').split()
 TELLS = r'SR_BACKEND_FAILURE_\d+|Input/output error|No space left|insufficient space|disk I/O error'
 SIZE = 4                # MiB of a disk
@@ -354,7 +353,6 @@ def drawn(dice, todo):
 
 
 def test_storage():
-    print(f'  seed {SEED}')
     with Faulty() as fs:
         k = Work(fs)
         try:
@@ -365,7 +363,6 @@ def test_storage():
 
 def test_database():
     """The records fail: what was acknowledged is there after a restart."""
-    print(f'  seed {SEED}')
     with Faulty() as fs:
         state = os.path.join(fs.folder, 'state')
         os.mkdir(state)

@@ -9,7 +9,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from sf import *
 
 KILLS, KIND = int(os.environ.get('KILLS', '6')), os.environ.get('KIND', 'ext4')
-SEED = int(os.environ.get('SEED', time.time()))
 DISKS = 2
 
 
@@ -87,7 +86,6 @@ def verify(d, sr, sums):
 
 
 def test_kills():
-    print(f'  seed {SEED}')
     dice = random.Random(SEED)
     with FileSystem(KIND, 6144) as fs, Daemon() as d:
         sr = fs.sr(d)

@@ -18,7 +18,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from sf import *
 from power import *
 
-SEED = int(os.environ.get('SEED', time.time()))
 KINDS = os.environ.get('KIND', 'ext4 xfs').split()
 STATES = os.environ.get('STATES', '12')
 SLOT = 128 << 10
@@ -558,7 +557,6 @@ def mutant(kind, name, limit):
 def test_power():
     if 'MUTATE' in os.environ:
         raise Skip('the tests are tested')
-    print(f'  seed {SEED}', flush=True)
     for kind in KINDS:
         campaign(kind)
 
@@ -567,7 +565,6 @@ def test_each_wait_is_missed():
     if 'MUTATE' not in os.environ:
         raise Skip('only with MUTATE')
     limit = int(STATES) if 'STATES' in os.environ else 100
-    print(f'  seed {SEED}', flush=True)
     missed = []
     for name, why, where in sites():
         if os.environ['MUTATE'] != '1' and name not in os.environ['MUTATE'].split(','):

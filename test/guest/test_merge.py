@@ -12,7 +12,6 @@ from faulty import Faulty
 from layers import wait_for
 
 SECONDS, EARLIER = int(os.environ.get('SECONDS', '8')), int(os.environ.get('EARLIER', '8'))
-SEED = int(os.environ.get('SEED', time.time()))
 
 
 def start_churn(serial, disks='ab', mib=24, reads=40):

@@ -12,12 +12,11 @@ test's own.
 
 golden.py FLAVOUR... makes them ahead, all of them without a word; it is a test by itself.
 """
-import contextlib, fcntl, hashlib, os, shutil, subprocess, sys, tempfile
+import contextlib, os, shutil, subprocess, sys, tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from sf import *
 
 PLACE = '/srv'                  # of the folder; each Debian has it, and nothing of ours is there
-FOLDER = os.path.join(BUILD, 'golden')
 
 # What each is.  Its agent has been heard before the checkpoint, so whatever needs one has it.
 FLAVOURS = {
@@ -35,14 +34,9 @@ def with_cd_drive(vm, d):
 
 
 def made_of(flavour):
-    """Whatever a change of makes the kept state one of another product, guest or QEMU."""
-    h = hashlib.sha256(flavour.encode())
-    for path in (os.path.join(BUILD, 'stillframed'), os.path.join(BUILD, 'xe'), __file__,
-                 os.path.join(os.path.dirname(__file__), 'sf.py'), os.path.join(guest_folder(), 'stamp')):
-        with open(path, 'rb') as f:
-            h.update(hashlib.sha256(f.read()).digest())
-    h.update(subprocess.run(['qemu-system-x86_64', '--version'], capture_output=True, check=True).stdout)
-    return h.hexdigest()[:16]
+    """Its name: another one as soon as the product, the guest, QEMU or this file is another."""
+    return flavour + '-' + sum_of(os.path.join(BUILD, 'stillframed'), os.path.join(BUILD, 'xe'), __file__,
+                                  os.path.join(guest_folder(), 'stamp'), shutil.which('qemu-system-x86_64'))
 
 
 def mount(folder):
@@ -53,7 +47,7 @@ def umount():
     subprocess.run(['umount', '-l', PLACE], check=True)
 
 
-def boot_and_keep(flavour, folder):
+def boot_and_checkpoint(flavour, folder):
     with Daemon(state=PLACE) as d:
         vm = FLAVOURS[flavour](d)
         d.boot(vm).close()
@@ -69,19 +63,13 @@ def boot_and_keep(flavour, folder):
 
 def make(flavour):
     """The folder of a flavour, which is made when it is not there; two tests that want it make it once."""
-    kept = os.path.join(FOLDER, f'{flavour}-{made_of(flavour)}')
-    os.makedirs(FOLDER, exist_ok=True)
-    with open(os.path.join(FOLDER, f'{flavour}.lock'), 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(kept):
-            for old in os.listdir(FOLDER):
-                if old.startswith(f'{flavour}-'):
-                    shutil.rmtree(os.path.join(FOLDER, old))
+    name = made_of(flavour)
+    with one_at_a_time(flavour):
+        if not os.path.isdir(os.path.join(MADE, name)):
             with copied() as folder:
-                boot_and_keep(flavour, folder)
-                subprocess.run(['cp', '-a', '--sparse=always', folder, kept + '.new'], check=True)
-            os.rename(kept + '.new', kept)
-    return kept
+                boot_and_checkpoint(flavour, folder)
+                keep(flavour, name, folder)
+    return os.path.join(MADE, name)
 
 
 @contextlib.contextmanager
@@ -116,19 +104,17 @@ def copy(kept, folder, sr):
 
 
 @contextlib.contextmanager
-def golden(flavour='plain', sr=None, keep=False, kind=Daemon, **how):
-    """A daemon, a VM of that flavour that runs, and its serial line.  keep: with its checkpoint, named golden; else no
-    snapshot is left, and the disks have one volume each.  sr: a FileSystem that the storage is to be on.
-    kind: of daemon, and how it is started."""
+def golden(flavour='plain', sr=None, kind=Daemon, **how):
+    """A daemon, a VM of that flavour that runs, and its serial line.  No snapshot is left, and the disks have one volume
+    each.  sr: a FileSystem that the storage is to be on; kind: of daemon; how: what it is given."""
     assert os.getuid() == 0, 'golden guests need root: each has its folder in a mount namespace'
     with copied(make(flavour), sr), kind('qemu', state=PLACE, **how) as d:
         snap, = d.list('snapshot')
         vm = d.get('snapshot', snap, 'snapshot-of')
         d.xe('snapshot-revert', uuid=snap, resume='true')
-        if not keep:
-            d.xe('snapshot-uninstall', '--force', uuid=snap)
-            wait_for(lambda: len(d.volumes()) == len(d.list('vdi', managed='true')), 60)
-            d.wait_quiet()
+        d.xe('snapshot-uninstall', '--force', uuid=snap)
+        wait_for(lambda: len(d.volumes()) == len(d.list('vdi', managed='true')), 60)
+        d.wait_quiet()
         with again(d, vm) as s:
             yield d, vm, s
 

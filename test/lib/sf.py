@@ -9,12 +9,14 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import ctypes, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, traceback
+import contextlib, ctypes, fcntl, hashlib, json, os, random, re, shutil, signal, socket, sqlite3, struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
 SLOW = float(os.environ.get('SLOW', '1'))          # sanitizers: everything takes this much longer
-EVERY = int(os.environ.get('EVERY', '3'))          # 1: something dies at each point of an operation, not at some
+EVERY = int(os.environ.get('EVERY', '6'))          # 1: something dies at each point of an operation, not at some
+SEED = int(os.environ.get('SEED') or random.randrange(1 << 30))        # of all that is drawn by lot; printed
+dice = random.Random(SEED)
 
 
 class Failed(Exception):
@@ -35,10 +37,13 @@ class Skip(Exception):
 class Daemon:
     leaks_of_xe = False     # the search for them, at its end, takes longer than xe: tests of xe's own have it
 
-    def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True, under=()):
+    def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True, under=(), first=False):
+        """first: its start is the first of this state folder; else that was somebody else's (empty_state())."""
         self.own = state is None
         self.state = state or tempfile.mkdtemp(prefix='stillframe-test-')
         os.chmod(self.state, 0o711)
+        if self.own and not first:
+            copy_empty_state(self.state)
         self.vmm, self.options, self.env = vmm, list(options), env or {}
         self.under = list(under)        # words that run it, as `nice -n 5`
         self.process, self.pids = None, []
@@ -306,7 +311,6 @@ class Daemon:
         assert not self.sql("SELECT name_label FROM task WHERE status = 'pending'"), 'a task is pending'
 
     def sql(self, text):
-        import sqlite3
         c = sqlite3.connect(os.path.join(self.state, 'state.db'))
         try:
             return [r[0] for r in c.execute(text).fetchall()]
@@ -315,11 +319,64 @@ class Daemon:
 
     def sql_write(self, text):
         """Of a daemon that is stopped."""
-        import sqlite3
         c = sqlite3.connect(os.path.join(self.state, 'state.db'))
         c.execute(text)
         c.commit()
         c.close()
+
+
+# ---- what is made once for a build, and copied ----
+
+MADE = os.path.join(BUILD, 'golden')
+
+
+def sum_of(*paths):
+    """A name for what these files are."""
+    h = hashlib.sha256()
+    for path in paths:
+        with open(path, 'rb') as f:
+            h.update(hashlib.sha256(f.read()).digest())
+    return h.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def one_at_a_time(name):
+    """Of all tests that run."""
+    os.makedirs(MADE, exist_ok=True)
+    with open(os.path.join(MADE, f'{name}.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def keep(kind, name, folder):
+    """The folder's content is the one of its kind from now on, whole or not at all."""
+    for old in os.listdir(MADE):
+        if old.startswith(f'{kind}-'):
+            shutil.rmtree(os.path.join(MADE, old))
+    subprocess.run(['cp', '-a', '--sparse=always', folder, os.path.join(MADE, f'{kind}-new')], check=True)
+    os.rename(os.path.join(MADE, f'{kind}-new'), os.path.join(MADE, name))
+
+
+def empty_state():
+    """The folder of a daemon that was started once, and ended: a start of it is a fifth of the first one's work."""
+    name = 'empty-' + sum_of(os.path.join(BUILD, 'stillframed'))
+    with one_at_a_time('empty'):
+        if not os.path.isdir(os.path.join(MADE, name)):
+            with Daemon('fake', first=True) as d:
+                assert d.stop() == 0, d.log()
+                for file in ('lock', 'test.log'):
+                    os.unlink(os.path.join(d.state, file))
+                keep('empty', name, d.state)
+    return os.path.join(MADE, name)
+
+
+def copy_empty_state(state):
+    """Its one record that names the folder is changed."""
+    shutil.copytree(empty_state(), state, dirs_exist_ok=True)
+    with contextlib.closing(sqlite3.connect(os.path.join(state, 'state.db'))) as c:
+        config = json.dumps({'location': os.path.join(os.path.realpath(state), 'sr')})
+        assert c.execute('UPDATE PBD SET device_config = ?', [config]).rowcount == 1
+        c.commit()
 
 
 class FileSystem:
@@ -581,9 +638,9 @@ def own_mounts():
 
 
 def dying_points(limit=200):
-    """Of the points 1, 2, ... of an operation those to die at: each third from a random one, so that it is other
-    ones each time, or all.  An exception when the limit is reached."""
-    yield from range(random.randint(1, EVERY), limit, EVERY)
+    """Of the points 1, 2, ... of an operation those to die at: each sixth from one that is drawn, so that it is other
+    ones each time, or all (EVERY=1).  An exception when the limit is reached."""
+    yield from range(dice.randint(1, EVERY), limit, EVERY)
     raise Exception(f'it does not come through with {limit} points ahead')
 
 
@@ -592,6 +649,7 @@ def main(scope):
     own_mounts()
     tests = [(n, f) for n, f in scope.items() if n.startswith('test_') and callable(f)]
     failed = skipped = 0
+    print('seed', SEED, flush=True)
     for name, test in tests:
         if wanted and name not in wanted:
             continue
