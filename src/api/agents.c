@@ -179,9 +179,7 @@ bool agent_shut_down(struct task *t, const char *ref)
 
 static int64_t real_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return clock_day_ns() / 1000000;
 }
 
 /* Where hwclock is missing or fails, an agent may have set the time, and say that it failed. */

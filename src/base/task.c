@@ -211,23 +211,3 @@ void task_progress(struct task *t, double fraction)
 	t->shown_ms = clock_ms();
 	t->sink->progress(t->sink, whole);
 }
-
-int64_t clock_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-void clock_wait(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until)
-{
-	struct timespec ts = { .tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000 };
-	pthread_cond_clockwait(c, lock, CLOCK_MONOTONIC, &ts);
-}
-
-double clock_exact_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
-}

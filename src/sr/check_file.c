@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/run.h"
@@ -55,7 +56,7 @@ static bool is_old(int dir, const char *name)
 {
 	struct stat st;
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       st.st_mtim.tv_sec < time(NULL) - OLD_S;
+	       st.st_mtim.tv_sec < clock_files_s() - OLD_S;
 }
 
 static void add_name(struct task *t, int dir, const char *name, struct list *ids,

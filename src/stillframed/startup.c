@@ -83,6 +83,8 @@ static int set_agent_interval(struct task *t, const char *text)
 
 static int set_all(struct task *t, const struct config *c)
 {
+	if (*c->test_clock && clock_day_from(t, c->test_clock) < 0)
+		return -1;
 	if (dir_make(t, c->state, 0711) < 0)
 		return -1;
 	char *real = realpath(c->state, NULL);
