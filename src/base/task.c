@@ -12,10 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/text.h"
-
-enum { PROGRESS_MS = 300 };
 
 const struct code_row code_rows[CODE_MAX] = {
 	[NO_ERROR] = { "", "", "" },
@@ -204,7 +203,7 @@ void task_span(struct task *t, double lo, double hi)
 void task_progress(struct task *t, double fraction)
 {
 	double whole = t->lo + (t->hi - t->lo) * fraction;
-	bool soon = whole < t->shown + 0.01 || clock_ms() < t->shown_ms + PROGRESS_MS;
+	bool soon = whole < t->shown + 0.01 || clock_ms() < t->shown_ms + delay_ms(DELAY_PROGRESS);
 	if (!t->sink || (soon && (fraction < 1 || whole <= t->shown)))
 		return;
 	t->shown = whole;

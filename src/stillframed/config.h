@@ -24,6 +24,7 @@ struct config {
 	const char *agent_interval; /* seconds */
 	const char *test_clock;     /* "": the host's */
 	struct list boot_dirs;
+	struct list test_delays; /* NAME=FACTOR */
 	bool foreground;
 	bool model; /* print the model and exit */
 };
