@@ -513,7 +513,7 @@ static int listen_at(struct task *t, const char *where, const struct addrinfo *a
 	int one = 1;
 	FD_SCOPE int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-	    bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 128) < 0)
+	    bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0)
 		return task_fail_errno(t, errno, str(t, "cannot listen at %s", where));
 	int ret = fd;
 	fd = -1;
