@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/settings.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/run.h"
 #include "base/task.h"
@@ -20,7 +21,6 @@ enum {
 	WRONG,
 	TROUBLE,
 	WORDS_LIMIT = 2048, /* of both, and what a pipe surely holds */
-	CHECK_MS = 15000,
 };
 
 static const char service[] = "stillframe";
@@ -114,9 +114,10 @@ static int words_pipe(struct task *t, const char *user, const char *password)
 	int pipe[2];
 	if (pipe2(pipe, O_CLOEXEC) < 0)
 		return task_fail_errno(t, errno, "pipe");
-	int written = io_write(t, pipe[1], user, strlen(user) + 1, CHECK_MS);
+	int written = io_write(t, pipe[1], user, strlen(user) + 1, delay_ms(DELAY_PASSWORD_CHECK));
 	if (written == 0)
-		written = io_write(t, pipe[1], password, strlen(password) + 1, CHECK_MS);
+		written = io_write(t, pipe[1], password, strlen(password) + 1,
+				   delay_ms(DELAY_PASSWORD_CHECK));
 	close(pipe[1]);
 	if (written == 0)
 		return pipe[0];
@@ -133,7 +134,7 @@ int account_check(struct task *t, const char *user, const char *password)
 		.argv = RUN_ARGV("/proc/self/exe", ACCOUNT_OPTION, settings.pam_dir),
 		.in = words,
 		.out = -1,
-		.timeout_ms = CHECK_MS,
+		.timeout_ms = delay_ms(DELAY_PASSWORD_CHECK),
 	};
 	if (words < 0 || run(t, &r) < 0)
 		return -1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* agents.c -- asking is left to a few threads.  Each takes the guest whose turn it is and has a conversation
- * with its agent that lasts ASK_MS at most; so agents that do not answer take turns like all others, and keep
+ * with its agent that lasts so long at most as it may (delays.def); so agents that do not answer take turns like all others, and keep
  * nobody waiting but each other.  Whoever does not answer is asked less and less often.
  *
  * The ports are taken one conversation at a time.  An asker is known by its task, and whoever wants the
@@ -15,6 +15,7 @@
 #include "api/guests.h"
 #include "api/settings.h"
 #include "api/vm.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -22,12 +23,6 @@
 
 enum {
 	ASKERS = 4,
-	ASK_MS = 6000,       /* a whole conversation ... */
-	ANSWER_MS = 4000,    /* ... and the wait for one answer of it */
-	ASK_AGAIN_MS = 5000, /* after one that failed or gave way; and at most so often */
-	SLICE_MS = 200, /* a cancelled task cannot wake the condition: it is looked at this often */
-	SHUT_DOWN_MS = 2000,
-	CLOCK_MS = 4000,
 	CLOCK_OFF_MS = 2000, /* a clock that is right may be off by this */
 	RARER = 3, /* in vain so often: asked at an eighth of the usual rate, and not less */
 };
@@ -111,10 +106,9 @@ static struct port *port_take(struct task *t, const char *ref, int ms, bool asks
 	for (;;) {
 		pthread_mutex_lock(&all.lock);
 		bool taken = port_try(p);
-		int64_t now = clock_ms();
+		int64_t now = clock_ms(), look = now + delay_ms(DELAY_AGENT_TURN_LOOK);
 		if (!taken && now < until)
-			clock_wait(&all.changed, &all.lock,
-				   until < now + SLICE_MS ? until : now + SLICE_MS);
+			clock_wait(&all.changed, &all.lock, until < look ? until : look);
 		pthread_mutex_unlock(&all.lock);
 		if (taken) {
 			talloc_set_destructor(p, port_free);
@@ -162,8 +156,10 @@ bool agent_shut_down(struct task *t, const char *ref)
 {
 	if (!is_live(t, ref))
 		return false;
-	struct agent_call c = { .command = "guest-shutdown", .ms = SHUT_DOWN_MS, .mute = true };
-	struct agent *a = agent_take(t, ref, SHUT_DOWN_MS);
+	struct agent_call c = { .command = "guest-shutdown",
+				.ms = delay_ms(DELAY_AGENT_SHUT_DOWN),
+				.mute = true };
+	struct agent *a = agent_take(t, ref, delay_ms(DELAY_AGENT_SHUT_DOWN));
 	if (a)
 		c.arguments = json_pack("{s:s}", "mode", "powerdown");
 	bool asked = a && agent_call(t, a, &c) == 0;
@@ -179,19 +175,17 @@ bool agent_shut_down(struct task *t, const char *ref)
 
 static int64_t real_ms(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return clock_day_ns() / 1000000;
 }
 
 /* Where hwclock is missing or fails, an agent may have set the time, and say that it failed. */
 static int set_clock(struct task *t, struct agent *a)
 {
-	struct agent_call set = { .command = "guest-set-time", .ms = CLOCK_MS };
+	struct agent_call set = { .command = "guest-set-time", .ms = delay_ms(DELAY_AGENT_CLOCK) };
 	set.arguments = json_pack("{s:I}", "time", (json_int_t)real_ms() * 1000000);
 	const char *said = agent_call(t, a, &set) < 0 ? task_error(t) : "nothing";
 	task_forgive(t);
-	struct agent_call get = { .command = "guest-get-time", .ms = CLOCK_MS };
+	struct agent_call get = { .command = "guest-get-time", .ms = delay_ms(DELAY_AGENT_CLOCK) };
 	if (agent_call(t, a, &get) < 0)
 		return -1;
 	int64_t off = real_ms() - json_integer_value(get.ret) / 1000000;
@@ -207,7 +201,7 @@ const char *agent_set_clock(struct task *t, const char *ref)
 	struct VM_row *vm = db_seek(t, VM, ref);
 	if (!vm || !db_seek(t, VM_guest_metrics, vm->guest_metrics))
 		return "its clock goes on from where it stood, for it has no guest agent";
-	struct agent *a = agent_take(t, ref, CLOCK_MS);
+	struct agent *a = agent_take(t, ref, delay_ms(DELAY_AGENT_CLOCK));
 	int set = a ? set_clock(t, a) : -1;
 	talloc_free(a);
 	if (set == 0)
@@ -221,7 +215,7 @@ const char *agent_set_clock(struct task *t, const char *ref)
 
 static const json_t *ask_for(struct task *t, struct agent *a, const char *command)
 {
-	struct agent_call c = { .command = command, .ms = ANSWER_MS };
+	struct agent_call c = { .command = command, .ms = delay_ms(DELAY_AGENT_ANSWER) };
 	return agent_call(t, a, &c) < 0 ? NULL : c.ret;
 }
 
@@ -235,7 +229,7 @@ static const json_t *wonder(struct task *t, struct agent *a, const char *command
 
 static bool is_frozen(struct task *t, struct agent *a)
 {
-	const char *is = freeze_status(t, a, ANSWER_MS);
+	const char *is = freeze_status(t, a, delay_ms(DELAY_AGENT_ANSWER));
 	task_forgive(t);
 	return is && streq(is, "frozen");
 }
@@ -329,9 +323,10 @@ static int64_t jittered(int64_t ms)
 
 static int64_t next_time(const struct watched *w, enum outcome outcome)
 {
-	int64_t every = (int64_t)settings.agent_interval_s * 1000, now = clock_ms();
+	int64_t every = (int64_t)settings.agent_interval_s * delay_ms(DELAY_SETTING_SECOND);
+	int64_t now = clock_ms();
 	if (outcome == GAVE_WAY || w->vain == 1)
-		return now + ASK_AGAIN_MS;
+		return now + delay_ms(DELAY_AGENT_AGAIN);
 	if (!every)
 		return INT64_MAX;
 	int rarer = w->vain > 1 ? w->vain - 1 : 0;
@@ -342,7 +337,7 @@ static int64_t next_time(const struct watched *w, enum outcome outcome)
 static struct watched *first_due(int64_t now, int64_t *ret_next)
 {
 	struct watched *first = NULL;
-	*ret_next = now + 3600 * 1000;
+	*ret_next = now + delay_ms(DELAY_AGENT_IDLE);
 	for (struct watched *w = all.watched; w; w = w->next)
 		if (!w->busy && w->due < *ret_next) {
 			first = w;
@@ -389,7 +384,7 @@ static void *ask_in_turn(void *arg)
 	for (struct watched *w; (w = next_turn(&vain)) != NULL;) {
 		struct task *t = task_new(NULL, "agent");
 		t->cancellable = true;
-		t->deadline_ms = clock_ms() + ASK_MS;
+		t->deadline_ms = clock_ms() + delay_ms(DELAY_AGENT_ASK);
 		enum outcome outcome = visit(t, w, vain);
 		talloc_free(t);
 		end_turn(w, outcome);
@@ -405,10 +400,11 @@ void agents_watch(const char *ref)
 	if (!w) {
 		w = *at = talloc_zero(NULL, struct watched);
 		w->ref = talloc_strdup(w, ref);
-		w->asked = now - ASK_AGAIN_MS;
+		w->asked = now - delay_ms(DELAY_AGENT_AGAIN);
 	}
 	w->vain = 0;
-	w->due = w->asked + ASK_AGAIN_MS > now ? w->asked + ASK_AGAIN_MS : now;
+	int64_t again = w->asked + delay_ms(DELAY_AGENT_AGAIN);
+	w->due = again > now ? again : now;
 	pthread_cond_broadcast(&all.changed);
 	pthread_mutex_unlock(&all.lock);
 }

@@ -5,16 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/delay.h"
 #include "base/task.h"
 #include "base/text.h"
 
 enum {
 	SOURCES = 256, /* remembered; of more the one that was quiet for longest is forgotten */
 	FREE = 5,      /* so many wrong ones cost nothing but the usual wait */
-	GAP_MS = 1000, /* then from one try to the next, and twice as long each time, to */
-	GAP_MAX_MS = 60000,
-	PATIENCE_MS = 60000, /* of one that waits for its turn */
-	QUIET_MS = 3600 * 1000,
 };
 
 struct source {
@@ -60,21 +57,21 @@ static struct source *add(const char *name)
 
 static int64_t gap(int wrong)
 {
-	int64_t ms = GAP_MS;
-	for (int i = FREE; i < wrong && ms < GAP_MAX_MS; i++)
+	int64_t ms = delay_ms(DELAY_LOGIN_GAP), most = delay_ms(DELAY_LOGIN_GAP_MOST);
+	for (int i = FREE; i < wrong && ms < most; i++)
 		ms *= 2;
-	return ms < GAP_MAX_MS ? ms : GAP_MAX_MS;
+	return ms < most ? ms : most;
 }
 
 /* In how many ms its turn comes; -1: too late.  Lock held. */
 static int64_t take_turn(struct source *s, int64_t now)
 {
-	if (s->last + QUIET_MS < now)
+	if (s->last + delay_ms(DELAY_LOGIN_FORGIVEN) < now)
 		s->wrong = 0;
 	if (s->wrong < FREE)
 		return 0;
 	int64_t turn = s->turn > now ? s->turn : now;
-	if (turn - now > PATIENCE_MS)
+	if (turn - now > delay_ms(DELAY_LOGIN_PATIENCE))
 		return -1;
 	s->turn = turn + gap(s->wrong);
 	return turn - now;

@@ -15,20 +15,12 @@
 #include "api/storage.h"
 #include "api/tree.h"
 #include "api/undo.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
 #include "db/journal.h"
-
-enum {
-	AGAIN_MS = 5000,       /* what waits for others is looked at again */
-	CANCELLED_MS = 200,    /* what made way tries again; who holds it will wake it then */
-	FAILED_MS = 1000,      /* after a failure, then twice as long each time, to */
-	FAILED_MAX_MS = 60000, /* this */
-	PATIENCE_MS = 30000,   /* of who holds, for a merge to end */
-	GRACE_MS = 150, /* since its begin a step is not cancelled: most have ended by then */
-};
 
 struct entry {
 	struct entry *next;
@@ -173,10 +165,10 @@ static int64_t interrupt(const struct hold *h)
 	for (struct entry *e = all.entries; e; e = e->next) {
 		if (!e->task || !stands_in_way(h, e, &e->claims))
 			continue;
-		int64_t due = e->began + GRACE_MS;
+		int64_t due = e->began + delay_ms(DELAY_MERGE_GRACE);
 		if (due <= now) {
 			task_interrupt(e->task);
-			due = now + PATIENCE_MS;
+			due = now + delay_ms(DELAY_MERGE_PATIENCE);
 		}
 		again = !again || due < again ? due : again;
 	}
@@ -216,7 +208,7 @@ static struct hold *hold_new(const void *ctx)
 
 static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 {
-	int64_t end = clock_ms() + PATIENCE_MS, again;
+	int64_t end = clock_ms() + delay_ms(DELAY_MERGE_PATIENCE), again;
 	pthread_mutex_lock(&all.lock);
 	while ((again = interrupt(h)) && clock_ms() < end)
 		clock_wait(&all.changed, &all.lock, again < end ? again : end);
@@ -250,15 +242,15 @@ static bool is_unsettled(struct task *t, const struct list *volumes)
 
 static int wait_settled(struct task *t, const struct list *volumes, const char *vdi)
 {
-	int64_t end = clock_ms() + PATIENCE_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_MERGE_PATIENCE);
 	for (;;) {
 		int64_t generation = db_generation();
 		if (!is_unsettled(t, volumes))
 			return 0;
-		int left = (int)(end - clock_ms());
+		int left = (int)(end - clock_ms()), look = delay_ms(DELAY_MERGE_SETTLED_LOOK);
 		if (left <= 0)
 			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF);
-		if (db_wait(t, generation, left < 1000 ? left : 1000) < 0)
+		if (db_wait(t, generation, left < look ? left : look) < 0)
 			return -1;
 	}
 }
@@ -498,17 +490,17 @@ static void settle_entry(struct entry *e, enum outcome o, const char *next)
 	int64_t now = clock_ms();
 	bool waits = *e->why != 0;
 	if (o == FAILED) {
-		e->failed_ms = e->failed_ms ? e->failed_ms * 2 : FAILED_MS;
-		if (e->failed_ms > FAILED_MAX_MS)
-			e->failed_ms = FAILED_MAX_MS;
+		int64_t most = delay_ms(DELAY_MERGE_FAILED_MOST);
+		e->failed_ms = e->failed_ms ? e->failed_ms * 2 : delay_ms(DELAY_MERGE_FAILED);
+		e->failed_ms = e->failed_ms < most ? e->failed_ms : most;
 	} else if (o == DONE || (o == MOVED && *next)) {
 		e->failed_ms = 0;
 		kick(e->sr, next);
 	}
 	e->due = e->again || o == DONE   ? 0
 		 : o == FAILED           ? now + e->failed_ms
-		 : o == HELD && !e->held ? now + CANCELLED_MS
-					 : now + AGAIN_MS;
+		 : o == HELD && !e->held ? now + delay_ms(DELAY_MERGE_CANCELLED)
+					 : now + delay_ms(DELAY_MERGE_AGAIN);
 	if (o == MOVED || (o == NOTHING && !waits && !e->again))
 		drop(e);
 }
@@ -520,7 +512,7 @@ static void look_again(const char *sr, const char *volume)
 	struct entry *e = find(sr, volume);
 	if (!e)
 		e = add(sr, volume);
-	e->due = clock_ms() + FAILED_MS;
+	e->due = clock_ms() + delay_ms(DELAY_MERGE_FAILED);
 	pthread_mutex_unlock(&all.lock);
 }
 
@@ -564,7 +556,7 @@ static void begin(struct entry *e)
 	}
 	all.running--;
 	e->running = false;
-	e->due = clock_ms() + FAILED_MS;
+	e->due = clock_ms() + delay_ms(DELAY_MERGE_FAILED);
 }
 
 static bool is_busy(dev_t device)
@@ -599,7 +591,7 @@ static bool find_device(void)
 		e->running = false;
 		e->device = device;
 		if (!device)
-			e->due = clock_ms() + AGAIN_MS;
+			e->due = clock_ms() + delay_ms(DELAY_MERGE_AGAIN);
 		return true;
 	}
 	return false;
@@ -607,7 +599,7 @@ static bool find_device(void)
 
 static struct entry *next_due(int64_t *ret_due)
 {
-	*ret_due = clock_ms() + 60000;
+	*ret_due = clock_ms() + delay_ms(DELAY_MERGE_IDLE);
 	for (struct entry *e = all.entries; e; e = e->next) {
 		if (e->running || !e->device || is_busy(e->device))
 			continue;

@@ -17,13 +17,10 @@
 
 #include "api/call.h"
 #include "api/session.h"
+#include "base/delay.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
-
-/* Changes come in bursts: in one, they are waited for so long that many go at once.  One that comes alone goes
- * at once. */
-enum { BATCH_MS = 50, TIMEOUT_MAX_S = 3600, LOOK_MS = 10000 };
 
 /* ---- tokens and subscriptions ---- */
 
@@ -174,13 +171,15 @@ static struct event_batch *batch(struct task *t, const struct list *wanted, int6
 	return NULL;
 }
 
-/* Until something has changed, or ms are over. */
+/* Until something has changed, or ms are over.  Changes come in bursts: in one, they are waited for so long that many
+ * go at once.  One that comes alone goes at once. */
 static int wait_for_change(struct task *t, int64_t now, int ms)
 {
 	int64_t then = db_wait(t, now, ms);
 	if (then <= now)
 		return then < 0 ? -1 : 0;
-	return db_pace() < BATCH_MS ? task_wait(t, -1, 0, BATCH_MS) : 0;
+	int batch = delay_ms(DELAY_EVENT_BATCH);
+	return db_pace() < batch ? task_wait(t, -1, 0, batch) : 0;
 }
 
 const struct row *event_object(struct task *t, const struct event *e)
@@ -193,8 +192,8 @@ const struct row *event_object(struct task *t, const struct event *e)
 
 static int64_t end_of(double timeout_s)
 {
-	double s = timeout_s > 0 ? timeout_s : 0;
-	return clock_ms() + (int64_t)((s < TIMEOUT_MAX_S ? s : TIMEOUT_MAX_S) * 1000);
+	double ms = timeout_s > 0 ? timeout_s * 1000 : 0, most = delay_ms(DELAY_EVENT_MOST);
+	return clock_ms() + (int64_t)(ms < most ? ms : most);
 }
 
 int event_from(struct task *t, struct event_from *a)
@@ -347,7 +346,7 @@ static void listener_note(struct task *t, int64_t seen)
  * then. */
 static int wait_for_more(struct task *t, int64_t now)
 {
-	if (wait_for_change(t, now, LOOK_MS) < 0)
+	if (wait_for_change(t, now, delay_ms(DELAY_EVENT_LOOK)) < 0)
 		return -1;
 	return session_check(t, t->session) ? 0 : -1;
 }

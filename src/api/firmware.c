@@ -17,6 +17,7 @@
 #include "api/storage.h"
 #include "api/undo.h"
 #include "api/vdi.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -28,7 +29,6 @@
 
 enum {
 	IMAGE_LIMIT = 4 << 20,
-	NOTE_MS = 10000, /* less than another operation waits for the VM */
 };
 
 /* The files of Debian's package ovmf.  Each program has its own template of the store; that for secure
@@ -237,7 +237,7 @@ void firmware_note(struct task *t, const char *ref)
 	int64_t deadline = t->deadline_ms;
 	if (!is_stale(t, ref))
 		return;
-	t->deadline_ms = clock_ms() + NOTE_MS;
+	t->deadline_ms = clock_ms() + delay_ms(DELAY_NVRAM_NOTE);
 	struct VM_row *vm = operation_begin(t, ref, vm_operations_changing_NVRAM);
 	bool noted = vm && note(t, vm) == 0;
 	t->deadline_ms = deadline;

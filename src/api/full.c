@@ -11,6 +11,7 @@
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/vm.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -18,7 +19,7 @@
 /* A guest goes on when so much is free: it stopped with nothing left, so there is a step between the two.
  * One that stops again soon after that is not helped by what is free (a quota, a storage that says more than it
  * has), or eats it up: it has to wait longer each time. */
-enum { ROOM = 64 << 20, ROOM_SHARE = 100, SOON_MS = 60000, WAIT_MS = 5000, WAIT_MOST_MS = 320000 };
+enum { ROOM = 64 << 20, ROOM_SHARE = 100 };
 
 /* What is remembered of a guest that stands, or stood a while ago.  Only a hint where to look: the VMM
  * knows. */
@@ -54,7 +55,7 @@ static struct standing *find_or_add(const char *vm)
 		return s;
 	s = talloc_zero(NULL, struct standing);
 	s->vm = talloc_strdup(s, vm);
-	s->went_on_ms = -SOON_MS;
+	s->went_on_ms = -delay_ms(DELAY_FULL_SOON);
 	s->next = all.first;
 	return all.first = s;
 }
@@ -78,10 +79,10 @@ static bool note_stopped(const char *vm, const char *sr)
 {
 	pthread_mutex_lock(&all.lock);
 	struct standing *s = find_or_add(vm);
-	bool news = !s->stands, soon = clock_ms() - s->went_on_ms < SOON_MS;
+	bool news = !s->stands, soon = clock_ms() - s->went_on_ms < delay_ms(DELAY_FULL_SOON);
 	if (news) {
-		int64_t longer = s->wait_ms * 2 < WAIT_MOST_MS ? s->wait_ms * 2 : WAIT_MOST_MS;
-		s->wait_ms = soon ? longer : WAIT_MS;
+		int64_t longer = s->wait_ms * 2, most = delay_ms(DELAY_FULL_WAIT_MOST);
+		s->wait_ms = !soon ? delay_ms(DELAY_FULL_WAIT) : longer < most ? longer : most;
 		s->due_ms = clock_ms() + s->wait_ms;
 	}
 	s->stands = true;
@@ -100,7 +101,7 @@ static void note_going_on(const char *vm, bool goes_on)
 	struct standing *s = find(vm);
 	if (s) {
 		s->stands = !goes_on;
-		s->went_on_ms = goes_on ? clock_ms() : -SOON_MS;
+		s->went_on_ms = goes_on ? clock_ms() : -delay_ms(DELAY_FULL_SOON);
 	}
 	pthread_mutex_unlock(&all.lock);
 }
@@ -287,7 +288,7 @@ static bool next_due(struct task *t, const char **ret_vm, const char **ret_sr)
 	for (struct standing *s = all.first; s && !found; s = s->next) {
 		if (!s->stands || s->trying || clock_ms() < s->due_ms)
 			continue;
-		s->due_ms = clock_ms() + WAIT_MS / 2;
+		s->due_ms = clock_ms() + delay_ms(DELAY_FULL_WAIT) / 2;
 		*ret_vm = talloc_strdup(t, s->vm);
 		*ret_sr = talloc_strdup(t, s->sr ? s->sr : "");
 		found = true;

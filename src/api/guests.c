@@ -21,6 +21,7 @@
 #include "api/sizes.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -435,9 +436,9 @@ struct list guests_running(struct task *t)
 
 bool guest_ends(struct task *t, const char *ref)
 {
-	int64_t end = clock_ms() + 5000;
+	int64_t end = clock_ms() + delay_ms(DELAY_GUEST_END);
 	while (guest_alive(ref) && clock_ms() < end)
-		task_wait(t, -1, 0, 50);
+		task_wait(t, -1, 0, delay_ms(DELAY_GUEST_END_LOOK));
 	return !guest_alive(ref);
 }
 

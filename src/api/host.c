@@ -11,6 +11,7 @@
 #include "api/sm.h"
 #include "api/storage.h"
 #include "api/templates.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -176,7 +177,7 @@ int host_get_servertime(struct task *t, struct host_get_servertime *a)
 
 int host_get_server_localtime(struct task *t, struct host_get_server_localtime *a)
 {
-	time_t now = time(NULL);
+	time_t now = (time_t)clock_day_s();
 	struct tm tm;
 	char text[32];
 	if (!db_get(t, host, a->host))

@@ -6,14 +6,13 @@
 #include "api/storage.h"
 #include "api/undo.h"
 #include "api/vm.h"
+#include "base/delay.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
 #include "db/journal.h"
 
 /* How long an operation waits for the VM to become free. */
-enum { PATIENCE_MS = 20000 };
-
 /* Operations of one group may run beside each other; NONE excludes all, ALWAYS none. */
 enum group { NONE, TAKING, READING, ALWAYS };
 
@@ -198,7 +197,7 @@ static struct row *begin(struct task *t, const struct class *c, const char *ref,
 			 try_fn *try)
 {
 	struct row *row;
-	int64_t end = clock_ms() + PATIENCE_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
 	for (;;) {
 		int64_t generation = db_generation();
 		int marked = try(t, c, ref, op, &row);

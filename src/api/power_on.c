@@ -4,14 +4,13 @@
 #include "api/call.h"
 #include "api/jobs.h"
 #include "api/settings.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 
 /* A guest that ends soon after each start is not started at full speed for ever. */
-enum { SOON_MS = 60000, PAUSE_MS = 10000 };
-
 static int start(struct task *t, const char *vm)
 {
 	return call(t, VM_start, (&(struct VM_start){ .vm = vm }));
@@ -36,7 +35,7 @@ void power_on_after_end(struct task *t, const char *ref, const char *how, int64_
 	struct VM_row *vm = db_seek(t, VM, ref);
 	if (!vm || vm->current_operations.n || !wants_restart(vm, how))
 		return;
-	int delay = ran_ms < SOON_MS ? PAUSE_MS : 0;
+	int delay = ran_ms < delay_ms(DELAY_RESTART_SOON) ? delay_ms(DELAY_RESTART_PAUSE) : 0;
 	log_line(t, "guest will be started again vm=%s ended=%s delay_ms=%d", vm->uuid, how, delay);
 	jobs_start("restart", start, ref, delay);
 }

@@ -11,6 +11,7 @@
 #include "api/undo.h"
 #include "api/vm.h"
 #include "base/base64.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -18,20 +19,12 @@
 #include "vmm/freeze.h"
 
 enum {
-	PORT_MS = 10000,   /* until another conversation with the agent has ended */
-	RELEASE_MS = 1000, /* ... where nobody waits for the guest */
-	ASK_MS = 1000,
-	FIRST_PAUSE_MS = 500, /* between two attempts; doubled each time */
-	LONGEST_PAUSE_MS = 8000,
 	ATTEMPTS = 3,
 	MOST_ATTEMPTS = 100,
 	TIMEOUT_S = 60,
 	MOST_TIMEOUT_S = 600,
 	HOOK_SLACK_MS = 1500, /* the guest's clock tells whole seconds */
 	HOOK_BYTES = 512,
-	WAY_MS = 20000,
-	LONG_MS = 2000, /* that others wait for a guest to hold still */
-	LOOK_MS = 20,
 };
 
 /* What hooks/fsfreeze-hook leaves in the guest: "SECONDS NAME...", when, and which applications held still. */
@@ -76,7 +69,7 @@ int quiesce_config(struct task *t, const struct VM_row *vm, int64_t attempts, bo
 	if (number(t, vm, "quiesce-attempts", ATTEMPTS, MOST_ATTEMPTS, &ret->attempts) < 0 ||
 	    number(t, vm, "quiesce-timeout", TIMEOUT_S, MOST_TIMEOUT_S, &timeout_s) < 0)
 		return -1;
-	ret->timeout_ms = timeout_s * 1000;
+	ret->timeout_ms = timeout_s * delay_ms(DELAY_SETTING_SECOND);
 	if (attempts)
 		ret->attempts = (int)attempts;
 	return 0;
@@ -219,7 +212,7 @@ static bool interrupt(const struct task *t, const char *vm)
 		if (w->task == t || !streq(w->vm, vm))
 			continue;
 		found = true;
-		if (w->freeze && clock_ms() - w->since > LONG_MS)
+		if (w->freeze && clock_ms() - w->since > delay_ms(DELAY_QUIESCE_LONG))
 			freeze_interrupt(w->freeze);
 	}
 	pthread_mutex_unlock(&all.lock);
@@ -228,9 +221,9 @@ static bool interrupt(const struct task *t, const char *vm)
 
 int quiesce_make_way(struct task *t, const char *vm)
 {
-	int64_t until = clock_ms() + WAY_MS;
+	int64_t until = clock_ms() + delay_ms(DELAY_QUIESCE_WAY);
 	while (interrupt(t, vm) && clock_ms() < until)
-		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_QUIESCE_WAY_LOOK)) < 0)
 			return -1;
 	return 0;
 }
@@ -276,8 +269,8 @@ static void note_failure(struct task *t, struct quiesce *q, struct failure *ret)
 
 static int pause_before(struct task *t, int attempt)
 {
-	int ms = FIRST_PAUSE_MS;
-	while (--attempt > 1 && ms < LONGEST_PAUSE_MS)
+	int ms = delay_ms(DELAY_QUIESCE_PAUSE);
+	while (--attempt > 1 && ms < delay_ms(DELAY_QUIESCE_PAUSE_MOST))
 		ms *= 2;
 	return task_wait(t, -1, 0, ms) < 0 ? -1 : 0;
 }
@@ -288,7 +281,7 @@ static int begin(struct task *t, struct quiesce *q)
 	enum freeze_failure how = FREEZE_NO_ANSWER;
 	if (q->off)
 		return 0;
-	q->agent = agent_take(t, q->vm, PORT_MS);
+	q->agent = agent_take(t, q->vm, delay_ms(DELAY_QUIESCE_PORT));
 	if (q->agent)
 		q->freeze = freeze_open(t, agent_descriptor(q->agent), &how);
 	if (!q->freeze)
@@ -358,7 +351,9 @@ int quiesce_freeze(struct task *t, struct quiesce *q)
 
 static json_t *ask(struct task *t, struct agent *a, const char *command, json_t *arguments)
 {
-	struct agent_call c = { .command = command, .arguments = arguments, .ms = ASK_MS };
+	struct agent_call c = { .command = command,
+				.arguments = arguments,
+				.ms = delay_ms(DELAY_QUIESCE_ASK) };
 	return agent_call(t, a, &c) < 0 ? NULL : c.ret;
 }
 
@@ -442,7 +437,7 @@ static int stands_still(struct task *t, const char *ref, bool *ret)
 
 static int thaw_now(struct task *t, const char *ref)
 {
-	struct agent *a = agent_take(t, ref, RELEASE_MS);
+	struct agent *a = agent_take(t, ref, delay_ms(DELAY_QUIESCE_RELEASE));
 	int thawed = a ? freeze_release(t, a) : -1;
 	talloc_free(a);
 	return thawed;

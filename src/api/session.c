@@ -9,15 +9,10 @@
 #include "api/settings.h"
 #include "api/subject.h"
 #include "api/user.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-
-enum {
-	REFUSAL_MS = 5000,  /* a wrong password is answered this late, so that guessing is slow */
-	IDLE_S = 24 * 3600, /* so long unused, it is over */
-	NOTED_S = 600,      /* not each use is worth a write */
-};
 
 int sessions_open(struct task *t)
 {
@@ -54,7 +49,7 @@ static int make_room(struct task *t, const struct session_row *new, const struct
 
 static int drop_idle(struct task *t)
 {
-	const char *limit = time_ago(t, IDLE_S);
+	const char *limit = time_ago(t, delay_s(DELAY_SESSION_IDLE));
 	DB_ALL (t, session, s)
 		if (strcmp(s->last_active, limit) < 0 && db_delete(t, &s->row) < 0)
 			return -1;
@@ -128,7 +123,7 @@ static const char *refuse(struct task *t, const char *user, int64_t answered)
 const char *session_login(struct task *t, const char *user, const char *password,
 			  const char *originator)
 {
-	int64_t answered = clock_ms() + REFUSAL_MS;
+	int64_t answered = clock_ms() + delay_ms(DELAY_LOGIN_REFUSAL);
 	const struct subject_row *subject;
 	int right = attempt_begin(t) ? account_check(t, user, password) : 0;
 	if (right < 0 || t->code != NO_ERROR)
@@ -179,9 +174,9 @@ static void note_use(struct task *t, const char *ref)
 const char *session_check(struct task *t, const char *ref)
 {
 	struct session_row *s = db_seek(t, session, ref);
-	if (!s || strcmp(s->last_active, time_ago(t, IDLE_S)) < 0)
+	if (!s || strcmp(s->last_active, time_ago(t, delay_s(DELAY_SESSION_IDLE))) < 0)
 		return fail_ptr(t, SESSION_INVALID, ref ? ref : "");
-	if (strcmp(s->last_active, time_ago(t, NOTED_S)) < 0)
+	if (strcmp(s->last_active, time_ago(t, delay_s(DELAY_SESSION_NOTED))) < 0)
 		note_use(t, ref);
 	return s->row.ref;
 }

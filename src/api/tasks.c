@@ -5,14 +5,11 @@
 #include "api/call.h"
 #include "api/session.h"
 #include "api/settings.h"
+#include "base/delay.h"
 #include "base/task.h"
 #include "db/db.h"
 
-enum {
-	KEPT = 200,             /* finished ones, */
-	KEPT_S = 65 * 60,       /* and for how long */
-	FORSAKEN_S = 24 * 3600, /* a client's, that it never finished */
-};
+enum { KEPT = 200 }; /* finished ones */
 
 static bool is_pending(const struct task_row *row)
 {
@@ -30,7 +27,8 @@ static bool is_old(const char *time, const char *limit)
 /* Oldest first: those that have ended are counted from the newest. */
 int tasks_collect(struct task *t)
 {
-	const char *old = time_ago(t, KEPT_S), *forsaken = time_ago(t, FORSAKEN_S);
+	const char *old = time_ago(t, delay_s(DELAY_TASK_KEPT));
+	const char *forsaken = time_ago(t, delay_s(DELAY_TASK_FORSAKEN));
 	DB_SCOPE(t);
 	struct row **rows = db_find(t, &class_task, NULL, NULL);
 	size_t n = 0, newer = 0;

@@ -18,14 +18,13 @@
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
+#include "base/delay.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
 
 /* How long a guest may take to shut itself down, and after what time the button is pressed again:
  * a guest that was still booting has not seen the first time. */
-enum { SHUTDOWN_S = 120, PRESS_AGAIN_MS = 5000 };
-
 /* ---- start ---- */
 
 /* A number that no running VM has, long unused: its process's user follows from it.  The database's lock
@@ -239,7 +238,8 @@ int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
 /* Until the guest has ended by itself and its row says so. */
 static int wait_halted(struct task *t, const char *ref)
 {
-	int64_t end = clock_ms() + SHUTDOWN_S * 1000, press = clock_ms() + PRESS_AGAIN_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_SHUTDOWN);
+	int64_t press = clock_ms() + delay_ms(DELAY_SHUTDOWN_AGAIN);
 	for (;;) {
 		int64_t generation = db_generation();
 		struct VM_row *vm = db_get(t, VM, ref);
@@ -250,12 +250,13 @@ static int wait_halted(struct task *t, const char *ref)
 			return 0;
 		}
 		if (clock_ms() > end)
-			return fail(t, VM_SHUTDOWN_TIMEOUT, ref, str(t, "%d", SHUTDOWN_S));
-		if (db_wait(t, generation, 1000) < 0)
+			return fail(t, VM_SHUTDOWN_TIMEOUT, ref,
+				    str(t, "%d", delay_s(DELAY_SHUTDOWN)));
+		if (db_wait(t, generation, delay_ms(DELAY_SHUTDOWN_LOOK)) < 0)
 			return -1;
 		if (clock_ms() < press)
 			continue;
-		press += PRESS_AGAIN_MS;
+		press += delay_ms(DELAY_SHUTDOWN_AGAIN);
 		if (do_to_guest(t, vm, settings.vmm->shutdown) < 0)
 			task_forgive(t); /* it ends just now */
 	}

@@ -7,6 +7,7 @@
 #include "archive/blocks.h"
 #include "base/bytes.h"
 #include "archive/image.h"
+#include "base/clock.h"
 #include "base/stream.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -71,7 +72,7 @@ static void put_footer(struct task *t, const struct blocks *b, unsigned char *f)
 	put_be(f + 8, 4, 2);
 	put_be(f + 12, 4, 0x00010000);
 	put_be(f + 16, 8, VHD_FOOTER);
-	put_be(f + 24, 4, (uint64_t)(time(NULL) - YEAR_2000));
+	put_be(f + 24, 4, (uint64_t)(clock_day_s() - YEAR_2000));
 	memcpy(f + 28, "tap", 4);
 	put_be(f + 32, 4, 0x00010003);
 	put_be(f + 40, 8, b->size);

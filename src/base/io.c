@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/task.h"
 #include "base/text.h"
 
@@ -193,8 +194,6 @@ int unix_listen(struct task *t, const char *path, mode_t mode)
 	return ret;
 }
 
-enum { CONNECT_MS = 10000, RETRY_MS = 20 };
-
 /* One whose queue is full says so at once; a blocking connect() would wait without end. */
 int unix_connect(struct task *t, const char *path)
 {
@@ -202,12 +201,13 @@ int unix_connect(struct task *t, const char *path)
 	FD_SCOPE int dir = -1;
 	if (unix_address(t, path, &sa, &dir) < 0)
 		return -1;
-	int64_t until = clock_ms() + CONNECT_MS;
+	int64_t until = clock_ms() + delay_ms(DELAY_CONNECT);
 	FD_SCOPE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return task_fail_errno(t, errno, path);
 	while (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
-		if (errno == EAGAIN && clock_ms() < until && task_wait(t, -1, 0, RETRY_MS) == 0)
+		if (errno == EAGAIN && clock_ms() < until &&
+		    task_wait(t, -1, 0, delay_ms(DELAY_CONNECT_AGAIN)) == 0)
 			continue;
 		return t->code == NO_ERROR ? task_fail_errno(t, errno, path) : -1;
 	}

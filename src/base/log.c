@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/task.h"
 
 static size_t escape(char *to, size_t room, const char *from)
@@ -24,12 +25,12 @@ static size_t escape(char *to, size_t room, const char *from)
 
 size_t log_moment(char to[LOG_MOMENT])
 {
-	struct timespec ts;
+	int64_t ms = clock_day_ns() / 1000000;
+	time_t s = (time_t)(ms / 1000);
 	struct tm tm;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	gmtime_r(&ts.tv_sec, &tm);
+	gmtime_r(&s, &tm);
 	size_t n = strftime(to, LOG_MOMENT, "%Y-%m-%dT%H:%M:%S", &tm);
-	return n + (size_t)snprintf(to + n, LOG_MOMENT - n, ".%03ldZ", ts.tv_nsec / 1000000);
+	return n + (size_t)snprintf(to + n, LOG_MOMENT - n, ".%03dZ", (int)(ms % 1000));
 }
 
 void log_line(const struct task *t, const char *fmt, ...)

@@ -5,13 +5,12 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
 
 /* A piece is what a descriptor that polls as writable takes without blocking. */
-enum { LAST_MS = 1000 }; /* for the bytes under way when an end has gone */
-
 struct flow {
 	int from, to;
 	int leave;
@@ -89,7 +88,7 @@ static int step(struct task *t, struct flow f[2])
 
 static void finish(struct task *t, struct flow *f)
 {
-	if (io_write(t, f->to, f->bytes + f->at, f->end - f->at, LAST_MS) < 0)
+	if (io_write(t, f->to, f->bytes + f->at, f->end - f->at, delay_ms(DELAY_RELAY_LAST)) < 0)
 		task_forgive(t);
 	f->at = f->end = 0;
 }

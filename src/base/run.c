@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -89,12 +90,12 @@ static int collect(struct task *t, struct capture c[2], int64_t end)
 			{ .fd = t->cancellable && !t->undoing ? t->cancel_fd : -1,
 			  .events = POLLIN },
 		};
-		int64_t left = end - clock_ms();
+		int64_t left = end - clock_ms(), look = delay_ms(DELAY_RUN_LOOK);
 		if (task_check(t) < 0)
 			return -1;
 		if (left <= 0)
 			return fail(t, INTERNAL_ERROR, "an outside program did not end in time");
-		if (poll(p, 3, left > 1000 ? 1000 : (int)left) <= 0)
+		if (poll(p, 3, left < look ? (int)left : (int)look) <= 0)
 			continue;
 		for (int i = 0; i < 2; i++)
 			if (p[i].revents)

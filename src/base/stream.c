@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
 
 enum {
-	STALL_MS = 60000, /* nothing moved for so long: the stream ends */
 	PIECE = 256 << 10,
 };
 
@@ -43,7 +43,7 @@ static int ended(struct task *t, const struct stream *s, uint64_t wanted)
 ssize_t stream_some(struct task *t, struct stream *s, void *to, size_t n)
 {
 	size_t want = s->length - s->at < n ? (size_t)(s->length - s->at) : n;
-	ssize_t got = io_read(t, s->fd, to, want, STALL_MS);
+	ssize_t got = io_read(t, s->fd, to, want, delay_ms(DELAY_STREAM_STALL));
 	if (got < 0)
 		return -1;
 	advance(t, s, (size_t)got);
@@ -75,7 +75,7 @@ int stream_skip(struct task *t, struct stream *s, uint64_t n)
 int stream_write(struct task *t, struct stream *s, const void *from, size_t n)
 {
 	size_t kept = s->last && n && s->at + n == s->length;
-	if (io_write(t, s->fd, from, n - kept, STALL_MS) < 0)
+	if (io_write(t, s->fd, from, n - kept, delay_ms(DELAY_STREAM_STALL)) < 0)
 		return -1;
 	if (kept)
 		*s->last = ((const unsigned char *)from)[n - 1];

@@ -12,10 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/text.h"
-
-enum { PROGRESS_MS = 300 };
 
 const struct code_row code_rows[CODE_MAX] = {
 	[NO_ERROR] = { "", "", "" },
@@ -204,30 +203,10 @@ void task_span(struct task *t, double lo, double hi)
 void task_progress(struct task *t, double fraction)
 {
 	double whole = t->lo + (t->hi - t->lo) * fraction;
-	bool soon = whole < t->shown + 0.01 || clock_ms() < t->shown_ms + PROGRESS_MS;
+	bool soon = whole < t->shown + 0.01 || clock_ms() < t->shown_ms + delay_ms(DELAY_PROGRESS);
 	if (!t->sink || (soon && (fraction < 1 || whole <= t->shown)))
 		return;
 	t->shown = whole;
 	t->shown_ms = clock_ms();
 	t->sink->progress(t->sink, whole);
-}
-
-int64_t clock_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-void clock_wait(pthread_cond_t *c, pthread_mutex_t *lock, int64_t until)
-{
-	struct timespec ts = { .tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000 };
-	pthread_cond_clockwait(c, lock, CLOCK_MONOTONIC, &ts);
-}
-
-double clock_exact_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
 }

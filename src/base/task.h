@@ -14,12 +14,13 @@
  * the open with task_forgive(). */
 #pragma once
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <talloc.h>
+
+#include "base/clock.h"
 
 enum code {
 	NO_ERROR,
@@ -108,10 +109,3 @@ int task_wait(struct task *, int fd, short events, int ms);
 void task_span(struct task *, double lo, double hi);
 /* fraction (0..1) of the running part is done. */
 void task_progress(struct task *, double fraction);
-
-/* Monotonic milliseconds; the second with fractions, for what is measured. */
-int64_t clock_ms(void);
-double clock_exact_ms(void);
-/* Waits for the condition until that time on clock_ms(); as pthread_cond_wait() does, perhaps for nothing.  The clock of the
- * day may be set meanwhile. */
-void clock_wait(pthread_cond_t *, pthread_mutex_t *, int64_t until);

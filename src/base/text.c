@@ -11,6 +11,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 char *str(const void *ctx, const char *fmt, ...)
 {
 	va_list ap;
@@ -196,7 +198,7 @@ char *size_str(const void *ctx, uint64_t bytes)
 
 char *time_ago(const void *ctx, int64_t seconds)
 {
-	time_t then = time(NULL) - (time_t)seconds;
+	time_t then = (time_t)(clock_day_s() - seconds);
 	struct tm tm;
 	char s[32];
 	gmtime_r(&then, &tm);

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -25,9 +26,6 @@ enum {
 	PIECE = 16384, /* the most that a record holds */
 	ROUNDS = 16,   /* pieces of one connection, then the others have their turn */
 	EVENTS = 64,
-	GREET_MS = 20000,
-	LAST_MS = 30000, /* for what is still to be sent when the plain end is closed */
-	TICK_MS = 1000,
 };
 
 /* TLS 1.2 is what the oldest of the usual clients speak. */
@@ -210,7 +208,7 @@ static void abandon(struct link *l)
 	free(l->left);
 	l->left = NULL;
 	if (!l->until)
-		l->until = clock_ms() + LAST_MS;
+		l->until = clock_ms() + delay_ms(DELAY_TLS_LAST);
 }
 
 static void step(struct tls *tls, struct link *l)
@@ -256,7 +254,7 @@ static int sweep(struct tls *tls, int64_t now)
 			link_free(tls, l);
 			continue;
 		}
-		wait = l->until ? TICK_MS : wait;
+		wait = l->until ? delay_ms(DELAY_TLS_LOOK) : wait;
 		at = &l->next;
 	}
 	pthread_mutex_unlock(&tls->lock);
@@ -401,7 +399,7 @@ static int no_tls(struct task *t, const char *host)
 
 static int greet_server(struct task *t, struct link *l, const char *host)
 {
-	int64_t end = clock_ms() + GREET_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_TLS_GREETING);
 	for (;;) {
 		int r = gnutls_handshake(l->session);
 		if (r == GNUTLS_E_SUCCESS)

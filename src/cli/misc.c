@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/event.h"
+#include "base/delay.h"
 
 static command_fn cancel_task, destroy_messages, event_wait, help;
 
@@ -72,8 +73,7 @@ static bool is_reached(struct cli *c, const struct event_batch *b, const struct 
 /* What is there comes first, as if it were new. */
 static int wait_for(struct cli *c, const struct view *v, const struct filters *wanted)
 {
-	enum { ROUND_S = 600 };
-	struct event_from a = { .token = "", .timeout = ROUND_S };
+	struct event_from a = { .token = "", .timeout = (double)delay_s(DELAY_CLI_ROUND) };
 	list_add(c->t, &a.classes, v->class->name);
 	for (bool found = false; !found;) {
 		if (call(c->t, event_from, &a) < 0)

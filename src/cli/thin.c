@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/frame.h"
 #include "base/io.h"
 #include "base/task.h"
@@ -16,7 +17,6 @@ enum {
 	LINES_LIMIT = 1000,
 	ANSWER_LIMIT = 64, /* a client's frames are 12 bytes at most */
 	PROMPT_LIMIT = 64 << 10,
-	GREETING_MS = 30000,
 };
 
 struct thin {
@@ -112,9 +112,9 @@ struct thin *thin_open(struct task *t, int fd)
 {
 	unsigned char ours[FRAME_GREETING], theirs[FRAME_GREETING];
 	frame_greeting(ours);
-	if (io_write(t, fd, ours, sizeof ours, GREETING_MS) < 0)
+	if (io_write(t, fd, ours, sizeof ours, delay_ms(DELAY_THIN_GREETING)) < 0)
 		return NULL;
-	ssize_t n = io_read(t, fd, theirs, sizeof theirs, GREETING_MS);
+	ssize_t n = io_read(t, fd, theirs, sizeof theirs, delay_ms(DELAY_THIN_GREETING));
 	if (n < 0)
 		return NULL;
 	/* Any minor version: what a newer client could do more, it is not asked for. */

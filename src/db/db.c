@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/crash.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -213,7 +214,7 @@ int db_open(struct task *t, const char *path)
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
 			    NULL) != SQLITE_OK)
 		return failed(t);
-	sqlite3_busy_timeout(db.sqlite, 10000);
+	sqlite3_busy_timeout(db.sqlite, delay_ms(DELAY_DB_BUSY));
 	if (set_durable(t) < 0)
 		return -1;
 	DB_SCOPE(t);

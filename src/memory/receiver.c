@@ -12,13 +12,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
 
 enum {
-	LOOK_MS = 300,
 	FEW = 64 << 10, /* bytes */
 	NAP_US = 2000,
 	SOCKET_BYTES = 4 << 20, /* that QEMU may send meanwhile, if we may have as much */
@@ -92,14 +92,14 @@ static bool is_over(const struct receiver *r)
 /* Until something moves, or it is time to look again. */
 static void sleep_on(struct receiver *r)
 {
-	clock_wait(&r->moved, &r->lock, clock_ms() + LOOK_MS);
+	clock_wait(&r->moved, &r->lock, clock_ms() + delay_ms(DELAY_MEMORY_LOOK));
 }
 
 /* A full ring is no harm as long as it moves: a page of the guest's is soon sent then. */
 static void judge(struct receiver *r)
 {
 	int64_t now = clock_ms();
-	if (r->full_since && now - r->full_since < RECEIVER_STALL_MS)
+	if (r->full_since && now - r->full_since < delay_ms(DELAY_MEMORY_STALL))
 		return;
 	if (r->full_since && r->out - r->out_since < RECEIVER_LEAST) {
 		log_line(NULL, "memory is taken in no more: its image does not get on");
@@ -316,7 +316,7 @@ struct image_writer *receiver_wait(struct task *t, struct receiver *r)
 {
 	bool asked = false;
 	for (;;) {
-		int ready = task_wait(t, r->done, POLLIN, LOOK_MS);
+		int ready = task_wait(t, r->done, POLLIN, delay_ms(DELAY_MEMORY_LOOK));
 		if (ready < 0)
 			return NULL;
 		if (ready > 0)
@@ -347,7 +347,7 @@ static bool was_cut(struct receiver *r)
 int receiver_find_cause(struct task *t, struct receiver *r)
 {
 	struct pollfd p = { .fd = r->done, .events = POLLIN };
-	bool ended = poll(&p, 1, why_closed(r) ? 2 * LOOK_MS : 0) > 0;
+	bool ended = poll(&p, 1, why_closed(r) ? 2 * delay_ms(DELAY_MEMORY_LOOK) : 0) > 0;
 	const char *why = why_closed(r);
 	if (!why)
 		return -1;

@@ -18,8 +18,7 @@ struct receiver;
 
 enum {
 	RECEIVER_RING = 256 << 20, /* bytes; touched as far as needed */
-	RECEIVER_STALL_MS = 2000,
-	RECEIVER_LEAST = 16 << 20, /* bytes that the writer has to take in that time */
+	RECEIVER_LEAST = 16 << 20, /* bytes that the writer has to take in DELAY_MEMORY_STALL */
 };
 
 /* image: an empty file, open for reading and writing; stays the caller's.  limit: bytes of RAM, all blocks

@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/run.h"
@@ -32,8 +34,6 @@
 
 enum {
 	ID = VOLUME_ID,
-	CHECK_MS = 1800000, /* tables of a TiB are 128 MiB: minutes on a slow disk */
-	OLD_S = 600,
 	DEPTH = 4,
 };
 
@@ -55,7 +55,7 @@ static bool is_old(int dir, const char *name)
 {
 	struct stat st;
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       st.st_mtim.tv_sec < time(NULL) - OLD_S;
+	       st.st_mtim.tv_sec < clock_files_s() - delay_s(DELAY_UNFINISHED_OLD);
 }
 
 static void add_name(struct task *t, int dir, const char *name, struct list *ids,
@@ -170,7 +170,7 @@ static int run_check(struct task *t, const char *path, bool repair, struct sr_ch
 			       : RUN_ARGV("qemu-img", "check", "-U", "--output=json", image),
 		.in = -1,
 		.out = -1,
-		.timeout_ms = CHECK_MS,
+		.timeout_ms = delay_ms(DELAY_IMAGE_CHECK),
 	};
 	if (run(t, &r) < 0)
 		return -1;

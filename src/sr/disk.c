@@ -5,6 +5,7 @@
 #include <libnbd.h>
 #include <poll.h>
 
+#include "base/delay.h"
 #include "base/stream.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -12,7 +13,6 @@
 #include "sr/sr.h"
 
 enum {
-	STALL_MS = 600000, /* no answer for so long: a flush may take minutes */
 	BLOCK = 64 << 10,
 	EXTENTS = 1024, /* kept of one answer */
 	REQUEST = 1 << 30,
@@ -52,7 +52,7 @@ static int turn(struct task *t, struct disk *d)
 	unsigned wants = nbd_aio_get_direction(d->nbd);
 	short events = (short)((wants & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
 			       (wants & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
-	int ready = task_wait(t, nbd_aio_get_fd(d->nbd), events, STALL_MS);
+	int ready = task_wait(t, nbd_aio_get_fd(d->nbd), events, delay_ms(DELAY_DISK_STALL));
 	if (ready < 0)
 		return -1;
 	if (ready == 0)

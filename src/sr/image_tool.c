@@ -5,10 +5,9 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "base/delay.h"
 #include "base/run.h"
 #include "base/text.h"
-
-enum { QUICK_MS = 120000 };
 
 /* What it says when there is no room; its exit status does not tell. */
 static const struct {
@@ -57,7 +56,7 @@ int image_tool(struct task *t, const struct image_tool *i)
 	struct run r = { .argv = i->argv,
 			 .in = -1,
 			 .out = -1,
-			 .timeout_ms = i->slow ? INT_MAX : QUICK_MS,
+			 .timeout_ms = i->slow ? INT_MAX : delay_ms(DELAY_IMAGE_TOOL),
 			 .heard = i->slow ? tell_progress : NULL };
 	if (run(t, &r) < 0)
 		return -1;

@@ -8,9 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/task.h"
 
-enum { LARGE = 256 << 20, PIECE = 32 << 20, PAUSE_MS = 10, PATIENCE_MS = 10000 };
+enum { LARGE = 256 << 20, PIECE = 32 << 20, PAUSE_MS = 10 };
 
 static int64_t blocks_of(const struct stat *st)
 {
@@ -44,7 +45,7 @@ static bool shorten(int fd, struct stat *st)
 void release(int fd)
 {
 	struct stat st;
-	int64_t end = clock_ms() + PATIENCE_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_RELEASE_PATIENCE);
 	if (fd < 0)
 		return;
 	if (is_ours_alone(fd, &st))

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -21,8 +22,6 @@
 #include "sr/sr.h"
 
 enum {
-	FLUSH_MS = 600000, /* what is in the page cache has to reach the disk at the end */
-	AGAIN_MS = 500,    /* after which it is told again to end */
 	COMPLAINT = 4096,
 	NOBODY = 65534,
 };
@@ -185,18 +184,18 @@ static int reap(struct task *t, pid_t *pid, int ended)
 
 int serve_wait(struct task *t, pid_t *pid)
 {
-	return reap(t, pid, ended_within(t, *pid, FLUSH_MS));
+	return reap(t, pid, ended_within(t, *pid, delay_ms(DELAY_SERVE_FLUSH)));
 }
 
 /* It looks whether it was told, then sleeps; told in between it would sleep on, so it is told until it ends
  * (QEMU's storage-daemon/qemu-storage-daemon.c, qemu_system_killed). */
 static int tell_to_end(struct task *t, pid_t *pid)
 {
-	int64_t until = clock_ms() + FLUSH_MS;
+	int64_t until = clock_ms() + delay_ms(DELAY_SERVE_FLUSH);
 	int ended = 0;
 	while (ended == 0 && clock_ms() < until) {
 		kill(*pid, SIGTERM);
-		ended = ended_within(t, *pid, AGAIN_MS);
+		ended = ended_within(t, *pid, delay_ms(DELAY_SERVE_END_AGAIN));
 	}
 	return reap(t, pid, ended);
 }
@@ -222,7 +221,7 @@ static bool ends_soon(pid_t pid)
 {
 	FD_SCOPE int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
-	return pidfd >= 0 && poll(&p, 1, 500) > 0;
+	return pidfd >= 0 && poll(&p, 1, delay_ms(DELAY_SERVE_COMPLAINT)) > 0;
 }
 
 static bool says_something(const struct server *x)

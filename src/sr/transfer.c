@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/run.h"
 #include "base/stream.h"
@@ -23,11 +24,6 @@
 #include "base/text.h"
 #include "sr/disk.h"
 #include "sr/serve.h"
-
-enum {
-	STALL_MS = 600000, /* the copier has done nothing for so long */
-	LOOK_MS = 10000,   /* how often a copy is looked after */
-};
 
 /* ---- in and out ---- */
 
@@ -118,7 +114,7 @@ static int follow(struct task *t, struct copier *x)
 	char lines[256];
 	int64_t used = 0, moved = clock_ms();
 	for (;;) {
-		int ready = task_wait(t, x->pipe, POLLIN, LOOK_MS);
+		int ready = task_wait(t, x->pipe, POLLIN, delay_ms(DELAY_COPY_LOOK));
 		ssize_t got = ready > 0 ? read(x->pipe, lines, sizeof lines - 1) : -1;
 		if (ready < 0)
 			return -1;
@@ -131,7 +127,7 @@ static int follow(struct task *t, struct copier *x)
 		int64_t now_used = cpu_time(x->pid);
 		if (now_used != used)
 			moved = clock_ms();
-		else if (clock_ms() - moved > STALL_MS)
+		else if (clock_ms() - moved > delay_ms(DELAY_COPY_STALL))
 			return fail(t, INTERNAL_ERROR, "the copy of a disk does not get on");
 		used = now_used;
 	}

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -105,7 +106,7 @@ const char *volume_file_inspect(const void *ctx, int fd, struct volume *ret)
 		return inspect_raw(ctx, &st, ret);
 	if (!inspect_once(ctx, fd, ret))
 		return NULL;
-	usleep(1000);
+	delay_sleep(DELAY_INSPECT_AGAIN);
 	return inspect_once(ctx, fd, ret);
 }
 

@@ -46,6 +46,10 @@ static const struct option_row {
 	  "a further folder for PV-kernel and PV-ramdisk; may be repeated" },
 	{ "agent-interval", "SECONDS", offsetof(struct config, agent_interval), TEXT, true,
 	  "how often agents in guests are asked (60; 0: only when they come)" },
+	{ "test-delay", "NAME=FACTOR", offsetof(struct config, test_delays), LIST, false,
+	  "for tests: a delay of base/delays.def, or all, times so much; may be repeated" },
+	{ "test-clock", "FILE", offsetof(struct config, test_clock), TEXT, false,
+	  "for tests: by how many seconds the day is ahead, see base/clock.h" },
 	{ "foreground", NULL, offsetof(struct config, foreground), FLAG, false,
 	  "stay in the foreground, log to standard error" },
 	{ "model", NULL, offsetof(struct config, model), FLAG, false,
@@ -188,6 +192,7 @@ int config_read(struct task *t, int argc, char **argv, struct config *ret)
 		.qemu_uids = "",
 		.qemu_user = "",
 		.agent_interval = "60",
+		.test_clock = "",
 	};
 	const char *file = config_file(argc, argv);
 	if (file && read_file(t, ret, file) < 0)

@@ -22,7 +22,9 @@ struct config {
 	const char *qemu_uids;      /* "" : a sensible range */
 	const char *qemu_user;      /* "" : each VM has one of its own */
 	const char *agent_interval; /* seconds */
+	const char *test_clock;     /* "": the host's */
 	struct list boot_dirs;
+	struct list test_delays; /* NAME=FACTOR */
 	bool foreground;
 	bool model; /* print the model and exit */
 };

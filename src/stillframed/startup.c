@@ -25,6 +25,8 @@
 #include "api/tasks.h"
 #include "api/undo.h"
 #include "api/user.h"
+#include "base/delay.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -81,9 +83,20 @@ static int set_agent_interval(struct task *t, const char *text)
 	return 0;
 }
 
+static int set_times(struct task *t, const struct config *c)
+{
+	for (size_t i = 0; i < c->test_delays.n; i++) {
+		const char *wrong = delay_scale(c->test_delays.v[i]);
+		if (wrong)
+			return fail(t, INVALID_VALUE, "test-delay",
+				    str(t, "%s: %s", c->test_delays.v[i], wrong));
+	}
+	return *c->test_clock ? clock_day_from(t, c->test_clock) : 0;
+}
+
 static int set_all(struct task *t, const struct config *c)
 {
-	if (dir_make(t, c->state, 0711) < 0)
+	if (set_times(t, c) < 0 || dir_make(t, c->state, 0711) < 0)
 		return -1;
 	char *real = realpath(c->state, NULL);
 	if (!real)
@@ -209,11 +222,10 @@ int startup(struct task *t, const struct config *c)
 
 void shutdown_daemon(struct task *t)
 {
-	enum { PATIENCE_MS = 10000 };
 	log_line(t, "stopping");
 	timers_stop();
 	coalesce_close();
-	tasks_close(PATIENCE_MS);
+	tasks_close(delay_ms(DELAY_STOP_PATIENCE));
 	jobs_close();
 	http_stop();
 	agents_close();

@@ -14,6 +14,7 @@
 #include "api/pif.h"
 #include "api/sizes.h"
 #include "api/tasks.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -43,35 +44,55 @@ static void collect_messages(struct task *t)
 
 static const struct timer {
 	void (*run)(struct task *);
-	int every_s;
+	enum delay every;
 } timers[] = {
-	{ full_look, 2 },  { logs_trim, 10 },       { sizes_look, 10 },
-	{ retry_undo, 5 }, { forget_deleted, 600 }, { collect_tasks, 60 },
-	{ host_look, 60 }, { pifs_look, 60 },       { collect_messages, 60 },
+	{ full_look, DELAY_TIMER_FULL },
+	{ logs_trim, DELAY_TIMER_LOGS },
+	{ sizes_look, DELAY_TIMER_SIZES },
+	{ retry_undo, DELAY_TIMER_UNDO },
+	{ forget_deleted, DELAY_TIMER_DELETED },
+	{ collect_tasks, DELAY_TIMER_TASKS },
+	{ host_look, DELAY_TIMER_HOST },
+	{ pifs_look, DELAY_TIMER_PIFS },
+	{ collect_messages, DELAY_TIMER_MESSAGES },
 };
 
 static pthread_t thread;
 static int stop_fd = -1;
 
-static void tick(int64_t second)
+static void run_timer(const struct timer *timer)
 {
-	for (size_t i = 0; i < COUNT(timers); i++) {
-		if (second % timers[i].every_s)
-			continue;
-		struct task *t = task_new(NULL, "timer");
-		timers[i].run(t);
-		if (t->code != NO_ERROR)
-			log_line(t, "timer failed error=\"%s\"", task_error(t));
-		talloc_free(t);
-	}
+	struct task *t = task_new(NULL, "timer");
+	timer->run(t);
+	if (t->code != NO_ERROR)
+		log_line(t, "timer failed error=\"%s\"", task_error(t));
+	talloc_free(t);
+}
+
+/* Until the first is due, on clock_ms(). */
+static int time_left(const int64_t due[COUNT(timers)])
+{
+	int64_t first = due[0], now = clock_ms();
+	for (size_t i = 1; i < COUNT(timers); i++)
+		first = due[i] < first ? due[i] : first;
+	return first > now ? (int)(first - now) : 0;
 }
 
 static void *loop(void *arg)
 {
 	(void)arg;
+	int64_t due[COUNT(timers)];
 	struct pollfd p = { .fd = stop_fd, .events = POLLIN };
-	for (int64_t second = 1; poll(&p, 1, 1000) <= 0; second++)
-		tick(second);
+	for (size_t i = 0; i < COUNT(timers); i++)
+		due[i] = clock_ms() + delay_ms(timers[i].every);
+	while (poll(&p, 1, time_left(due)) <= 0) {
+		for (size_t i = 0; i < COUNT(timers); i++) {
+			if (clock_ms() < due[i])
+				continue;
+			run_timer(&timers[i]);
+			due[i] = clock_ms() + delay_ms(timers[i].every);
+		}
+	}
 	return NULL;
 }
 

@@ -21,14 +21,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/vmm.h"
-
-enum { PROBE_MS = 2000, KILLED_MS = 1000 };
 
 #ifdef __x86_64__
 
@@ -126,7 +125,7 @@ static const char *outcome(pid_t pid, int ms)
 	bool over = poll(&p, 1, ms) == 0;
 	int status = 0;
 	kill(pid, SIGKILL);
-	if (poll(&p, 1, KILLED_MS) == 0 || waitpid(pid, &status, 0) < 0)
+	if (poll(&p, 1, delay_ms(DELAY_KVM_KILLED)) == 0 || waitpid(pid, &status, 0) < 0)
 		return "it hangs, and cannot be killed";
 	if (over)
 		return "it hangs";
@@ -158,7 +157,7 @@ static const char *choose(struct task *t)
 		log_line(t, "kvm is not used reason=\"the CPU has neither vmx nor svm\"");
 		return "tcg";
 	}
-	return accel_probe(t, kvm_guest, PROBE_MS) ? "kvm" : "tcg";
+	return accel_probe(t, kvm_guest, delay_ms(DELAY_KVM_PROBE)) ? "kvm" : "tcg";
 }
 
 const char *vmm_accel(struct task *t, const char *wish)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
@@ -234,12 +235,11 @@ static int incoming(struct task *t, struct args *a, const struct vmm_config *c)
 
 int args_knows_machine(struct task *t, const char *machine, bool *ret)
 {
-	enum { HELP_MS = 20000 };
 	const char *qemu = args_program(t, "qemu-system-x86_64");
 	struct run r = { .argv = RUN_ARGV(qemu, "-machine", "help"),
 			 .in = -1,
 			 .out = -1,
-			 .timeout_ms = HELP_MS };
+			 .timeout_ms = delay_ms(DELAY_QEMU_HELP) };
 	if (!qemu || run_ok(t, &r) < 0)
 		return -1;
 	struct list lines = list_split(t, r.ret_out, '\n');

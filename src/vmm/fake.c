@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/delay.h"
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -35,7 +36,7 @@
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
-enum { STATE_LIMIT = 1 << 20, HANG_MS = 30000, LATE_MS = 500 };
+enum { STATE_LIMIT = 1 << 20 };
 #define PAUSE_MS 1.5 /* what every switch says it took */
 
 struct vmm {
@@ -66,7 +67,7 @@ static void late(const char *member)
 {
 	struct task *t = task_new(NULL, "late");
 	if (has_fault(t, "late", member))
-		task_wait(t, -1, 0, LATE_MS);
+		task_wait(t, -1, 0, delay_ms(DELAY_FAKE_LATE));
 	talloc_free(t);
 }
 
@@ -75,7 +76,7 @@ static int enter(struct task *t, const char *dir, const char *member, const char
 	const char *slash = strrchr(dir, '/');
 	log_line(t, "fake %s vm=%s%s%s", member, slash ? slash + 1 : dir, *about ? " " : "", about);
 	if (has_fault(t, "hang", member)) {
-		if (task_wait(t, -1, 0, HANG_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_FAKE_HANG)) < 0)
 			return -1;
 		return fail(t, INTERNAL_ERROR, str(t, "fake %s: no answer", member));
 	}
@@ -466,7 +467,7 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 	struct run r = { .argv = RUN_ARGV("qemu-img", "resize", "-q", "-f", format, file, bytes),
 			 .in = -1,
 			 .out = -1,
-			 .timeout_ms = HANG_MS };
+			 .timeout_ms = delay_ms(DELAY_FAKE_HANG) };
 	return file ? run_ok(t, &r) : 0;
 }
 
@@ -527,7 +528,9 @@ static const char *file_of(const struct vmm_merge *m, const char *node)
 /* Not cancelled: QEMU too either has not begun to write a header, or has written it. */
 static int image_tool(struct task *t, const char *const *argv)
 {
-	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = HANG_MS };
+	struct run r = {
+		.argv = argv, .in = -1, .out = -1, .timeout_ms = delay_ms(DELAY_FAKE_HANG)
+	};
 	bool cancellable = t->cancellable;
 	t->cancellable = false;
 	int result = run_ok(t, &r);
@@ -731,7 +734,7 @@ static int hello(struct task *t, struct vmm *vm, const char *member, const char 
 		return task_fail_errno(t, errno, "socketpair");
 	FD_SCOPE int theirs = pair[1];
 	FD_SCOPE int ours = pair[0];
-	if (io_write(t, theirs, words, strlen(words), 1000) < 0)
+	if (io_write(t, theirs, words, strlen(words), delay_ms(DELAY_FAKE_SAY)) < 0)
 		return -1;
 	*ret_fd = ours;
 	ours = -1;
@@ -754,7 +757,7 @@ static int screenshot(struct task *t, struct vmm *vm, int file)
 	static const char ppm[] = "P6\n2 1\n255\n\377\377\377\0\0";
 	if (enter(t, vm->dir, "screenshot", "") < 0)
 		return -1;
-	return io_write(t, file, ppm, sizeof ppm, 1000);
+	return io_write(t, file, ppm, sizeof ppm, delay_ms(DELAY_FAKE_SAY));
 }
 
 static int agent(struct task *t, struct vmm *vm, int *ret_fd)

@@ -5,11 +5,12 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
 
-enum { PAGE = 4096, PAGES = 64, BLOCK = PAGES * PAGE, SEND_MS = 10000, ROOM = BLOCK + 4096 };
+enum { PAGE = 4096, PAGES = 64, BLOCK = PAGES * PAGE, ROOM = BLOCK + 4096 };
 enum { SIZES = 0x04, DATA = 0x08, END = 0x10, SAME = 0x20, FOOTER = 0x7e };
 
 struct out {
@@ -82,7 +83,7 @@ int fake_memory_send(struct task *t, int to)
 	head(&o);
 	pages(&o);
 	devices(&o);
-	return io_write(t, to, o.bytes, o.n, SEND_MS);
+	return io_write(t, to, o.bytes, o.n, delay_ms(DELAY_FAKE_SEND));
 }
 
 int fake_memory_load(struct task *t, int file, uint64_t at)

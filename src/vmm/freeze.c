@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -18,13 +19,7 @@
 #include "vmm/freezer.h"
 #include "vmm/process.h"
 
-enum {
-	READY_MS = 10000, /* the freezer runs, and the agent has answered */
-	LEAVE_MS = 1000,
-	SLACK_MS = 2000,   /* that the freezer's own limits are over before ours */
-	RELEASE_MS = 1500, /* one answer */
-	RELEASES = 2,
-};
+enum { RELEASES = 2 };
 
 struct freeze {
 	int fd; /* -1: the freezer has ended */
@@ -127,7 +122,7 @@ struct freeze *freeze_open(struct task *t, int port, enum freeze_failure *ret_ho
 {
 	*ret_how = FREEZE_LOST;
 	struct freeze *f = launch(t, port);
-	if (f && hear(t, f, "ready", READY_MS, ret_how))
+	if (f && hear(t, f, "ready", delay_ms(DELAY_FREEZER_READY), ret_how))
 		return f;
 	if (f)
 		freeze_close(f);
@@ -137,18 +132,23 @@ struct freeze *freeze_open(struct task *t, int port, enum freeze_failure *ret_ho
 int freeze_guest(struct task *t, struct freeze *f, const struct list *mounts, int ms,
 		 enum freeze_failure *ret_how)
 {
-	const char *words =
-		str(t, "freeze %d %d\n%s", ms, FREEZE_HOLD_MS, list_join(t, mounts, "\n"));
-	return say(t, f, words, ret_how) < 0 || !hear(t, f, "frozen", ms + SLACK_MS, ret_how) ? -1
-											      : 0;
+	const char *words = str(t, "freeze %d %d\n%s", ms, delay_ms(DELAY_FREEZE_HOLD),
+				list_join(t, mounts, "\n"));
+	return say(t, f, words, ret_how) < 0 ||
+			       !hear(t, f, "frozen", ms + delay_ms(DELAY_FREEZER_SLACK), ret_how)
+		       ? -1
+		       : 0;
 }
 
 int freeze_thaw(struct task *t, struct freeze *f, double *ret_ms, enum freeze_failure *ret_how)
 {
 	int n;
-	const char *said = say(t, f, "thaw", ret_how) < 0
-				   ? NULL
-				   : hear(t, f, "thawed", FREEZER_THAW_MS + SLACK_MS, ret_how);
+	const char *said =
+		say(t, f, "thaw", ret_how) < 0
+			? NULL
+			: hear(t, f, "thawed",
+			       delay_ms(DELAY_FREEZE_THAW) + delay_ms(DELAY_FREEZER_SLACK),
+			       ret_how);
 	if (!said)
 		return -1;
 	return sscanf(said, "thawed %d %lf", &n, ret_ms) == 2 ? 0 : lost(t, ret_how);
@@ -166,7 +166,7 @@ void freeze_close(struct freeze *f)
 	if (f->fd < 0)
 		return;
 	send(f->fd, "leave", 5, MSG_NOSIGNAL | MSG_DONTWAIT);
-	int64_t until = clock_ms() + LEAVE_MS, left;
+	int64_t until = clock_ms() + delay_ms(DELAY_FREEZER_LEAVE), left;
 	while ((left = until - clock_ms()) > 0)
 		if (poll(&p, 1, (int)left) > 0 && recv(f->fd, &end, 1, MSG_DONTWAIT) <= 0)
 			break;
@@ -187,9 +187,9 @@ const char *freeze_status(struct task *t, struct agent *a, int ms)
 int freeze_release(struct task *t, struct agent *a)
 {
 	for (int n = 0; n < RELEASES; n++) {
-		if (agent_tell(t, a, "guest-fsfreeze-thaw", RELEASE_MS) < 0)
+		if (agent_tell(t, a, "guest-fsfreeze-thaw", delay_ms(DELAY_FREEZE_RELEASE)) < 0)
 			return -1;
-		const char *is = freeze_status(t, a, RELEASE_MS);
+		const char *is = freeze_status(t, a, delay_ms(DELAY_FREEZE_RELEASE));
 		if (!is)
 			return -1;
 		if (streq(is, "thawed"))

@@ -12,10 +12,10 @@
  *     or at any time       <-   "failed KIND WHY", and it thaws
  *     "leave", the end     ->   it thaws
  *
- * The words are packets of a pair of sockets.  The freezer thaws when the socket ends, when HOLD_MS are over, and behind a
- * freeze that was not answered in time: an agent does what it is told in order, so that one which comes to it late
- * thaws at once.  With "leave" it does no more than to say so to the agent; if we are gone it stays until the guest is
- * thawed.
+ * The words are packets of a pair of sockets.  The freezer thaws when the socket ends, when HOLD_MS are over, counted from
+ * the answer to the freeze, and behind a freeze that was not answered in time: an agent does what it is told in order,
+ * so that one which comes to it late thaws at once.  With "leave" it does no more than to say so to the agent; if we are
+ * gone it stays until the guest is thawed.
  *
  * Windows lets its writers go after 10 s, whatever an agent says, and its thaw then fails; an agent on Linux tells how
  * many file systems its thaw has found frozen.  So only what the thaw says tells that a guest held still all the time.
@@ -37,10 +37,6 @@ enum freeze_failure {
 	FREEZE_BROKEN,    /* it was frozen, and not until the end */
 	FREEZE_LOST,      /* the freezer itself is gone */
 };
-
-enum {
-	FREEZE_HOLD_MS = 8000
-}; /* from the answer to the freeze, until the freezer thaws by itself */
 
 /* Starts a freezer on the agent's port, which is to be nobody else's until freeze_close(); the port stays the
  * caller's.  When it returns, the agent has answered, and nothing is frozen.  All of these fail with

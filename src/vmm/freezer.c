@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/task.h"
@@ -16,14 +17,7 @@
 #include "vmm/agent.h"
 #include "vmm/freeze.h"
 
-enum {
-	MEET_MS = 5000,
-	WAIT_MS = 600000, /* for the word to freeze */
-	ASK_MS = 2000,
-	AGAIN_MS = 250,
-	STAY_MS = 600000, /* until a guest is thawed, when nobody else cares */
-	WHY = 300,        /* characters of an agent's words */
-};
+enum { WHY = 300 }; /* characters of an agent's words */
 
 enum word { NOTHING, FREEZE = 1, THAW = 2, LEAVE = 4, GONE = 8 };
 
@@ -128,7 +122,8 @@ static enum heard ask(struct freezer *f, struct agent_call *c, unsigned heeds)
 
 static bool is_thawed(struct freezer *f, enum heard *ret)
 {
-	struct agent_call c = { .command = "guest-fsfreeze-status", .ms = ASK_MS };
+	struct agent_call c = { .command = "guest-fsfreeze-status",
+				.ms = delay_ms(DELAY_FREEZER_ASK) };
 	*ret = ask(f, &c, LEAVE);
 	const char *is = *ret == ANSWERED ? json_string_value(c.ret) : NULL;
 	task_forgive(f->t);
@@ -138,17 +133,17 @@ static bool is_thawed(struct freezer *f, enum heard *ret)
 /* Until the agent says that the guest is thawed, or somebody else cares. */
 static void let_go(struct freezer *f)
 {
-	double until = clock_exact_ms() + STAY_MS;
+	double until = clock_exact_ms() + delay_ms(DELAY_FREEZER_STAY);
 	while (clock_exact_ms() < until) {
 		enum heard heard;
-		agent_tell(f->t, f->agent, "guest-fsfreeze-thaw", ASK_MS);
+		agent_tell(f->t, f->agent, "guest-fsfreeze-thaw", delay_ms(DELAY_FREEZER_ASK));
 		task_forgive(f->t);
 		if (f->left || is_thawed(f, &heard) || f->left)
 			return;
 		struct pollfd gone = { .fd = agent_descriptor(f->agent), .events = POLLRDHUP };
 		if (poll(&gone, 1, 0) > 0 && gone.revents)
 			return;
-		if (next_word(f, AGAIN_MS) == LEAVE)
+		if (next_word(f, delay_ms(DELAY_FREEZER_AGAIN)) == LEAVE)
 			return;
 	}
 }
@@ -158,7 +153,8 @@ static void let_go(struct freezer *f)
 /* One who is frozen already was left so by somebody: nobody else has the port. */
 static bool meet(struct freezer *f)
 {
-	struct agent_call c = { .command = "guest-fsfreeze-status", .ms = MEET_MS };
+	struct agent_call c = { .command = "guest-fsfreeze-status",
+				.ms = delay_ms(DELAY_FREEZER_MEET) };
 	enum heard heard = ask(f, &c, LEAVE | GONE);
 	const char *is = heard == ANSWERED ? json_string_value(c.ret) : NULL;
 	if (heard == WORD)
@@ -170,7 +166,7 @@ static bool meet(struct freezer *f)
 	}
 	if (streq(is, "thawed"))
 		return true;
-	agent_tell(f->t, f->agent, "guest-fsfreeze-thaw", ASK_MS);
+	agent_tell(f->t, f->agent, "guest-fsfreeze-thaw", delay_ms(DELAY_FREEZER_ASK));
 	if (is_thawed(f, &heard))
 		return true;
 	task_forgive(f->t);
@@ -227,7 +223,8 @@ static bool hold(struct freezer *f)
 /* False: something is wrong with it. */
 static bool thaw(struct freezer *f)
 {
-	struct agent_call c = { .command = "guest-fsfreeze-thaw", .ms = FREEZER_THAW_MS };
+	struct agent_call c = { .command = "guest-fsfreeze-thaw",
+				.ms = delay_ms(DELAY_FREEZE_THAW) };
 	double held = clock_exact_ms() - f->since;
 	enum heard heard = ask(f, &c, LEAVE);
 	int n = heard == ANSWERED && json_is_integer(c.ret) ? (int)json_integer_value(c.ret) : 0;
@@ -250,7 +247,8 @@ int freezer_main(void)
 	f.agent = agent_new(t, FREEZER_PORT);
 	if (meet(&f)) {
 		say(&f, "ready");
-		if (next_word(&f, WAIT_MS) == FREEZE && !(freeze(&f) && hold(&f) && thaw(&f)))
+		if (next_word(&f, delay_ms(DELAY_FREEZER_WAIT)) == FREEZE &&
+		    !(freeze(&f) && hold(&f) && thaw(&f)))
 			let_go(&f);
 	}
 	talloc_free(t);

@@ -3,8 +3,7 @@
 #pragma once
 
 enum {
-	FREEZER_PORT = 3,        /* its descriptors: to the agent ... */
-	FREEZER_WORDS = 4,       /* ... and to whoever started it */
-	FREEZER_PACKET = 16384,  /* the longest of its words */
-	FREEZER_THAW_MS = 10000, /* that a thaw may take: hooks run then */
+	FREEZER_PORT = 3,       /* its descriptors: to the agent ... */
+	FREEZER_WORDS = 4,      /* ... and to whoever started it */
+	FREEZER_PACKET = 16384, /* the longest of its words */
 };

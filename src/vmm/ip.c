@@ -3,16 +3,17 @@
 
 #include <string.h>
 
+#include "base/delay.h"
 #include "base/json.h"
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 
-enum { IP_MS = 10000, JSON_DEPTH = 10 };
+enum { JSON_DEPTH = 10 };
 
 const json_t *ip_ask(struct task *t, const char *const *argv)
 {
-	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = IP_MS };
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = delay_ms(DELAY_IP) };
 	if (run_ok(t, &r) < 0)
 		return NULL;
 	return *r.ret_out ? json_read(t, r.ret_out, strlen(r.ret_out), JSON_DEPTH)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/crash.h"
+#include "base/delay.h"
 #include "base/json.h"
 #include "base/list.h"
 #include "base/task.h"
@@ -15,15 +16,10 @@
 #include "vmm/vmm.h"
 
 enum {
-	LOOK_MS = 40, /* between two looks at a job, */
-	LOOK_CLOSELY_MS =
-		2,      /* and when the guest waits for the next one, or a caller for its end */
-	END_MS = 30000, /* what a cancelled or finished job gets to end */
+	/* Between two looks at a job when the guest waits for the next one, or a caller for its end. */
+	LOOK_CLOSELY_MS = 2,
 	SPRINT_BYTES = 8 << 20 /* what may be left when a job no longer gives way to the guest */
 };
-
-/* What catching up with a guest that writes may take, without giving way to it. */
-static const int64_t SPRINT_MS = 30000;
 
 /* For what must be done although the task failed or was cancelled. */
 static struct task *aside(struct task *t)
@@ -81,7 +77,7 @@ static bool succeeded(const struct job *j)
 /* Waits for the job's end, however it comes. */
 static int job_end(struct task *t, struct qmp *q, const char *name, struct job *ret)
 {
-	for (int64_t end = clock_ms() + END_MS; clock_ms() < end;) {
+	for (int64_t end = clock_ms() + delay_ms(DELAY_MERGE_END); clock_ms() < end;) {
 		if (job_find(t, q, name, ret) < 0)
 			return -1;
 		if (is_over(ret))
@@ -203,7 +199,7 @@ static bool is_near(struct plan *p, const struct job *j)
 static int sprint(struct task *t, struct plan *p, const struct job *j)
 {
 	if (p->sprint_end == 0 && p->pivots && is_near(p, j))
-		p->sprint_end = clock_ms() + SPRINT_MS;
+		p->sprint_end = clock_ms() + delay_ms(DELAY_MERGE_SPRINT);
 	if (p->sprint_end == 0 || clock_ms() < p->sprint_end)
 		return 0;
 	return fail(t, INTERNAL_ERROR,
@@ -280,7 +276,9 @@ static int follow(struct task *t, struct qmp *q, struct plan *p)
 		talloc_free(own);
 		if (result < 0)
 			return -1;
-		if (!p->over && task_wait(t, -1, 0, p->asked ? LOOK_CLOSELY_MS : LOOK_MS) < 0)
+		if (!p->over &&
+		    task_wait(t, -1, 0, p->asked ? LOOK_CLOSELY_MS : delay_ms(DELAY_MERGE_LOOK)) <
+			    0)
 			return p->finalized ? 0 : -1;
 	}
 	return 0;

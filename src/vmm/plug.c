@@ -3,6 +3,7 @@
  * or never.  So nothing a device is made of is closed before QEMU has none of it any more. */
 #include "vmm/plug.h"
 
+#include "base/delay.h"
 #include "base/json.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -10,9 +11,6 @@
 #include "vmm/disks.h"
 #include "vmm/qmp.h"
 #include "vmm/vmm.h"
-
-/* What a guest gets for letting go of a device, and of a disc. */
-enum { DETACH_S = 20, TRAY_MS = 5000, LOOK_MS = 50, FREED_MS = 2000, FREED_LOOK_MS = 10 };
 
 /* ---- devices ---- */
 
@@ -50,12 +48,12 @@ static int detach(struct task *t, struct qmp *q, const char *type, const char *i
 	if (qmp_call(try, q, &c) < 0 &&
 	    !(c.ret_desc && strstr(c.ret_desc, "already in the process")))
 		return task_fail_params(t, try->code, try->params);
-	for (int64_t end = clock_ms() + DETACH_S * 1000; clock_ms() < end;) {
+	for (int64_t end = clock_ms() + delay_ms(DELAY_DETACH); clock_ms() < end;) {
 		if (plug_present(t, q, id, &present) < 0)
 			return -1;
 		if (!present)
 			return 0;
-		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_DETACH_LOOK)) < 0)
 			return -1;
 	}
 	return fail(t, DEVICE_DETACH_TIMEOUT, type, id);
@@ -84,10 +82,10 @@ int plug_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 static int close_disk(struct task *t, struct qmp *q, const struct vmm_disk *d)
 {
 	const char *top = disks_top_node(t, d->layers);
-	for (int64_t end = clock_ms() + FREED_MS; *top && clock_ms() < end;) {
+	for (int64_t end = clock_ms() + delay_ms(DELAY_DISK_FREED); *top && clock_ms() < end;) {
 		if (disks_forget(task_part(t), q, top) == 0)
 			break;
-		if (task_wait(t, -1, 0, FREED_LOOK_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_DISK_FREED_LOOK)) < 0)
 			return -1;
 	}
 	return disks_close(t, q, d->layers);
@@ -179,7 +177,7 @@ static int tray_is_open(struct task *t, struct qmp *q, const char *id, bool *ret
  * open it. */
 static int open_tray(struct task *t, struct qmp *q, const char *id)
 {
-	for (int64_t end = clock_ms() + TRAY_MS;;) {
+	for (int64_t end = clock_ms() + delay_ms(DELAY_TRAY);;) {
 		bool open;
 		if (on_drive(t, q, "blockdev-open-tray", id) < 0 ||
 		    tray_is_open(t, q, id, &open) < 0)
@@ -188,7 +186,7 @@ static int open_tray(struct task *t, struct qmp *q, const char *id)
 			return 0;
 		if (clock_ms() > end)
 			return fail(t, VBD_TRAY_LOCKED, id);
-		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_DETACH_LOOK)) < 0)
 			return -1;
 	}
 }

@@ -15,13 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/list.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/cgroup.h"
 
-enum { KILL_MS = 30000, COMPLAINT_LIMIT = 2000, FILES_WANTED = 65536 };
+enum { COMPLAINT_LIMIT = 2000, FILES_WANTED = 65536 };
 
 /* ---- knowing a process again ---- */
 
@@ -123,10 +124,10 @@ int process_kill(struct task *t, const struct process *p)
 {
 	if (syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		return task_fail_errno(t, errno, "killing the VM's process");
-	if (!process_gone(p, KILL_MS))
+	if (!process_gone(p, delay_ms(DELAY_KILL)))
 		return fail(t, INTERNAL_ERROR,
 			    str(t, "process %d was killed and is still there after %d s",
-				(int)p->pid, KILL_MS / 1000));
+				(int)p->pid, delay_s(DELAY_KILL)));
 	return 0;
 }
 
@@ -292,7 +293,7 @@ static int bear(struct task *t, struct birth *b)
 static int release_it(struct task *t, const struct process_plan *plan, struct birth *b,
 		      struct process *p)
 {
-	if (io_read(t, b->born[0], &p->pid, sizeof p->pid, KILL_MS) != sizeof p->pid)
+	if (io_read(t, b->born[0], &p->pid, sizeof p->pid, delay_ms(DELAY_KILL)) != sizeof p->pid)
 		return fail(t, INTERNAL_ERROR, "the VM's process could not be started");
 	p->pidfd = pidfd_of(p->pid);
 	if (p->pidfd < 0)
@@ -300,7 +301,7 @@ static int release_it(struct task *t, const struct process_plan *plan, struct bi
 	if (note(t, plan->dir, p->pid) < 0)
 		return -1;
 	cgroup_place(t, plan->uuid, p->pid, plan->memory);
-	if (io_write(t, b->go[1], "!", 1, KILL_MS) < 0)
+	if (io_write(t, b->go[1], "!", 1, delay_ms(DELAY_KILL)) < 0)
 		return -1;
 	return 0;
 }
@@ -310,7 +311,7 @@ static int born(struct task *t, const struct process_plan *p, struct birth *b, s
 	int err = 0;
 	if (bear(t, b) < 0 || release_it(t, p, b, ret) < 0)
 		return -1;
-	ssize_t n = io_read(t, b->born[0], &err, sizeof err, KILL_MS);
+	ssize_t n = io_read(t, b->born[0], &err, sizeof err, delay_ms(DELAY_KILL));
 	if (n < 0)
 		return -1;
 	return n == 0 ? 0 : task_fail_errno(t, err, p->argv[0]);
@@ -328,7 +329,7 @@ int process_start(struct task *t, const struct process_plan *p, struct process *
 		*ret = new;
 	} else if (new.pidfd >= 0) {
 		syscall(SYS_pidfd_send_signal, new.pidfd, SIGKILL, NULL, 0);
-		process_gone(&new, KILL_MS);
+		process_gone(&new, delay_ms(DELAY_KILL));
 		close(new.pidfd);
 	}
 	return result;

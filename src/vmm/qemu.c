@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/delay.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -37,8 +38,6 @@
 #include "vmm/save.h"
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
-
-enum { START_MS = 60000, ADOPT_MS = 10000, FLUSH_MS = 2000 };
 
 struct vmm {
 	char *dir;
@@ -266,7 +265,7 @@ static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
 static int bring_up(struct task *t, struct vmm *vm, const struct vmm_config *c)
 {
 	vm->stopped = true;
-	if (greet(t, vm, START_MS) < 0)
+	if (greet(t, vm, delay_ms(DELAY_QEMU_START)) < 0)
 		return -1;
 	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at) < 0)
 		return -1;
@@ -321,8 +320,9 @@ static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 static int meet_again(struct task *t, struct vmm *vm)
 {
 	enum vmm_status s;
-	if (greet(t, vm, ADOPT_MS) < 0 || save_settle(t, vm->qmp, &vm->saving) < 0 ||
-	    disks_settle(t, vm->qmp) < 0 || status(t, vm, &s) < 0)
+	if (greet(t, vm, delay_ms(DELAY_QEMU_ADOPT)) < 0 ||
+	    save_settle(t, vm->qmp, &vm->saving) < 0 || disks_settle(t, vm->qmp) < 0 ||
+	    status(t, vm, &s) < 0)
 		return -1;
 	return go_live(t, vm);
 }
@@ -353,7 +353,8 @@ static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, stru
 static void flush_variables(struct task *t, struct vmm *vm)
 {
 	struct task *try = task_new(t, t->name);
-	struct qmp_call c = { .command = "human-monitor-command", .ms = FLUSH_MS };
+	struct qmp_call c = { .command = "human-monitor-command",
+			      .ms = delay_ms(DELAY_QEMU_FLUSH) };
 	c.arguments = json_pack("{s:s}", "command-line", "qemu-io -d /machine/system.flash1 flush");
 	if (qmp_call(try, vm->qmp, &c) < 0)
 		log_line(t, "variables not flushed error=\"%s\"", task_error(try));

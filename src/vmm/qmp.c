@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -255,7 +256,7 @@ int qmp_call(struct task *t, struct qmp *q, struct qmp_call *c)
 		json_decref(w.answer); /* a hostile QEMU answers what it has not been asked */
 		return -1;
 	}
-	json_t *m = collect(t, q, &w, c->command, c->ms ? c->ms : QMP_TIMEOUT_MS, c->query);
+	json_t *m = collect(t, q, &w, c->command, c->ms ? c->ms : delay_ms(DELAY_QMP), c->query);
 	if (!m)
 		return -1;
 	c->ret = json_object_get(m, "return");

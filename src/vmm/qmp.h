@@ -21,7 +21,7 @@
 struct task;
 struct qmp;
 
-enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 2000, QMP_TIMEOUT_MS = 30000 };
+enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 2000 };
 
 /* Both are called from the reader thread. */
 struct qmp_handler {
@@ -47,7 +47,7 @@ struct qmp_call {
 	int fd;                /* sent along, stays the caller's; 0: none */
 	bool query;            /* changes nothing, so that a cancelled task need not wait for it */
 	bool oob;              /* out of band */
-	int ms;                /* to wait for the answer; 0: QMP_TIMEOUT_MS */
+	int ms;                /* to wait for the answer; 0: DELAY_QMP */
 	json_t *ret;           /* what it returned, on the task */
 	const char *ret_class; /* of QEMU's error and its text, on the task; NULL without one */
 	const char *ret_desc;

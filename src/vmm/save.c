@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -15,13 +16,7 @@
 #include "vmm/qmp.h"
 
 enum {
-	PROTECT_MS = 30000, /* RAM is write protected by then */
-	PRECOPY_MS = 30000, /* the guest has to be stopped to get to the end */
-	SEND_MS = 3600000,  /* all is sent */
-	END_MS = 30000,     /* QEMU says how it went */
-	LOOK_MS = 1,        /* in the pause */
-	ANSWER_MS = 10000,  /* QEMU says how it stands, or its main loop hangs */
-	OOB_MS = 5000,
+	LOOK_MS = 1, /* in the pause */
 	SLOWLY_MS = 20,
 	STOP_TAKES_MS = 6,
 	LATE_STOPS = 3,
@@ -63,7 +58,9 @@ static const char *word(const json_t *j, const char *key)
 
 static int look(struct task *t, struct qmp *q, struct state *ret)
 {
-	struct qmp_call c = { .command = "query-migrate", .query = true, .ms = ANSWER_MS };
+	struct qmp_call c = { .command = "query-migrate",
+			      .query = true,
+			      .ms = delay_ms(DELAY_SAVE_ANSWER) };
 	if (qmp_call(t, q, &c) < 0)
 		return -1;
 	const json_t *ram = json_object_get(c.ret, "ram");
@@ -139,7 +136,7 @@ static int migrate(struct task *t, struct qmp *q, struct vmm_save *v)
 static int await_end(struct task *t, struct qmp *q)
 {
 	struct state s;
-	for (int64_t until = clock_ms() + END_MS; clock_ms() < until;) {
+	for (int64_t until = clock_ms() + delay_ms(DELAY_SAVE_END); clock_ms() < until;) {
 		if (look(t, q, &s) < 0)
 			return -1;
 		if (is_any(s.status, over))
@@ -195,14 +192,14 @@ static int open_oob(struct task *t, struct saving *s, const char *path)
 	const struct qmp_handler nobody = { pass_over, pass_over_end, NULL };
 	close_oob(s);
 	int fd = unix_connect(t, path);
-	s->oob = fd < 0 ? NULL : qmp_open(t, fd, OOB_MS, true, nobody);
+	s->oob = fd < 0 ? NULL : qmp_open(t, fd, delay_ms(DELAY_SAVE_OOB), true, nobody);
 	return s->oob ? 0 : -1;
 }
 
 /* No answer, though there is a QEMU: its socket is cut, and it answers. */
 static int yank(struct task *t, struct saving *s)
 {
-	struct qmp_call c = { .command = "yank", .oob = true, .ms = OOB_MS };
+	struct qmp_call c = { .command = "yank", .oob = true, .ms = delay_ms(DELAY_SAVE_OOB) };
 	if (!s->oob)
 		return -1;
 	log_line(t, "migration cut since QEMU does not answer error=\"%s\"", task_error(t));
@@ -292,7 +289,7 @@ static void learn(const struct taking *k)
 
 static int await_protected(struct task *t, struct taking *k)
 {
-	return await_surely(t, k->q, "active", true, PROTECT_MS, LOOK_MS);
+	return await_surely(t, k->q, "active", true, delay_ms(DELAY_SAVE_PROTECT), LOOK_MS);
 }
 
 /* So long that the guest's stop is answered when half of the look is over: looks differ, and one that was
@@ -375,9 +372,10 @@ static int precopy(struct task *t, struct taking *k)
 {
 	if (migrate(t, k->q, k->v) < 0)
 		return -1;
-	int there = await(t, k->q, "pre-switchover", false, PRECOPY_MS, LOOK_MS);
+	int there = await(t, k->q, "pre-switchover", false, delay_ms(DELAY_SAVE_PRECOPY), LOOK_MS);
 	if (there < 0 || (there == 0 && stop(t, k) < 0) ||
-	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, SEND_MS, LOOK_MS) < 0))
+	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, delay_ms(DELAY_SAVE_SEND),
+					LOOK_MS) < 0))
 		return -1;
 	if (!k->stopped)
 		k->begin = clock_exact_ms(); /* QEMU did it, a moment before */
@@ -385,7 +383,7 @@ static int precopy(struct task *t, struct taking *k)
 	if (transaction(t, k) < 0 ||
 	    qmp_do(t, k->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover")) <
 		    0 ||
-	    await_surely(t, k->q, "completed", false, SEND_MS, LOOK_MS) < 0)
+	    await_surely(t, k->q, "completed", false, delay_ms(DELAY_SAVE_SEND), LOOK_MS) < 0)
 		return -1;
 	return go_on(t, k);
 }
@@ -397,7 +395,7 @@ static int stand_again(struct task *t, struct taking *k)
 		return 0;
 	if (qmp_do(t, k->q, "system_reset", NULL) < 0)
 		return -1;
-	for (int64_t until = clock_ms() + END_MS; clock_ms() < until;) {
+	for (int64_t until = clock_ms() + delay_ms(DELAY_SAVE_END); clock_ms() < until;) {
 		const char *state = run_state(t, k->q);
 		if (!state || streq(state, "prelaunch"))
 			return state ? 0 : -1;
@@ -410,7 +408,7 @@ static int stand_again(struct task *t, struct taking *k)
 static int stopped(struct task *t, struct taking *k)
 {
 	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
-	    await_surely(t, k->q, "completed", false, SEND_MS, SLOWLY_MS) < 0)
+	    await_surely(t, k->q, "completed", false, delay_ms(DELAY_SAVE_SEND), SLOWLY_MS) < 0)
 		return -1;
 	return k->v->running ? go_on(t, k) : stand_again(t, k);
 }
@@ -507,7 +505,8 @@ int save_begin(struct task *t, struct qmp *q, struct saving *s, const struct pro
 int save_end(struct task *t, struct qmp *q, struct saving *s, bool cancelled)
 {
 	int ended = cancelled ? cancel(t, q, s)
-			      : await_surely(t, q, "completed", false, END_MS, SLOWLY_MS);
+			      : await_surely(t, q, "completed", false, delay_ms(DELAY_SAVE_END),
+					     SLOWLY_MS);
 	close_oob(s);
 	return ended < 0 ? -1 : capabilities(t, q, "");
 }
@@ -533,7 +532,7 @@ int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset)
 		   json_pack("{s:s}", "uri",
 			     str(t, "file:%s,offset=%llu", file, (unsigned long long)offset))) <
 		    0 ||
-	    await_surely(t, q, "completed", false, SEND_MS, SLOWLY_MS) < 0)
+	    await_surely(t, q, "completed", false, delay_ms(DELAY_SAVE_SEND), SLOWLY_MS) < 0)
 		return -1;
 	return capabilities(t, q, "");
 }

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -17,13 +18,11 @@
 #include "base/text.h"
 #include "vmm/ip.h"
 
-enum { IP_MS = 10000, BUSY_MS = 2000, LOOK_MS = 50 };
-
 /* ---- links ---- */
 
 static int run_ip(struct task *t, const char *const *argv)
 {
-	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = IP_MS };
+	struct run r = { .argv = argv, .in = -1, .out = -1, .timeout_ms = delay_ms(DELAY_IP) };
 	return run_ok(t, &r);
 }
 #define ip_link(t, ...) run_ip((t), RUN_ARGV("ip", "link", __VA_ARGS__))
@@ -65,11 +64,11 @@ static int make_tap(struct task *t, int fd, const char *name)
 	struct ifreq r = { .ifr_flags =
 				   (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL) };
 	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
-	for (int64_t end = clock_ms() + BUSY_MS; ioctl(fd, TUNSETIFF, &r) < 0;) {
+	for (int64_t end = clock_ms() + delay_ms(DELAY_TAP_BUSY); ioctl(fd, TUNSETIFF, &r) < 0;) {
 		int err = errno;
 		if (err != EBUSY || clock_ms() > end)
 			return err;
-		if (task_wait(t, -1, 0, LOOK_MS) < 0)
+		if (task_wait(t, -1, 0, delay_ms(DELAY_TAP_LOOK)) < 0)
 			return err;
 	}
 	return 0;

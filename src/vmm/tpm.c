@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -16,7 +17,7 @@
 #include "vmm/vmm.h"
 
 /* What a TPM may remember: swtpm's file has some KiB. */
-enum { REMEMBERED_MOST = 256 << 10, ENDS_BY_ITSELF_MS = 500 };
+enum { REMEMBERED_MOST = 256 << 10 };
 
 /* By this argument the process is known again. */
 #define MARK "dir=.,mode=0600"
@@ -126,7 +127,7 @@ void tpm_end(const char *dir)
 	struct task *t = task_new(NULL, "TPM emulator");
 	struct process p;
 	if (process_find(t, folder_of(t, dir), MARK, &p) > 0) {
-		if (!process_gone(&p, ENDS_BY_ITSELF_MS))
+		if (!process_gone(&p, delay_ms(DELAY_TPM_END)))
 			process_kill(t, &p);
 		close(p.pidfd);
 	}

@@ -4,11 +4,10 @@
 
 #include <strings.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
-
-enum { WRITE_MS = 60000 };
 
 static const struct {
 	int status;
@@ -56,8 +55,8 @@ void http_answer(struct task *t, struct request *req, int status, const char *ty
 		    "%s\r\n",
 		    status, reason_of(status), type, n, req->stays ? "keep-alive" : "close", extra);
 	/* A peer that does not want the answer is no concern of ours. */
-	if (io_write(t, req->fd, head, strlen(head), WRITE_MS) < 0 ||
-	    io_write(t, req->fd, body, n, WRITE_MS) < 0)
+	if (io_write(t, req->fd, head, strlen(head), delay_ms(DELAY_HTTP_WRITE)) < 0 ||
+	    io_write(t, req->fd, body, n, delay_ms(DELAY_HTTP_WRITE)) < 0)
 		req->stays = false;
 }
 
@@ -101,7 +100,7 @@ int http_continue(struct task *t, struct request *req)
 	const char *expect = map_get(&req->headers, "expect");
 	if (!expect || strcasecmp(expect, "100-continue") != 0 || req->minor == 0)
 		return 0;
-	return io_write(t, req->fd, go_on, sizeof go_on - 1, WRITE_MS);
+	return io_write(t, req->fd, go_on, sizeof go_on - 1, delay_ms(DELAY_HTTP_WRITE));
 }
 
 int http_begin(struct task *t, struct request *req)
@@ -113,15 +112,17 @@ int http_begin(struct task *t, struct request *req)
 		return -1;
 	map_remove(&req->headers, "expect"); /* it has been told */
 	req->stays = false;
-	return io_write(t, req->fd, head, sizeof head - 1, WRITE_MS);
+	return io_write(t, req->fd, head, sizeof head - 1, delay_ms(DELAY_HTTP_WRITE));
 }
 
 /* Its time is limited as a whole: a byte now and then does not keep a thread for ever. */
 static ssize_t read_body(struct task *t, struct request *req, char *to, size_t n)
 {
 	int64_t before = t->deadline_ms;
-	t->deadline_ms = clock_ms() + HTTP_BODY_MS;
-	ssize_t got = http_continue(t, req) < 0 ? -1 : io_read(t, req->fd, to, n, HTTP_BODY_MS);
+	t->deadline_ms = clock_ms() + delay_ms(DELAY_HTTP_BODY);
+	ssize_t got = http_continue(t, req) < 0
+			      ? -1
+			      : io_read(t, req->fd, to, n, delay_ms(DELAY_HTTP_BODY));
 	t->deadline_ms = before;
 	return got;
 }

@@ -2,13 +2,12 @@
 #include "wire/blob.h"
 
 #include "api/blob.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "wire/auth.h"
 #include "wire/http.h"
-
-enum { VERDICT_MS = 60000 };
 
 static void refuse(struct task *t, struct request *req)
 {
@@ -64,7 +63,7 @@ static void take(struct task *t, struct request *req, const struct blob_row *b)
 	if (!bytes || blob_put(t, b->row.ref, bytes, n) == 0)
 		return;
 	const char *verdict = str(t, "Error: %s\n", task_error(t));
-	io_write(t, req->fd, verdict, strlen(verdict), VERDICT_MS);
+	io_write(t, req->fd, verdict, strlen(verdict), delay_ms(DELAY_HTTP_WRITE));
 }
 
 void blob_serve_put(struct task *t, struct request *req)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "api/console.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/relay.h"
@@ -14,8 +15,6 @@
 #include "wire/http.h"
 #include "wire/jpeg.h"
 #include "wire/ws.h"
-
-enum { HEAD_MS = 60000 };
 
 static struct console_row *console_asked(struct task *t, struct request *req)
 {
@@ -34,7 +33,7 @@ static int say_yes(struct task *t, struct request *req)
 	static const char head[] = "HTTP/1.0 200 OK\r\n\r\n";
 	if (ws_wanted(req))
 		return ws_accept(t, req);
-	return io_write(t, req->fd, head, sizeof head - 1, HEAD_MS);
+	return io_write(t, req->fd, head, sizeof head - 1, delay_ms(DELAY_HTTP_WRITE));
 }
 
 static void connect_them(struct task *t, struct request *req, int console)

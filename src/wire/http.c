@@ -26,6 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -41,9 +42,6 @@ enum {
 	LOCAL_THREADS = 100, /* ... and requests at a time */
 	TCP_THREADS = 400,
 	PEER_THREADS = 300,
-	LINGER_MS = 1000,
-	IDLE_MS = 120000, /* between two requests */
-	TICK_MS = 500,    /* so often those that are idle for too long are looked for */
 	EVENTS = 64,
 };
 
@@ -161,7 +159,8 @@ static int read_head(struct task *t, int fd, char *head, size_t *n)
 {
 	int64_t start = clock_ms();
 	for (;;) {
-		int64_t end = start + (*n ? HTTP_HEAD_MS : HTTP_FIRST_MS), left = end - clock_ms();
+		int64_t end = start + delay_ms(*n ? DELAY_HTTP_HEAD : DELAY_HTTP_FIRST);
+		int64_t left = end - clock_ms();
 		int ready = task_wait(t, fd, POLLIN, left > 0 ? (int)left : 0);
 		if (ready < 0)
 			return -1;
@@ -252,9 +251,9 @@ static void know_tcp(struct connection *c)
 static void linger(int fd)
 {
 	char waste[4096];
-	int64_t end = clock_ms() + LINGER_MS;
+	int64_t end = clock_ms() + delay_ms(DELAY_HTTP_LINGER);
 	shutdown(fd, SHUT_WR);
-	for (int64_t left = LINGER_MS; left > 0; left = end - clock_ms()) {
+	for (int64_t left = delay_ms(DELAY_HTTP_LINGER); left > 0; left = end - clock_ms()) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		if (poll(&p, 1, (int)left) <= 0 || recv(fd, waste, sizeof waste, MSG_DONTWAIT) <= 0)
 			return;
@@ -331,7 +330,7 @@ static void serve_one(struct connection *c)
 	bool stays = serve(t, c);
 	set_task(c, NULL);
 	talloc_free(t);
-	if (stays && park(c, EPOLL_CTL_MOD, IDLE_MS))
+	if (stays && park(c, EPOLL_CTL_MOD, delay_ms(DELAY_HTTP_IDLE)))
 		return;
 	linger(c->fd);
 	end(c);
@@ -434,7 +433,7 @@ static void take(struct listener *from, int fd)
 		return;
 	}
 	c->fd = unwrap(from, fd);
-	if (!park(c, EPOLL_CTL_ADD, HTTP_FIRST_MS))
+	if (!park(c, EPOLL_CTL_ADD, delay_ms(DELAY_HTTP_FIRST)))
 		end(c);
 }
 
@@ -466,7 +465,7 @@ static void accept_one(struct listener *from)
 	} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
 		/* It stays in the queue, and the socket readable: give others time to close. */
 		log_line(NULL, "connection not taken error=\"%s\"", strerror(errno));
-		poll(NULL, 0, 200);
+		delay_sleep(DELAY_HTTP_NO_ROOM);
 	}
 }
 
@@ -497,9 +496,10 @@ static void *accept_all(void *arg)
 	int64_t looked = clock_ms();
 	(void)arg;
 	for (;;) {
-		if (!heed(events, epoll_wait(server.epoll_fd, events, EVENTS, TICK_MS)))
+		if (!heed(events,
+			  epoll_wait(server.epoll_fd, events, EVENTS, delay_ms(DELAY_HTTP_LOOK))))
 			return NULL;
-		if (clock_ms() - looked < TICK_MS)
+		if (clock_ms() - looked < delay_ms(DELAY_HTTP_LOOK))
 			continue;
 		looked = clock_ms();
 		close_idle();
@@ -513,7 +513,7 @@ static int listen_at(struct task *t, const char *where, const struct addrinfo *a
 	int one = 1;
 	FD_SCOPE int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-	    bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 128) < 0)
+	    bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0)
 		return task_fail_errno(t, errno, str(t, "cannot listen at %s", where));
 	int ret = fd;
 	fd = -1;

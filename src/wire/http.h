@@ -27,9 +27,6 @@ struct task;
 enum {
 	HTTP_HEAD_LIMIT = 16 << 10,
 	HTTP_FIELD_LIMIT = 100, /* header fields, and query keys */
-	HTTP_FIRST_MS = 10000,  /* until the first byte of the head */
-	HTTP_HEAD_MS = 30000,   /* until its last */
-	HTTP_BODY_MS = 60000,   /* for a body that is read into memory */
 };
 
 struct request {

@@ -3,6 +3,7 @@
 
 #include "api/image.h"
 #include "api/vdi_transfer.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -10,11 +11,9 @@
 #include "wire/auth.h"
 #include "wire/http.h"
 
-enum { HEAD_MS = 60000 };
-
 static int say(struct task *t, struct request *req, const char *text)
 {
-	return io_write(t, req->fd, text, strlen(text), HEAD_MS);
+	return io_write(t, req->fd, text, strlen(text), delay_ms(DELAY_HTTP_WRITE));
 }
 
 /* The object that a word of the query names by its uuid or ref. */
@@ -92,7 +91,7 @@ static void export_vdi(struct task *t, struct request *req)
 				 .format = format };
 	struct vdi_export a = { .vdi = vdi->row.ref, .format = format, .out = &answer.out };
 	if (vdi_export(t, &a) == 0)
-		io_write(t, req->fd, &answer.out.last, 1, HEAD_MS);
+		io_write(t, req->fd, &answer.out.last, 1, delay_ms(DELAY_HTTP_WRITE));
 	else if (!answer.begun)
 		refuse(t, req);
 	note(t, req, "exported", vdi->uuid);

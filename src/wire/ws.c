@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "base/base64.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/relay.h"
 #include "base/task.h"
@@ -15,7 +16,7 @@
 #include "wire/http.h"
 #include "wire/site.h"
 
-enum { ANSWER_MS = 60000, KEY_LENGTH = 16 };
+enum { KEY_LENGTH = 16 };
 
 /* ---- the handshake ---- */
 
@@ -88,7 +89,7 @@ int ws_accept(struct task *t, struct request *req)
 			       "Sec-WebSocket-Accept: %s\r\n"
 			       "Sec-WebSocket-Protocol: binary\r\n\r\n",
 			       ws_answer_to(t, header(req, "sec-websocket-key")));
-	return io_write(t, req->fd, head, strlen(head), ANSWER_MS);
+	return io_write(t, req->fd, head, strlen(head), delay_ms(DELAY_HTTP_WRITE));
 }
 
 /* ---- frames, in ---- */

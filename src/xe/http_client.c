@@ -11,6 +11,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/frame.h"
 #include "base/io.h"
 #include "base/relay.h"
@@ -28,8 +29,7 @@ enum {
 	REDIRECTS = 5,
 	PIECE = 256 << 10,
 	BLOCK = 4 << 10, /* the smallest hole */
-	WAIT_MS = 300 * 1000,
-	LEAVE = 0x1d, /* Ctrl-] */
+	LEAVE = 0x1d,    /* Ctrl-] */
 };
 
 /* Waits for the descriptor as long as it takes, and tells the server that we are at it. */
@@ -43,7 +43,7 @@ static int wait_for(struct carrier *c, int fd, short events)
 		struct frame wait = { .kind = FRAME_RESPONSE, .tag = FRAME_WAIT };
 		if (frame_send(c->task, c->thin_fd, &wait) < 0)
 			return -1;
-		c->next_wait = clock_ms() + WAIT_MS;
+		c->next_wait = clock_ms() + delay_ms(DELAY_XE_BUSY);
 	}
 }
 

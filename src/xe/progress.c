@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/list.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -11,7 +12,6 @@
 
 enum {
 	BAR = 30,
-	REDRAW_MS = 200,
 };
 
 /* The last word of several counts. */
@@ -68,7 +68,7 @@ void progress_begin(struct progress *p, const struct options *o, long long total
 void progress_add(struct progress *p, long long bytes)
 {
 	p->done += bytes;
-	if (p->on && clock_ms() - p->drawn >= REDRAW_MS)
+	if (p->on && clock_ms() - p->drawn >= delay_ms(DELAY_XE_REDRAW))
 		draw(p);
 }
 

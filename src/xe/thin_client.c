@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/delay.h"
 #include "base/frame.h"
 #include "base/io.h"
 #include "base/task.h"
@@ -19,7 +20,6 @@
 #include "xe/say.h"
 
 enum {
-	ANSWER_MS = 60000,
 	CHUNK = 256 << 10,
 	LINE_LIMIT = 64 << 10,
 };
@@ -59,9 +59,9 @@ static int send_request(struct task *t, int fd, const char *body)
 			       "originator: cli\r\n"
 			       "content-length: %zu\r\n\r\n",
 			       strlen(body));
-	if (io_write(t, fd, head, strlen(head), ANSWER_MS) < 0)
+	if (io_write(t, fd, head, strlen(head), delay_ms(DELAY_XE_ANSWER)) < 0)
 		return -1;
-	return io_write(t, fd, body, strlen(body), ANSWER_MS);
+	return io_write(t, fd, body, strlen(body), delay_ms(DELAY_XE_ANSWER));
 }
 
 /* An HTTP answer instead of the greeting: the server's reason is its last line. */
@@ -69,7 +69,7 @@ static int refused(struct task *t, int fd, const char *begin, size_t n)
 {
 	char *text = talloc_zero_array(t, char, CHUNK);
 	memcpy(text, begin, n);
-	if (io_read(t, fd, text + n, CHUNK - n - 1, ANSWER_MS) < 0)
+	if (io_read(t, fd, text + n, CHUNK - n - 1, delay_ms(DELAY_XE_ANSWER)) < 0)
 		return -1;
 	const char *reason = strstr(text, "\r\n\r\n");
 	if (!reason || !starts_with(text, "HTTP/"))
@@ -82,7 +82,7 @@ static int greet(struct task *t, int fd)
 	unsigned char ours[FRAME_GREETING];
 	char theirs[FRAME_GREETING];
 	frame_greeting(ours);
-	ssize_t n = io_read(t, fd, theirs, sizeof theirs, ANSWER_MS);
+	ssize_t n = io_read(t, fd, theirs, sizeof theirs, delay_ms(DELAY_XE_ANSWER));
 	if (n < 0)
 		return -1;
 	if (n == 0)
@@ -90,7 +90,7 @@ static int greet(struct task *t, int fd)
 	/* The minor version tells of additions only. */
 	if (n < (ssize_t)sizeof theirs || memcmp(theirs, ours, sizeof ours - 4) != 0)
 		return refused(t, fd, theirs, (size_t)n);
-	return io_write(t, fd, ours, sizeof ours, ANSWER_MS);
+	return io_write(t, fd, ours, sizeof ours, delay_ms(DELAY_XE_ANSWER));
 }
 
 /* ---- answering ---- */
@@ -230,7 +230,8 @@ static int do_prompt(struct client *c, const struct frame *f)
 
 static int do_transfer(struct client *c, const struct frame *f)
 {
-	struct carrier carrier = { c->task, c->options, c->fd, clock_ms() + 300000 };
+	struct carrier carrier = { c->task, c->options, c->fd,
+				   clock_ms() + delay_ms(DELAY_XE_BUSY) };
 	int status;
 	if (f->tag == FRAME_HTTP_CONNECT)
 		status = carry_terminal(&carrier, f->path);

@@ -31,7 +31,7 @@ def xenapi():
 
 def test_xenapi_py():
     api = xenapi()
-    with Served() as d:
+    with Served(delays={'login-refusal': 0.02}) as d:
         vm_uuid, _ = world(d)
         session = api.Session(f'http://127.0.0.1:{d.port}')
         try:
@@ -177,7 +177,7 @@ def test_xencenter():
 # ---- xe's protocol ----
 
 def test_thin():
-    with Served() as d:
+    with Served(delays={'login-refusal': 0.02}) as d:
         vm, vdi = world(d)
         thin = Thin('127.0.0.1', d.tls_port, 'root', d.accounts['root'], answers=['yes'])
         assert thin.run('vm-list', 'name-label=web', 'params=uuid', '--minimal') == 0 and thin.out == [vm]

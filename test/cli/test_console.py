@@ -81,7 +81,7 @@ def test_guests_of_an_older_version_get_them():
 
 
 def test_who_is_let_in():
-    with Served() as d:
+    with Served(delays={'login-refusal': 0.02}) as d:
         vm = d.vm()
         d.xe('vm-start', uuid=vm)
         path = f'/console?uuid={consoles(d, vm)["rfb"]}'

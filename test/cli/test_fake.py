@@ -141,7 +141,7 @@ def test_what_comes_back_at_once_stays():
 
 def test_logs_are_trimmed():
     """What a guest says without end: the end of it is kept.  A link that stands there is not followed."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays={'timer-logs': 0.02}) as d:
         folder, other = (os.path.join(d.state, 'run', str(n)) for n in range(2))
         mine = os.path.join(d.state, 'mine')
         for path in (os.path.join(folder, 'serial.log'), mine):
@@ -153,7 +153,7 @@ def test_logs_are_trimmed():
         wait_for(lambda: not os.path.getsize(os.path.join(folder, 'serial.log')))
         with open(os.path.join(folder, 'serial.log.old'), 'rb') as f:
             assert f.read() == b'x' * (1 << 20)
-        time.sleep(1)
+        time.sleep(0.5)
         assert os.path.getsize(mine) == 9 << 20
 
 

@@ -9,6 +9,7 @@ from sf import *
 from layers import *
 
 SEED = int(os.environ.get('SEED', time.time()))
+SOONER = {'merge-again': 0.1}           # a merge that waits for others is looked at each half second
 
 
 def backlog(d, sr=None):
@@ -45,7 +46,7 @@ def fill(folder, leave):
 
 def test_in_the_middle():
     """Up where the VM runs and there is little to copy, down where that is much less, or nobody has them open."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d, mib=512)
         vm = w.vm(start=True)
         w.write(vm, 0, 4)
@@ -70,7 +71,7 @@ def test_in_the_middle():
 
 
 def test_a_run_is_one_step():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         for name, start, way in (('running', True, 'merged'), ('halted', False, 'merged down')):
             vm, before = w.vm(name, start), len(w.stored())
@@ -90,7 +91,7 @@ def test_a_run_is_one_step():
 
 def test_the_newest():
     """What is below the top and needed no more goes down from the top, while the guest waits for an instant."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         vm = w.vm(start=True)
         w.write(vm, 0, 4)
@@ -109,7 +110,7 @@ def test_the_newest():
 
 def test_a_large_top():
     """It gets an overlay, what is below it goes up into it, and the overlay down."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d, mib=400)
         vm = w.vm(start=True)
         w.write(vm, 0, 2)
@@ -124,7 +125,7 @@ def test_a_large_top():
 def test_a_heavy_one_in_the_middle():
     """Of those that are deleted the large one stays where it is: the older ones go up into it, the newer ones
     down."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d, mib=400)
         vm = w.vm(start=True)
         w.write(vm, 0, 2)
@@ -144,7 +145,7 @@ def test_a_heavy_one_in_the_middle():
 
 def test_two_vms_on_one_base():
     """Both have it open: nobody can write it.  With one of them it can be merged."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         vm = w.vm()
         w.write(vm, 0, 2)
@@ -171,7 +172,7 @@ def test_two_vms_on_one_base():
 
 
 def test_a_base_of_two_is_no_backlog():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         vm = w.vm()
         w.write(vm, 0, 2)
@@ -197,7 +198,7 @@ def test_a_base_of_two_is_no_backlog():
 
 def test_a_disk_that_is_only_read():
     """By a running VM: what it has open is left alone until it has ended, and that is said."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         disk = d.vdi()
         snap, second = d.xe('vdi-snapshot', uuid=disk), d.xe('vdi-snapshot', uuid=disk)
         vm = d.vm()
@@ -228,7 +229,7 @@ def hanging(d, w, vm):
 
 def test_it_gives_way():
     """To a snapshot, a revert, a start: the merge is cancelled, nothing is refused, and it is done later."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         vm = w.vm(start=True)
         snaps = hanging(d, w, vm)
@@ -260,16 +261,16 @@ def test_it_gives_way():
 
 def test_a_failing_merge():
     """It is tried again, less and less often; nothing is lost, and when it can be done it is."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays={'merge-failed': 0.25 * SLOW}) as d:
         w = World(d)
         vm = w.vm(start=True)
         w.write(vm, 0, 2)
         snaps = [w.snap(vm, (n, 2)) for n in range(3)]
         d.restart(env={'STILLFRAME_FAKE': 'fail=merge'})
         w.delete(snaps[1])
-        time.sleep(4)
+        time.sleep(SLOW)
         tried = d.log()[w.seen:].count('fake merge ')
-        assert 1 < tried < 5, f'tried {tried} times in 4 s'
+        assert 1 < tried < 5, f'tried {tried} times in {SLOW:.0f} s'
         assert w.steps() == [] and backlog(d)[0] > 2 * MIB and len(w.stored()) == 4
         assert not d.sql('SELECT verb FROM journal') or time.sleep(0.3) or not d.sql('SELECT verb FROM journal')
         w.right()
@@ -281,7 +282,7 @@ def test_a_failing_merge():
 
 def test_killed_in_the_middle():
     for vm_runs in (True, False):
-        with Daemon('fake') as d:
+        with Daemon('fake', delays=SOONER) as d:
             w = World(d)
             vm = w.vm(start=True)
             snaps = hanging(d, w, vm)
@@ -298,7 +299,7 @@ def test_killed_in_the_middle():
 
 
 def test_deletes_do_not_wait():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         vm, other = w.vm(start=True), w.vm('other')
         snaps = hanging(d, w, vm)
@@ -319,7 +320,7 @@ def test_deletes_do_not_wait():
 # ---- long chains ----
 
 def test_shortened():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         w = World(d)
         d.xe('sr-param-set', 'other-config:chain-max=6', uuid=w.sr)
         vm = w.vm(start=True)
@@ -354,7 +355,7 @@ def test_shortened():
 
 def test_no_room_to_shorten():
     """Then there is no further snapshot, and nothing has been touched."""
-    with FileSystem('ext4', 400) as fs, Daemon('fake') as d:
+    with FileSystem('ext4', 400) as fs, Daemon('fake', delays=SOONER) as d:
         w = World(d, fs.sr(d), fs.folder)
         d.xe('sr-param-set', 'other-config:chain-max=3', uuid=w.sr)
         vm = w.vm(start=True)
@@ -385,7 +386,7 @@ def test_no_room_to_shorten():
 # ---- SRs that come and go ----
 
 def test_an_sr_that_goes():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=SOONER) as d:
         folder = os.path.join(d.state, 'two')
         os.mkdir(folder)
         sr = d.xe('sr-create', name_label='two', type='file', **{'device-config:location': folder})
@@ -433,7 +434,7 @@ def test_an_sr_that_goes():
 
 def test_reflinks():
     """A snapshot gets a file of its own, and no chain is left."""
-    with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
+    with FileSystem('xfs', 1024) as fs, Daemon('fake', delays=SOONER) as d:
         w = World(d, fs.sr(d), fs.folder)
         w.shares = True
         vm, halted = w.vm(start=True), w.vm('halted')
@@ -500,7 +501,7 @@ def test_deleted_when_it_gets_its_file():
 
 def test_too_many_pieces():
     """A clone of them would take too long: the overlays stay, and are merged as elsewhere."""
-    with FileSystem('xfs', 1024) as fs, Daemon('fake') as d:
+    with FileSystem('xfs', 1024) as fs, Daemon('fake', delays=SOONER) as d:
         w = World(d, fs.sr(d), fs.folder)
         vm = w.vm(start=True)
         w.write(vm, 0, 2)

@@ -6,6 +6,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from sf import *
 
 MIB = 1 << 20
+OFTEN = {'timer-sizes': 0.1}            # each second: that storage grew is noticed by a look
 
 
 def du(d, folder='sr'):
@@ -29,7 +30,7 @@ def wait_right(d, seconds=25):
     end = time.time() + seconds * SLOW
     while wrong(d):
         assert time.time() < end, wrong(d)
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 def guest_writes(d, disk, mib):
@@ -41,7 +42,7 @@ def guest_writes(d, disk, mib):
 
 def test_any_series():
     rng = random.Random(SEED)
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         vm = d.vm('vm', disks=2, size='16MiB')
         raw = os.path.join(d.state, 'raw')
         made, deleted = [d.snapshot(vm, 'first')], 0
@@ -92,7 +93,7 @@ def test_any_series():
 
 
 def test_while_a_guest_writes():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         vm = d.vm('vm', disks=2, size='64MiB')
         one, two = d.disks(vm).values()
         d.xe('vm-start', uuid=vm)
@@ -120,13 +121,13 @@ def test_while_a_guest_writes():
 
 def test_nothing_is_written_for_nothing():
     """Rows of disks that do not grow wake nobody."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         vm = d.vm('vm', disks=2, size='64MiB')
         d.xe('vm-start', uuid=vm)
-        time.sleep(12)
+        time.sleep(1.2)
         generation = lambda: d.sql("SELECT max(gen) FROM VDI") + d.sql("SELECT max(gen) FROM SR")
         before = generation()
-        time.sleep(12)
+        time.sleep(1.2)
         assert generation() == before
 
 

@@ -1,11 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """VMs that stand still since their storage is full: told once, let go on when there is room, and only they."""
-import json, os, sys, time
+import json, os, re, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from layers import wait_for
 from full import Full
+
+
+WAIT_S = 0.5 * SLOW     # for a guest to be let go on, and twice as long when it stands soon again
+OFTEN = {'full-wait': WAIT_S / 5, 'timer-full': 0.05}
 
 
 def stop_for_room(d, vm, **more):
@@ -17,12 +21,18 @@ def stop_for_room(d, vm, **more):
         json.dump({**state, 'paused': True, 'full': True, **more}, f)
 
 
+def times(d, what):
+    """When that was logged, in seconds."""
+    found = re.findall(rf'^\S+T(\d+):(\d+):([\d.]+)Z \S+.* {what} vm=', d.log(), re.M)
+    return [int(h) * 3600 + int(m) * 60 + float(s) for h, m, s in found]
+
+
 def messages(d, name):
     return len(d.list('message', name=name))
 
 
 def test_goes_on_by_itself():
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         full, user = d.vm('full', disks=1), d.vm('user', disks=1)
         for vm in (full, user):
             d.xe('vm-start', uuid=vm)
@@ -36,7 +46,7 @@ def test_goes_on_by_itself():
         d.wait_state(full, 'running', 20)
         assert messages(d, 'VM_RESUMED_STORAGE_ROOM') == 1
         d.xe('vm-pause', uuid=full)                     # from now on it is the user's
-        time.sleep(8)
+        time.sleep(3 * WAIT_S)
         assert d.state_of(user) == d.state_of(full) == 'paused'
         d.xe('vm-unpause', uuid=full)
         d.check()
@@ -44,7 +54,7 @@ def test_goes_on_by_itself():
 
 def test_stops_again():
     """What is free does not help: tried again after a longer and longer time, and the row is right."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         vm = d.vm('full', disks=1)
         d.xe('vm-start', uuid=vm)
         d.stop()
@@ -56,8 +66,10 @@ def test_stops_again():
         sr = d.get('sr', d.sr(), 'name-label')
         body = d.get('message', d.list('message', name='VM_PAUSED_STORAGE_FULL')[-1], 'body')
         assert f"SR '{sr}' (uuid: {d.sr()}) is full: " in body and 'disk disk-0' in body, body
-        time.sleep(8)
-        assert messages(d, 'VM_RESUMED_STORAGE_ROOM') == 1, 'tried again too soon'
+        wait_for(lambda: len(times(d, 'guest went on after its storage was full')) == 3)
+        stood, went_on = times(d, 'storage full'), times(d, 'guest went on after its storage was full')
+        for wait, since, until in zip((WAIT_S, 2 * WAIT_S, 4 * WAIT_S), stood, went_on):
+            assert until - since > 0.9 * wait, f'tried again too soon: {stood}, {went_on}'
         d.xe('vm-unpause', uuid=vm)                     # nor does the user's wish help
         d.wait_state(vm, 'paused', 10)
         d.check()
@@ -65,7 +77,7 @@ def test_stops_again():
 
 def test_what_works_meanwhile():
     """A VM that stands is snapshotted, reverted, shut down and deleted like a paused one."""
-    with Daemon('fake') as d:
+    with Daemon('fake', delays=OFTEN) as d:
         vm = d.vm('full', disks=1)
         first = d.snapshot(vm, 'first')
         for deed in (lambda: d.xe('snapshot-revert', uuid=first),
@@ -80,7 +92,7 @@ def test_what_works_meanwhile():
             assert d.state_of(vm) == 'paused'
             deed()
             assert not d.list('vm') or d.state_of(vm) == 'halted'
-            time.sleep(3)                               # it is not looked after any more
+            time.sleep(2 * WAIT_S)                      # it is not looked after any more
             d.check()
         assert 'guest went on' not in d.log()
 

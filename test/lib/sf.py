@@ -37,14 +37,20 @@ class Skip(Exception):
 class Daemon:
     leaks_of_xe = False     # the search for them, at its end, takes longer than xe: tests of xe's own have it
 
-    def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True, under=(), first=False):
-        """first: its start is the first of this state folder; else that was somebody else's (empty_state())."""
+    def __init__(self, vmm='qemu', state=None, options=(), env=None, start=True, under=(), first=False, delays=None,
+                 day=False):
+        """first: its start is the first of this state folder; else that was somebody else's (empty_state()).
+        delays: factors of src/base/delays.def, by name; day: its clock of the day may be stepped, by step_day()."""
         self.own = state is None
         self.state = state or tempfile.mkdtemp(prefix='stillframe-test-')
         os.chmod(self.state, 0o711)
         if self.own and not first:
             copy_empty_state(self.state)
         self.vmm, self.options, self.env = vmm, list(options), env or {}
+        self.options += [f'--test-delay={name}={factor}' for name, factor in (delays or {}).items()]
+        if day:
+            self.options += ['--test-clock', os.path.join(self.state, 'day')]
+            self.set_day(0)
         self.under = list(under)        # words that run it, as `nice -n 5`
         self.process, self.pids = None, []
         if start:
@@ -57,6 +63,18 @@ class Daemon:
         if kind is not None and kind is not Skip:
             print(f'  the end of the log of {self.state}:\n{self.log()[-LOG_SHOWN:]}', file=sys.stderr)
         self.end(keep=kind is not None and 'KEEP' in os.environ)
+
+    # ---- its day ----
+
+    def set_day(self, ahead):
+        """So many seconds ahead of the host's, from now on."""
+        self.ahead = ahead
+        fd = os.open(os.path.join(self.state, 'day'), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(fd, struct.pack('<q', ahead))
+        os.close(fd)
+
+    def step_day(self, seconds):
+        self.set_day(self.ahead + seconds)
 
     # ---- the daemon's life ----
 

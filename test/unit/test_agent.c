@@ -97,7 +97,7 @@ static void fails_with(struct task *t, struct agent *a, struct agent_call c, con
 }
 
 static const struct agent_call info = { .command = "guest-info", .ms = 5000 };
-static const struct agent_call hasty = { .command = "guest-info", .ms = 1000 };
+static const struct agent_call hasty = { .command = "guest-info", .ms = 300 };
 
 /* ---- good ones ---- */
 

@@ -221,23 +221,38 @@ static char *talk(struct task *t, int fd, const char *bytes)
 	return answer;
 }
 
-/* What comes within a moment, of a connection that stays open; "": its end, or nothing. */
-static char *hear(struct task *t, int fd)
+/* The bytes of the first answer in the text, as its head says; 0: it is not whole. */
+static size_t answer_size(const char *text)
 {
-	char *answer = talloc_zero_array(t, char, 4096);
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	size_t n = 0;
-	ssize_t got = 1;
-	while (got > 0 && poll(&p, 1, n ? 200 : 5000) > 0) {
-		got = recv(fd, answer + n, 4095 - n, 0);
-		n += got > 0 ? (size_t)got : 0;
+	const char *end = strstr(text, L L), *length = strstr(text, "Content-Length: ");
+	size_t head = end ? (size_t)(end - text) + 4 : 0;
+	if (!end || !length || length > end)
+		return 0;
+	size_t size = head + strtoul(length + strlen("Content-Length: "), NULL, 10);
+	return strlen(text) >= size ? size : 0;
+}
+
+/* So many answers, and nothing behind them, of a connection that may stay open. */
+static char *hear(struct task *t, int fd, int wanted)
+{
+	char *answers = talloc_zero_array(t, char, 4096), *next = answers;
+	for (size_t n = 0; wanted > 0;) {
+		ssize_t got = recv(fd, answers + n, 4095 - n, 0);
+		CHECK(got > 0);
+		n += (size_t)got;
+		for (size_t size; wanted > 0 && (size = answer_size(next)) > 0; wanted--) {
+			CHECK(starts_with(next, "HTTP/1.1 "));
+			next += size;
+		}
 	}
-	return answer;
+	CHECK(!*next);
+	return answers;
 }
 
 static int tcp_connect_from(uint32_t address)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_port(HTTP_TCP)) },
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_port = htons((uint16_t)http_port(HTTP_TCP)) },
 			   own = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(address) };
 	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -303,16 +318,16 @@ static void test_kept(struct task *t)
 		int fd = tcp_connect();
 		for (int n = 0; n < 3; n++) {
 			CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
-			char *answer = hear(t, fd);
+			char *answer = hear(t, fd, 1);
 			CHECK(strstr(answer, "Connection: keep-alive" L) &&
 			      ends_with(answer, L L "abc"));
 		}
 		CHECK(io_write(t, fd, get, sizeof get - 1, 1000) == 0);
 		CHECK(io_write(t, fd, post, sizeof post - 1, 1000) == 0);
-		char *both = hear(t, fd);
+		char *both = hear(t, fd, 2);
 		CHECK(strstr(both, "/files/x trusted=0HTTP/1.1 200") && ends_with(both, L L "abc"));
 		CHECK(io_write(t, fd, last[i], strlen(last[i]), 1000) == 0);
-		CHECK(strstr(hear(t, fd), "Connection: close" L));
+		CHECK(strstr(hear(t, fd, 1), "Connection: close" L));
 		char byte;
 		CHECK(recv(fd, &byte, 1, 0) <= 0);
 		close(fd);
@@ -321,7 +336,7 @@ static void test_kept(struct task *t)
 	static const char old[] = "GET / HTTP/1.0" L "Connection: Keep-Alive" L L;
 	for (int n = 0; n < 2; n++) {
 		CHECK(io_write(t, fd, old, sizeof old - 1, 1000) == 0);
-		CHECK(strstr(hear(t, fd), "Connection: keep-alive" L));
+		CHECK(strstr(hear(t, fd, 1), "Connection: keep-alive" L));
 	}
 	close(fd);
 }
@@ -409,7 +424,9 @@ static void test_server(void)
 	CHECK(mkdtemp(dir));
 	struct task *t = task_new(NULL, "test");
 	char *path = str(t, "%s/sock", dir);
-	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path, .tcp = "127.0.0.1:0" }) == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes,
+						  .unix_path = path,
+						  .tcp = "127.0.0.1:0" }) == 0);
 	test_routes(t, path);
 	test_kept(t);
 	test_slow_head(t, path);
@@ -436,7 +453,8 @@ static void test_server(void)
 	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path }) == 0);
 	CHECK(answers(t, path, "GET / HTTP/1.1" L L, "200", "trusted=1"));
 	http_stop();
-	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = path, .tcp = "nowhere" }) == -1);
+	CHECK(http_serve(t, &(struct http_doors){
+				    .routes = routes, .unix_path = path, .tcp = "nowhere" }) == -1);
 	talloc_free(t);
 	rmdir(dir);
 }

@@ -22,6 +22,7 @@
 #include "unit/check.h"
 #include "unit/mounted.h"
 #include "unit/outcome.h"
+#include "unit/rival.h"
 
 #define UUID "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e01"
 #define OTHER "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e02"
@@ -575,17 +576,9 @@ static void test_cancel(struct task *parent, const struct sr *sr)
 
 static void test_in_use(struct task *t, const struct sr *sr)
 {
-	const char *const argv[] = { "qemu-io",         "-f", "qcow2", "-c", "sleep 3000",
-				     file_of(t, sr, A), NULL };
-	pid_t pid = fork();
-	if (pid == 0) {
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		_exit(127);
-	}
-	usleep(700000);
+	struct rival rival = rival_opens(t, true, file_of(t, sr, A));
 	CHECK(import(t, sr, A, "x", 1, 0) < 0 && failed(t, SR_BACKEND_FAILURE_46, "lock"));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	rival_ends(&rival);
 	GOOD(import(t, sr, A, "x", 1, 0));
 	GOOD(sr->layout->remove(t, sr, A));
 }

@@ -23,6 +23,7 @@
 #include "unit/check.h"
 #include "unit/mounted.h"
 #include "unit/outcome.h"
+#include "unit/rival.h"
 
 #define UUID "7d7cfd5c-0b4c-4a0c-8c0e-5f0a2d5c6e01"
 #define A "aaaaaaaaaaaaaaaaaaaaaaaa"
@@ -290,17 +291,12 @@ static void test_refused(struct task *t, const struct sr *sr)
 static void test_in_use(struct task *t, const struct sr *sr)
 {
 	build(t, sr);
-	const char *const argv[] = { "qemu-io",         "-f", "qcow2", "-c", "sleep 30000",
-				     file_of(t, sr, D), NULL };
-	pid_t pid;
-	GOOD(run_start(t, argv, (int[]){ -1, -1, -1, -1 }, &pid));
-	usleep(700000);
+	struct rival rival = rival_opens(t, true, file_of(t, sr, D));
 	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ true, D, B }) < 0 &&
 	      failed(t, SR_BACKEND_FAILURE_46, "lock"));
 	CHECK(sr->layout->merge(t, sr, &(struct sr_merge){ false, D, B }) < 0 &&
 	      failed(t, SR_BACKEND_FAILURE_46, sr->reflink ? "lock" : "cannot clone"));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	rival_ends(&rival);
 	CHECK(shows(t, sr, D, D) && shows(t, sr, B, B));
 	clear(t, sr);
 }

@@ -26,6 +26,7 @@
 
 #include "check.h"
 #include "layer.h"
+#include "rival.h"
 
 enum { LAYERS = 5, NOBODY = 65534, MIB = 1 << 20 };
 
@@ -605,17 +606,9 @@ static void qemu_dies(struct task *t)
 /* Another process reads the layer, as a clone's VM would. */
 static void while_read(struct task *t, struct place *p, struct vmm_merge m, const char *node)
 {
-	int words[2];
-	pid_t pid;
-	CHECK(pipe2(words, O_CLOEXEC) == 0);
-	const int fds[4] = { words[0], -1, -1, -1 };
-	CHECK(run_start(t, RUN_ARGV("qemu-io", "-r", "-f", "qcow2", file_of(t, p, node)), fds,
-			&pid) == 0);
-	close(words[0]);
-	sleep(1);
+	struct rival rival = rival_opens(t, false, file_of(t, p, node));
 	fails(t, p, m, "l0 l1 l2 l3 l4");
-	close(words[1]);
-	CHECK(waitpid(pid, NULL, 0) == pid);
+	rival_ends(&rival);
 }
 
 /* What cannot be done is refused, and leaves nothing. */
