@@ -50,7 +50,7 @@ struct tree {
 /* ---- figures ---- */
 
 struct figures {
-	int64_t own;   /* bytes that its disks' volumes take */
+	int64_t own;   /* bytes that its disks' volumes and its memory take */
 	int64_t frees; /* the most that deleting it can give back */
 	bool certain;  /* it gives back just that */
 };
@@ -67,6 +67,14 @@ static void add_disk(struct task *t, struct figures *f, const struct VDI_row *vd
 	f->certain &= !layers[0];
 }
 
+/* A memory image may be one file with another's, of the VM that was suspended when it was taken. */
+static void add_memory(struct figures *f, const struct VDI_row *vdi)
+{
+	f->own += vdi->physical_utilisation;
+	f->frees += vdi->physical_utilisation;
+	f->certain = false;
+}
+
 static struct figures figures_of(struct task *t, const struct VM_row *vm)
 {
 	struct figures f = { .certain = true };
@@ -80,6 +88,9 @@ static struct figures figures_of(struct task *t, const struct VM_row *vm)
 		if (vdi)
 			add_disk(t, &f, vdi);
 	}
+	const struct VDI_row *memory = db_seek(t, VDI, vm->suspend_VDI);
+	if (memory)
+		add_memory(&f, memory);
 	return f;
 }
 

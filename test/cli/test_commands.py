@@ -125,6 +125,18 @@ def test_snapshot_tree_drawn():
         d.fails('snapshot-tree', snapshot_uuid=other, says='not a VM snapshot')
 
 
+def test_snapshot_tree_counts_memory():
+    """A checkpoint holds its memory, too."""
+    with Daemon('fake') as d:
+        vm = d.vm('web')
+        d.xe('vm-start', uuid=vm)
+        snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+        memory = d.get('vdi', d.get('snapshot', snap, 'suspend-VDI-uuid'), 'physical-utilisation')
+        line = d.xe('snapshot-tree', vm='web').split('\n')[2]
+        assert int(memory) > 0 and len(re.findall(r'\d[\d.]* (?:bytes|[KMG]iB)', line)) == 2, line
+        assert '  up to ' in line and '  0 bytes' not in line, line
+
+
 def test_revert_to_a_vm_that_is_gone():
     """The VM comes back with its uuid, its configuration and its disks."""
     with Daemon('fake') as d:
