@@ -327,7 +327,7 @@ def test_kills():
                 seen.add(d.get('vbd', cd, 'empty'))
                 if status == 0:
                     break
-            assert n > 3 and seen == {'true', 'false'}, f'{command}: survives point {n}, {seen}'
+            assert n > 3 and (EVERY > 1 or seen == {'true', 'false'}), f'{command}: survives point {n}, {seen}'
             print(f'  {command}: survives point {n}')
 
 

@@ -11,7 +11,7 @@ UUID = '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 
 
 def test_record_layout():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web')
         status, out, err = d.run('vm-list')
         assert out == (f'uuid ( RO)           : {vm}\n'
@@ -29,7 +29,7 @@ def test_record_layout():
 
 
 def test_selectors():
-    with Daemon('fake') as d:
+    with in_common() as d:
         one, two = d.vm('one'), d.vm('two')
         d.fails('vm-start', 'power-state=halted', says='Multiple matches VMs found. --multiple required')
         d.xe('vm-start', 'power-state=halted', '--multiple')
@@ -48,7 +48,7 @@ def test_selectors():
 
 
 def test_params():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web')
         out = d.run('vm-list', 'params=name-label,memory-static-max')[1]
         assert out == ('name-label ( RW)           : web\n'
@@ -62,7 +62,7 @@ def test_params():
 
 def test_snapshot_tree():
     """parent, children, snapshots, snapshot-of: a tree that a revert makes branch."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm(disks=1)
         a = d.snapshot(vm, 'a', new_name_description='first')
         b = d.snapshot(vm, 'b')
@@ -89,7 +89,7 @@ def tree(d, *words, **kw):
 
 
 def test_snapshot_tree_drawn():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=2)
         assert tree(d, vm='web') == ['SNAPSHOT', 'o web', '@ now (halted)']
         a, b = d.snapshot(vm, 'a'), d.snapshot(vm, 'b\x1b[31m')
@@ -127,7 +127,7 @@ def test_snapshot_tree_drawn():
 
 def test_snapshot_tree_counts_memory():
     """A checkpoint holds its memory, too."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web')
         d.xe('vm-start', uuid=vm)
         snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
@@ -139,7 +139,7 @@ def test_snapshot_tree_counts_memory():
 
 def test_revert_to_a_vm_that_is_gone():
     """The VM comes back with its uuid, its configuration and its disks."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=2)
         snap = d.snapshot(vm, 's')
         disks = list(d.disks(vm).values())
@@ -155,7 +155,7 @@ def test_revert_to_a_vm_that_is_gone():
 
 
 def test_clone_and_install():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=1)
         net = d.list('network')[0]
         d.xe('vif-create', vm_uuid=vm, network_uuid=net, device=0)
@@ -175,7 +175,7 @@ def test_clone_and_install():
 
 
 def test_storage():
-    with Daemon('fake') as d:
+    with in_common() as d:
         folder = os.path.join(d.state, 'second')
         os.mkdir(folder)
         sr = d.xe('sr-create', name_label='second', type='file', **{'device-config:location': folder})
@@ -219,7 +219,7 @@ def test_storage():
 
 
 def test_confirmation():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm(disks=1)
         snap = d.snapshot(vm, 'precious')
         status, out, err = d.run('snapshot-uninstall', uuid=snap, input=b'no\n')
@@ -232,7 +232,7 @@ def test_confirmation():
 
 
 def test_messages_and_events():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=1)
         p = d.begin('event-wait', 'class=vm', f'uuid={vm}', 'power-state=running')
         time.sleep(0.3)
@@ -245,7 +245,7 @@ def test_messages_and_events():
 
 
 def test_help():
-    with Daemon('fake') as d:
+    with in_common() as d:
         assert 'vm-snapshot' in d.xe('help', '--all')
         out = d.xe('help', 'vm-snapshot')
         for word in ('command name', 'reqd params', 'new-name-label', 'optional params', 'description'):

@@ -34,7 +34,7 @@ def shell(d, words):
 
 
 def test_commands():
-    with Daemon('fake') as d:
+    with in_common() as d:
         assert offered(d, 'vm-chec') == ['vm-checkpoint']
         every = offered(d, '')
         assert sorted(every) == sorted(d.xe('help', '--minimal', '--all').split(',')) and len(every) > 150
@@ -42,7 +42,7 @@ def test_commands():
 
 
 def test_parameters():
-    with Daemon('fake') as d:
+    with in_common() as d:
         assert offered(d, 'vm-snapshot new-') == ['new-name-label=', 'new-name-description=']
         assert offered(d, 'vm-snapshot new-name-label=x new-') == ['new-name-description=']
         assert offered(d, 'snapshot-uninstall --f') == ['--force'] and offered(d, 'sr-create dev') == ['device-config:']
@@ -52,7 +52,7 @@ def test_parameters():
 
 
 def test_values():
-    with Daemon('fake') as d:
+    with in_common() as d:
         web, db = d.vm('web'), d.vm('zoo two')
         snap, sr = d.snapshot(web, 'before'), d.sr()
         assert offered(d, 'vm-start vm=w') == ['vm=web']
@@ -86,7 +86,7 @@ def test_bash():
 def test_zsh():
     if not shutil.which('zsh'):
         raise Skip('there is no zsh')
-    with Daemon('fake') as d:
+    with in_common() as d:
         d.vm('web')
         assert zsh(d, 'xe vm-chec') == ['vm-checkpoint'] and zsh(d, 'xe vm-start vm=w') == ['vm=web']
         assert zsh(d, 'xe vm-snapshot new-') == ['new-name-description=', 'new-name-label=']

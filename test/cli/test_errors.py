@@ -12,7 +12,7 @@ NOBODY = '00000000-0000-4000-8000-000000000000'
 
 
 def test_unknown_objects():
-    with Daemon('fake') as d:
+    with in_common() as d:
         for command in ('snapshot-revert', 'snapshot-uninstall', 'snapshot-destroy', 'vdi-destroy',
                         'vbd-destroy', 'vif-destroy', 'sr-destroy', 'sr-scan', 'vm-destroy'):
             d.fails(command, uuid=NOBODY, says=NOBODY)
@@ -27,7 +27,7 @@ def test_unknown_objects():
 
 
 def test_wrong_states():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm(disks=1)
         for command in ('vm-pause', 'vm-unpause', 'vm-reboot', 'vm-shutdown'):
             err = d.fails(command, uuid=vm, says='halted')
@@ -46,7 +46,7 @@ def test_wrong_states():
 
 
 def test_templates_and_snapshots():
-    with Daemon('fake') as d:
+    with in_common() as d:
         template = d.list('template')[0]
         d.fails('template-uninstall', '--force', template_uuid=template, says='cannot be deleted')
         vm = d.vm(disks=1)
@@ -65,7 +65,7 @@ def test_templates_and_snapshots():
 
 def test_names():
     """Names hold anything that is text, and come back as they were."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         for name in ("it's", 'say "hi"', 'a,b', 'a\\b', '; rm -rf /', '$(id)', '%n%s', '-x', 'ü€😀', ' ',
                      "')(", 'x' * 5000):
             vm = d.xe('vm-install', template='Other install media', new_name_label=name)
@@ -84,7 +84,7 @@ def test_names():
 
 
 def test_values():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm, sr = d.vm(), d.sr()
         for size in ('0', '-1', '99999999999999999999', '1PiB', 'big', '100TiB'):
             d.fails('vdi-create', sr_uuid=sr, name_label='x', virtual_size=size)

@@ -68,7 +68,7 @@ def test_out_in_each_format():
     for size, spots in ((MIB, ()), (MIB, ((65536, 65536),)), (512, ((0, 512),)),
                         (5 * MIB + 512, ((0, 100), (3 * MIB - 7, 70000), (5 * MIB, 512))),
                         (600 * MIB, ((0, 4096), (512 * MIB - 100, 200), (600 * MIB - 512, 512)))):
-        with Daemon('fake') as d:
+        with in_common() as d:
             disk = d.vdi(size)
             raw = write_raw(os.path.join(d.state, 'ref'), size, spots)
             put(d, disk, raw)
@@ -82,7 +82,7 @@ def test_out_in_each_format():
 
 
 def test_layers_and_snapshots():
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 64 * MIB
         disk = d.vdi(size)
         first = write_raw(os.path.join(d.state, 'first'), size, ((0, MIB), (10 * MIB, 300000)))
@@ -116,7 +116,7 @@ def test_layers_and_snapshots():
 
 def test_raw_volumes():
     """A volume in no format goes out and comes in as any other."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 8 * MIB
         new = lambda: d.xe('vdi-create', 'sm-config:type=raw', sr_uuid=d.sr(), name_label='raw', virtual_size=size)
         disk = new()
@@ -133,7 +133,7 @@ def test_raw_volumes():
 
 def test_sparse_stays_sparse():
     """10 GiB with a few MiB: little is written, and little is sent."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 10 * GIB
         disk = d.vdi(size)
         spots = [(i * GIB + 12345, 300000) for i in range(10)]
@@ -179,7 +179,7 @@ def taken(d, raw, size, path, form):
 
 
 def test_what_qemu_img_makes():
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 20 * MIB
         raw = write_raw(os.path.join(d.state, 'ref'), size, ((0, 70000), (7 * MIB + 11, 3 * MIB), (size - 9, 9)))
         for options in (('compat=0.10',), ('compat=1.1',), ('compressed',), ('compressed', 'compat=0.10'),
@@ -213,7 +213,7 @@ def test_what_qemu_img_makes():
 
 def test_pipes():
     """Of no known length: from one xe to another."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 3 * MIB
         raw = write_raw(os.path.join(d.state, 'ref'), size, ((100, 5000), (2 * MIB, MIB)))
         for form in DRIVER:
@@ -235,7 +235,7 @@ def ask(d, method, path, body=None, headers=None, chunks=None):
 
 
 def test_http():
-    with Daemon('fake') as d:
+    with in_common() as d:
         size = 4 * MIB
         disk = d.vdi(size)
         raw = write_raw(os.path.join(d.state, 'ref'), size, ((0, 100), (MIB, 200000)))
@@ -279,7 +279,7 @@ def test_chunks():
     """Pieces go where they say; what is in none stays."""
     def piece(at, data):
         return struct.pack('<qi', at, len(data)) + data
-    with Daemon('fake') as d:
+    with in_common() as d:
         disk = d.vdi(4 * MIB)
         put(d, disk, write_raw(os.path.join(d.state, 'ref'), 4 * MIB, ((0, 4 * MIB),)))
         with open(os.path.join(d.state, 'ref'), 'rb') as f:
@@ -304,7 +304,7 @@ def test_chunks():
 
 def test_progress():
     """A bar on standard error: for a terminal, or when asked for."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         disk, out = d.vdi(64 * MIB), os.path.join(d.state, 'out')
 
         def said(*words, terminal=False):

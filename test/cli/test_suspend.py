@@ -33,7 +33,7 @@ def checkpoint(d, vm, name='c', **kw):
 
 
 def test_of_a_running_vm():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d)
         status, out, err = d.run('vm-checkpoint', uuid=vm, new_name_label='c', new_name_description='about')
         assert status == 0 and 'paused for' in err and 'the memory takes' in err, err
@@ -55,7 +55,7 @@ def test_of_a_running_vm():
 
 
 def test_of_a_paused_vm():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d)
         d.xe('vm-pause', uuid=vm)
         snap = checkpoint(d, vm)
@@ -112,7 +112,7 @@ def test_suspend_and_resume():
 
 
 def test_revert():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d)
         plain, snap = d.snapshot(vm), checkpoint(d, vm)
         d.xe('snapshot-revert', uuid=snap)
@@ -132,7 +132,7 @@ def test_revert():
 
 def test_devices_come_back():
     """A disk that was plugged at the checkpoint is so after a revert, one that was not is not."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d, 1)
         more = d.vdi()
         vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=more, device=1)
@@ -151,7 +151,7 @@ def test_devices_come_back():
 
 def test_copies():
     """A copy of a checkpoint has no memory."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         snap = checkpoint(d, running(d))
         clone = d.xe('snapshot-clone', uuid=snap, new_name_label='clone')
         copy = d.xe('snapshot-copy', uuid=snap, new_name_label='copy')
@@ -164,7 +164,7 @@ def test_copies():
 
 
 def test_deleting():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d)
         snaps = [checkpoint(d, vm, str(n)) for n in range(3)]
         d.xe('snapshot-uninstall', '--force', uuid=snaps[1])
@@ -196,7 +196,7 @@ def test_damage():
 
 def test_other_hosts():
     """A machine type that the VMM does not have, and another accelerator."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = running(d)
         snap = checkpoint(d, vm)
         with open(os.path.join(d.state, 'sr', memory_files(d)[0]), 'rb') as f:

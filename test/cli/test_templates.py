@@ -62,7 +62,7 @@ def allocated(d, vdi, folder='sr'):
 # ---- what comes with the system ----
 
 def test_there_are_templates():
-    with Daemon('fake') as d:
+    with in_common() as d:
         assert names(d) == NAMES
         assert d.list('vm') == [], 'templates are no VMs'
         one = template(d, 'Debian Bookworm 12')
@@ -84,7 +84,7 @@ def test_there_are_templates():
 
 
 def test_what_templates_say():
-    with Daemon('fake') as d:
+    with in_common() as d:
         def of(name, field, key=None):
             return d.get('template', template(d, name), field, key)
         assert of('Debian Bookworm 12', 'HVM-boot-params', 'firmware') == 'uefi'
@@ -105,7 +105,7 @@ def test_what_templates_say():
 
 def test_recommendations():
     """The XML that XenCenter and Xen Orchestra draw their limits from, and the disks that they offer."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         for t in d.list('template'):
             root = ET.fromstring(d.get('template', t, 'recommendations'))
             assert root.tag == 'restrictions' and all(e.tag == 'restriction' for e in root)
@@ -168,7 +168,7 @@ def test_a_shipped_one_taken_over():
 # ---- installing ----
 
 def test_install_makes_the_disks():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.xe('vm-install', 'template=Debian Bookworm 12', new_name_label='web')
         assert d.get('vm', vm, 'is-a-template') == 'false' and d.get('vm', vm, 'is-default-template') == 'false'
         assert d.get('vm', vm, 'name-description') == 'Installed via xe CLI'
@@ -246,7 +246,7 @@ def test_disks_of_ones_own():
 
 def test_bad_wishes():
     """Each is refused, and nothing of the VM is left."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('golden', disks=1)
         d.xe('vm-param-set', 'is-a-template=true', uuid=vm)
         volumes, vdis = d.volumes(), set(d.list('vdi'))
@@ -271,7 +271,7 @@ def test_bad_wishes():
 # ---- templates of one's own ----
 
 def test_a_vm_becomes_a_template():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('golden', disks=1)
         d.xe('vm-start', uuid=vm)
         d.fails('vm-param-set', 'is-a-template=true', uuid=vm, says='halted')
@@ -294,7 +294,7 @@ def test_a_vm_becomes_a_template():
 
 
 def test_clone_of_a_shipped_template():
-    with Daemon('fake') as d:
+    with in_common() as d:
         mine = d.xe('vm-clone', uuid=template(d, 'Debian Trixie 13'), new_name_label='Our Debian')
         assert mine in d.list('template') and d.get('template', mine, 'is-default-template') == 'false'
         vm = d.xe('vm-install', template='Our Debian', new_name_label='x')
@@ -306,7 +306,7 @@ def test_clone_of_a_shipped_template():
 
 def test_snapshots_lose_the_flag():
     """Clients set is-a-template=false on snapshots they take: they remain snapshots."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=1)
         snap = d.snapshot(vm)
         before = d.get('snapshot', snap, 'allowed-operations')
@@ -326,7 +326,7 @@ def test_snapshots_lose_the_flag():
 # ---- full copies ----
 
 def test_copy():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('web', disks=2, size='128MiB')
         net = d.list('network')[0]
         d.xe('vif-create', vm_uuid=vm, network_uuid=net, device=0)

@@ -29,7 +29,7 @@ def text(word):
 
 
 def test_rules():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('vm')
         assert contents(d, vm) == []
         vtpm = d.xe('vtpm-create', vm_uuid=vm)
@@ -79,7 +79,7 @@ def test_remembers():
 
 
 def test_a_unique_one_stays():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('vm')
         d.xe('vtpm-create', vm_uuid=vm, is_unique='true')
         d.xe('vm-start', uuid=vm)
@@ -92,7 +92,7 @@ def test_a_unique_one_stays():
 
 
 def test_what_is_not_its_file():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm('vm')
         d.xe('vtpm-create', vm_uuid=vm)
         d.xe('vm-start', uuid=vm)

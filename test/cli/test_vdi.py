@@ -50,7 +50,7 @@ def allowed(d, disk):
 
 
 def test_snapshot_of_a_disk():
-    with Daemon('fake') as d:
+    with in_common() as d:
         disk = d.vdi('1MiB', 'mine')
         d.xe('vdi-param-set', 'other-config:a=b', uuid=disk)
         put(d, disk, b'before')
@@ -78,7 +78,7 @@ def test_snapshot_of_a_disk():
 
 
 def test_clone_of_a_disk():
-    with Daemon('fake') as d:
+    with in_common() as d:
         disk = d.vdi('1MiB', 'mine')
         put(d, disk, b'before')
         below = place(d, disk)
@@ -133,7 +133,7 @@ def test_copy_of_a_disk():
 
 def test_copy_onto_a_disk():
     """Zeros are written over too, also where they are holes; what is behind the end stays."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         disk, onto, small = d.vdi('1MiB'), d.vdi('2MiB', 'onto'), d.vdi('512KiB')
         put(d, disk, b'here')
         put(d, onto, b'x' * (2 * MIB))
@@ -154,7 +154,7 @@ def test_copy_onto_a_disk():
 
 def test_a_running_vm():
     """The guest goes on with the overlay, and its other disks are left alone."""
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm(disks=2, size='1MiB')
         disks = d.disks(vm)
         d.xe('vm-start', uuid=vm)
@@ -178,7 +178,7 @@ def test_a_running_vm():
 
 
 def test_what_is_allowed():
-    with Daemon('fake') as d:
+    with in_common() as d:
         vm = d.vm(disks=1)
         disk = d.disks(vm)['0']
         assert allowed(d, disk)[:3] == ['snapshot', 'clone', 'copy'] and 'destroy' in allowed(d, disk)

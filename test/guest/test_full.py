@@ -8,11 +8,12 @@ from sf import *
 from golden import golden
 from full import Full
 
+SOON = {'full-wait': 0.2, 'timer-full': 0.2}
 NO_SPACE = 'not enough space'
 
 
 def test_every_operation():
-    with Full(200) as full, golden('two', sr=full) as (d, vm, serial):
+    with Full(200) as full, golden('two', sr=full, delays=SOON) as (d, vm, serial):
         sr = d.sr()
         d.xe('sr-param-set', 'name-label=small', uuid=sr)
         serial.ask('mark kept')
@@ -40,7 +41,7 @@ def test_every_operation():
         body = d.get('message', told, 'body')
         assert f"SR 'small' (uuid: {sr}) is full" in body and 'goes on by itself' in body, body
         d.restart()
-        time.sleep(8)
+        time.sleep(2)
         assert d.state_of(vm) == 'paused', 'it went on without room'
         assert d.list('message', name='VM_PAUSED_STORAGE_FULL') == [told], 'told again and again'
         full.free()
@@ -75,7 +76,7 @@ def test_every_operation():
 def test_a_guest_that_stands():
     """While it stands it can be reverted, shut down, and its snapshots deleted; one that a user paused
     stays so when there is room."""
-    with Full(200) as full, golden(sr=full) as (d, vm, serial):
+    with Full(200) as full, golden(sr=full, delays=SOON) as (d, vm, serial):
         serial.ask('mark kept')
         first, second = d.snapshot(vm, 'first'), d.snapshot(vm, 'second')
         serial.s.sendall(b'write a big 60 7\n')
@@ -99,7 +100,7 @@ def test_a_guest_that_stands():
         d.xe('vm-pause', uuid=vm)
         full.fill()
         full.free()
-        time.sleep(8)
+        time.sleep(2)
         assert d.state_of(vm) == 'paused', "a user's pause was ended"
         d.xe('vm-shutdown', '--force', uuid=vm)
         d.check()

@@ -25,13 +25,11 @@ def test_outlives_the_daemon():
 
 
 def test_ends_are_seen_within_a_second():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            s.ask('poweroff')
-            while d.guests():
-                time.sleep(0.02)
-            d.wait_state(vm, 'halted', 1)
+    with golden() as (d, vm, s):
+        s.ask('poweroff')
+        while d.guests():
+            time.sleep(0.02)
+        d.wait_state(vm, 'halted', 1)
         d.boot(vm).close()
         os.kill(d.guests()[vm], signal.SIGKILL)
         d.wait_state(vm, 'halted', 1)
@@ -64,10 +62,7 @@ def test_reboots():
 
 
 def test_without_rights():
-    need_root()
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, start=False)
-        d.boot(vm).close()
+    with golden('two') as (d, vm, _):
         pid = d.guests()[vm]
         uid = subprocess.run(['ps', '-o', 'uid=', '-p', str(pid)], capture_output=True, text=True).stdout
         assert int(uid) != 0
@@ -111,10 +106,9 @@ def test_console():
 
 def test_one_that_does_not_answer():
     """A QEMU that hangs while the daemon starts holds nobody up, and can be ended."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
+    with golden(delays={'qemu-adopt': 0.3, 'qmp': 0.3}) as (d, vm, s):
         other = guest_vm(d, 'other', disks=1)
-        d.boot(vm).close()
+        s.close()
         pid = d.guests()[vm]
         os.kill(pid, signal.SIGSTOP)
         d.restart()
@@ -128,19 +122,17 @@ def test_one_that_does_not_answer():
 
 
 def test_serial_log_is_bounded():
-    with Daemon() as d:
-        vm = guest_vm(d, disks=1, start=False)
-        with d.boot(vm) as s:
-            log = os.path.join(d.state, 'run', vm, 'serial.log')
-            with open(log, 'ab') as f:
-                f.write(b'x' * (9 << 20))
-            end = time.time() + 30 * SLOW
-            while os.path.getsize(log) > 1 << 20:
-                assert time.time() < end, 'the log grows without end'
-                time.sleep(0.2)
-            assert os.path.getsize(log + '.old') == 1 << 20
-            s.ask('ping')
-            assert 'OK ping' in open(log).read(), 'the guest is not heard any more'
+    with golden() as (d, vm, s):
+        log = os.path.join(d.state, 'run', vm, 'serial.log')
+        with open(log, 'ab') as f:
+            f.write(b'x' * (9 << 20))
+        end = time.time() + 30 * SLOW
+        while os.path.getsize(log) > 1 << 20:
+            assert time.time() < end, 'the log grows without end'
+            time.sleep(0.2)
+        assert os.path.getsize(log + '.old') == 1 << 20
+        s.ask('ping')
+        assert 'OK ping' in open(log).read(), 'the guest is not heard any more'
 
 
 def test_kernels_only_from_allowed_folders():

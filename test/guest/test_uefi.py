@@ -160,10 +160,10 @@ def test_secure_boot_refuses_what_is_not_signed():
     with Daemon() as d:
         vm = uefi_vm(d, secure='true')
         d.xe('vm-start', uuid=vm)
-        time.sleep(15 * SLOW)
-        log = open(os.path.join(d.state, 'run', vm, 'serial.log'), errors='replace').read()
-        assert d.state_of(vm) == 'running' and 'Access Denied' in log, log[-1000:]
-        assert 'STILLFRAME-GUEST' not in log
+        log = lambda: open(os.path.join(d.state, 'run', vm, 'serial.log'), errors='replace').read()
+        wait_for(lambda: 'Access Denied' in log(), 60, why=lambda: log()[-1000:])
+        time.sleep(1)
+        assert d.state_of(vm) == 'running' and 'STILLFRAME-GUEST' not in log()
 
 
 main(globals())
