@@ -143,7 +143,7 @@ def test_pam_is_slow():
     part = 0.2 if SLOW == 1 else 1      # in which others have to come through
     with Served(delays={'password-check': part}) as d:
         with open(os.path.join(d.state, 'pam', 'check'), 'w') as f:
-            f.write('#!/bin/sh\nexec sleep 1000\n')
+            f.write('#!/bin/sh\nexec sleep 100\n')
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(is_ended, d, part)
             assert d.list('host') and not ended.done()

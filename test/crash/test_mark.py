@@ -33,7 +33,7 @@ def test_marks():
 
 
 def marks_are_there(d, vm, written):
-    """Boots the guest, and it finds on each disk what was written before."""
+    """Boots the guest, for its disk is the question, and it finds on each disk what was written before."""
     serial = d.boot(vm)
     for disk, marks in serial.fields('marks').items():
         lost = set(written) - set(marks.split(','))

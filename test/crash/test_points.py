@@ -3,7 +3,7 @@
 """The daemon is killed (SIGKILL) at the points of an operation where the journal or the world
 changes, at one after another, until the operation comes through.  Each time, after the next start, the
 world is as before the operation or as after it: no stray volume, no stuck operation, and the
-guest runs on, not having noticed.  EVERY=1 in the environment: at each point, not at a third of them."""
+guest runs on, not having noticed.  EVERY=1 in the environment: at each point, not at a sixth of them."""
 import json, os, re, socket, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *

@@ -44,6 +44,7 @@ GAPS = [
     ('ARCHITECTURE.md', '| `VM_RESUME` |', '| `VM_FORGET` |'),
     ('ARCHITECTURE.md', '| sr volume vm |', '| sr volume |'),
     ('ARCHITECTURE.md', '`api/jobs.c`', '`api/call.c`'),
+    ('HACKING.md', '| `merges` |', '| `murges` |'),
     ('doc/format-journal.md', '| `SR_MARK` |', '| `SR_FORGET` |'),
     ('doc/power-loss.md', '| `DATABASE` | `db/db.c` |', '| `DATABASE` | `db/db.h` |'),
     ('doc/stillframed.8', '.It Fl -accel', '.It Fl -acceleration'),

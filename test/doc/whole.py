@@ -100,7 +100,16 @@ def xe_options(tree, page):
     return [f'{o} is missing' for o in sorted(tree.xe_options - listed - {'-help'})] + differ(in_file, tree.xe_keys)
 
 
+def parts(tree, page):
+    """Each part of ./check --long; and what it runs: tests of that part in test/meson.build, or a function of check."""
+    known = set(' '.join(re.findall(r"^parts\+?='(.*)'", tree.text('check'), re.M)).split())
+    runs = set(re.findall(r"^\t\t\['([\w-]+)', '\w+', '[\w/.]+', \[", tree.text('test/meson.build'), re.M))
+    runs |= set(re.findall(r'^part_(\w+)\(\)', tree.text('check'), re.M))
+    return differ({r[0].strip('`') for r in table(page, 'part')}, known) + differ(runs, known)
+
+
 LISTS = {
+    'HACKING.md': [('parts of the campaigns', parts)],
     'ARCHITECTURE.md': [('folders', folders), ('verbs', verbs), ('locks', locks), ('threads', threads)],
     'doc/format-journal.md': [('verbs', verbs)],
     'doc/power-loss.md': [('waits for the disk', syncs)],

@@ -101,6 +101,7 @@ def test_a_guest_that_does_not_let_go():
 def test_emulated_devices():
     """platform:device-model=ahci: nothing that needs a driver of its own; no hot plug of drives."""
     with Daemon() as d:
+        # It boots: its devices are others.
         vm = guest_vm(d, disks=2, start=False)
         d.xe('vm-param-set', 'platform:device-model=ahci', uuid=vm)
         with d.boot(vm) as s:
@@ -142,6 +143,7 @@ def panic(s):
 
 
 def test_actions_after():
+    """Of a reboot and of a crash: the guest boots each time."""
     with Daemon() as d:
         vm = guest_vm(d, disks=1, start=False)
 

@@ -56,6 +56,7 @@ def emulators(d, vm):
 
 def test_it_remembers():
     with Daemon() as d:
+        # It boots: a VM with a TPM does not come back from its memory yet.
         # QEMU lays the initrd of an unpacked kernel over the ACPI tables, which a TPM's log pushes down.
         vm = guest_vm(d, 'tpm', start=False, kernel='vmlinuz')
         d.xe('vtpm-create', vm_uuid=vm)

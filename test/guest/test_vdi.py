@@ -91,23 +91,21 @@ def has_writer(d, disk):
 
 def test_checks_beside_a_guest_that_writes():
     """sr-check finds no fault in what a guest writes or reads, and hinders neither it nor its snapshots."""
-    with Daemon() as d:
-        vm = guest_vm(d, disks=2, size='64MiB', start=False)
+    with golden('two') as (d, vm, s):
         snaps = [d.snapshot(vm, 'first')]
-        with d.boot(vm) as s:
-            s.ask('count start')
-            top, frozen = d.disks(vm)['0'], d.disks(snaps[0])['0']
-            assert has_writer(d, top) and not has_writer(d, frozen)
-            before = s.counters()
-            for i in range(4):
-                check = d.begin('sr-check', f'uuid={d.sr()}', stdout=subprocess.PIPE, text=True)
-                snaps.append(d.snapshot(vm, f's{i}'))
-                report = check.communicate()[0]
-                assert check.returncode == 0 and ' 0 problems' in report, report
-            report = d.xe('sr-check', uuid=d.sr())
-            assert report.count('running VM has it open') == 2, report
-            assert len(report.split('\n')) == 3, f'a frozen layer was not checked: {report}'
-            assert s.counters()['a'] > before['a'] and s.fields('status')['a.errors'] == '0'
+        s.ask('count start')
+        top, frozen = d.disks(vm)['0'], d.disks(snaps[0])['0']
+        assert has_writer(d, top) and not has_writer(d, frozen)
+        before = s.counters()
+        for i in range(4):
+            check = d.begin('sr-check', f'uuid={d.sr()}', stdout=subprocess.PIPE, text=True)
+            snaps.append(d.snapshot(vm, f's{i}'))
+            report = check.communicate()[0]
+            assert check.returncode == 0 and ' 0 problems' in report, report
+        report = d.xe('sr-check', uuid=d.sr())
+        assert report.count('running VM has it open') == 2, report
+        assert len(report.split('\n')) == 3, f'a frozen layer was not checked: {report}'
+        assert s.counters()['a'] > before['a'] and s.fields('status')['a.errors'] == '0'
         d.xe('vm-shutdown', '--force', uuid=vm)
         assert d.xe('sr-check', uuid=d.sr()).startswith(f'{len(d.volumes())} volumes checked, ')
         d.check()

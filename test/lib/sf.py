@@ -718,6 +718,7 @@ def dying_points(limit=200):
 def main(scope):
     wanted = sys.argv[1:]
     own_mounts()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # what a test has started ends with it
     tests = [(n, f) for n, f in scope.items() if n.startswith('test_') and callable(f)]
     failed = skipped = 0
     print('seed', SEED, flush=True)
