@@ -56,6 +56,29 @@ def test_waiters():
               f'{max(w.batches for w in waiters)} batches')
 
 
+def test_old_way_at_once():
+    """Clients come, hear what they changed, and go: each registration forgets those that went."""
+    with Served() as d:
+        vm, errors = Session(Json(d.port), d).VM.get_by_uuid(d.vm('one')), []
+
+        def client(n):
+            try:
+                for i in range(15):
+                    s = Session(Json(d.port), d)
+                    s.event.register(['vm'])
+                    s.VM.set_name_description(vm, f'{i} of {n}')
+                    assert vm in {e['ref'] for e in s.event.next()}
+                    s.session.logout()
+            except Exception as e:
+                errors.append(e)
+        clients = [threading.Thread(target=client, args=(n,)) for n in range(4)]
+        for c in clients:
+            c.start()
+        for c in clients:
+            c.join()
+        assert not errors, errors
+
+
 def test_old_way():
     """register, next, unregister."""
     with Served() as d:

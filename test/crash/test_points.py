@@ -260,6 +260,42 @@ def half_installed(before, now):
     return more_vms(1, 0)(before, now)
 
 
+def test_what_comes_anew():
+    """A VM that was destroyed comes back from its snapshot; a storage repository comes, and goes."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1)
+        snap = d.snapshot(vm)
+
+        def destroyed():
+            if vm in d.list('vm'):
+                disks = list(d.disks(vm).values())
+                d.xe('vm-destroy', uuid=vm)
+                for disk in disks:
+                    d.xe('vdi-destroy', uuid=disk)
+        at_every_point(d, 'revert to a VM that is gone', lambda: d.xe('snapshot-revert', uuid=snap), more_vms(1, 1), destroyed)
+        place = os.path.join(d.state, 'other')
+        srs = lambda: d.list('sr', name_label='other')
+        mine = lambda: d.list('pbd', sr_uuid=srs()[0])[0]
+
+        def create():
+            d.xe('sr-create', name_label='other', type='file', **{'device-config:location': place})
+
+        def there():
+            if not srs():
+                create()
+            if d.get('pbd', mine(), 'currently-attached') == 'true':
+                d.xe('pbd-unplug', uuid=mine())
+
+        def gone():
+            os.makedirs(place, exist_ok=True)
+            if srs():
+                there()
+                d.xe('sr-destroy', uuid=srs()[0])
+            assert os.listdir(place) == [], os.listdir(place)
+        at_every_point(d, 'sr-create', create, lambda b, n: n[2] == b[2] + 1, gone)
+        at_every_point(d, 'sr-destroy', lambda: d.xe('sr-destroy', uuid=srs()[0]), lambda b, n: n[2] == b[2] - 1, there)
+
+
 def test_start():
     with Daemon() as d:
         vm = d.vm(disks=1, memory='64MiB')

@@ -31,7 +31,7 @@ RULES = {
 }
 
 CALLS = ('openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,copy_file_range,fsync,fdatasync,'
-         'rename,renameat,renameat2,unlink,unlinkat,sendto,sendmsg,clone,clone3,fork,vfork,execve')
+         'rename,renameat,renameat2,link,linkat,unlink,unlinkat,sendto,sendmsg,clone,clone3,fork,vfork,execve')
 VOLUME = re.compile(r'.*/[0-9a-f]{24}\.(qcow2|raw)')
 LOG = 'state.db-wal'
 
@@ -186,6 +186,11 @@ class Order:
                 of[new] = of.pop(old)
         self.owe(e.tid, 'name before told', os.path.dirname(new), e.end)
 
+    def linked(self, e):
+        new = e.paths()[-1]
+        if self.is_ours(e) and self.known(new):
+            self.owe(e.tid, 'name before told', os.path.dirname(new), e.end)
+
     def unlinked(self, e):
         for path in e.paths():
             self.written.pop(path, None)
@@ -238,6 +243,7 @@ STEPS = [
     ({'write', 'writev', 'pwrite64', 'pwritev', 'pwritev2', 'ftruncate', 'fallocate', 'copy_file_range'}, Order.write),
     ({'fsync', 'fdatasync'}, Order.sync),
     ({'rename', 'renameat', 'renameat2'}, Order.renamed),
+    ({'link', 'linkat'}, Order.linked),
     ({'unlink', 'unlinkat'}, Order.unlinked),
 ]
 
@@ -357,7 +363,8 @@ def memory(d):
     vm = d.vm('memory', memory='64MiB')
     d.xe('vm-param-set', f'suspend-SR-uuid={d.place_sr}', uuid=vm)
     d.xe('vm-start', uuid=vm)
-    d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+    snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+    d.xe('snapshot-revert', uuid=snap)          # its memory gets a second name
     d.xe('vm-shutdown', '--force', uuid=vm)
 
 
@@ -368,7 +375,7 @@ WORK = [
     ('ext4', layers, 'VOLUME_LINK MERGED_DOWN'),
     ('ext4', check, 'CHECK_REPAIRED CHECK_DISCARDED'),
     ('ext4', running, 'STREAM_DATA VOLUME_WRITTEN'),
-    ('ext4', memory, 'MEMORY_IMAGE VOLUME_WRITTEN'),
+    ('ext4', memory, 'MEMORY_IMAGE VOLUME_WRITTEN VOLUME_NAME'),
     ('xfs', clones, 'VOLUME_CONTENT'),
 ]
 
