@@ -80,7 +80,7 @@ static const char *scale(const char *words)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* What makes no sense there is passed over: whoever has set it has heard of it. */
+/* Words that make no sense are passed over: the daemon, which sets the variable, has refused them already. */
 static void read_environment(void)
 {
 	const char *all = getenv(ENVIRONMENT);

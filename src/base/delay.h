@@ -14,7 +14,7 @@ enum delay {
 
 /* As the table says, or as it was scaled: then not less than 1, and never more than poll() takes. */
 int delay_ms(enum delay);
-/* The same in whole seconds, rounded down, for what is compared with the clock of the day. */
+/* delay_ms() in whole seconds, rounded down, for what is compared with the clock of the day. */
 int delay_s(enum delay);
 
 /* Lies still for so long.  Where there is a task, task_wait(t, -1, 0, delay_ms(...)) can be cancelled. */

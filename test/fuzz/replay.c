@@ -18,7 +18,7 @@ enum { SECONDS = 10, MEMORY = 1024 /* MiB */ };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* What the sanitizers ask for their defaults; the environment goes before.  The limit of one allocation is there
+/* The sanitizers ask these for their defaults; the environment goes before.  The limit of one allocation is there
  * because memory that nobody has touched yet is not counted. */
 const char *__asan_default_options(void);
 const char *__ubsan_default_options(void);
