@@ -9,7 +9,8 @@ A test is a program: functions whose names begin with test_, run in order by mai
 or 77 with a reason when something it needs is missing.  BUILD names the build folder; GUEST the
 folder of tools/make-guest.
 """
-import contextlib, ctypes, fcntl, hashlib, json, os, random, re, shutil, signal, socket, sqlite3, struct, subprocess, sys, tempfile, time, traceback
+import contextlib, ctypes, fcntl, functools, hashlib, json, os, random, re, shutil, signal, socket, sqlite3
+import struct, subprocess, sys, tempfile, time, traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get('BUILD', os.path.join(TOP, 'build'))
@@ -348,8 +349,9 @@ class Daemon:
 MADE = os.path.join(BUILD, 'golden')
 
 
+@functools.cache
 def sum_of(*paths):
-    """A name for what these files are."""
+    """A name for what these files are, which are read once in a process."""
     h = hashlib.sha256()
     for path in paths:
         with open(path, 'rb') as f:
