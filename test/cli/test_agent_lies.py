@@ -123,6 +123,25 @@ def test_shuts_down():
             assert live(d, vm) == 'false'
 
 
+def test_ends_while_it_says_no():
+    """The guest goes down at once, and takes what the agent has started with it: the agent reports a failure, and there
+    is no button left to be pressed."""
+    class Ends(Agent):
+        def guest_shutdown(self, s, _):
+            os.unlink(os.path.join(os.path.dirname(self.path), 'fake.json'))
+            self.refuse(s, 'child process has terminated abnormally')
+
+    with Daemon('fake', options=['--agent-interval', '0']) as d:
+        for command, state in (('vm-shutdown', 'halted'), ('vm-reboot', 'running')):
+            vm = started(d, command)
+            Ends(d, vm)
+            d.restart()
+            until(lambda: live(d, vm) == 'true')
+            d.xe(command, uuid=vm)
+            assert d.state_of(vm) == state
+        d.check()
+
+
 # ---- liars ----
 
 class Silent(Agent):
