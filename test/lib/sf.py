@@ -100,8 +100,9 @@ class Daemon:
                 s.connect(os.path.join(self.state, 'xapi.sock'))
                 listens = struct.unpack('3i', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
                 s.close()
-                # A child that a killed daemon had just forked has its socket until it becomes a program.
-                if listens not in self.pids[:-1]:
+                # A child that a killed daemon had just forked has its socket until it becomes a program; after
+                # some ten thousand processes a number comes again.
+                if listens == self.process.pid or listens not in self.pids:
                     return
             except OSError:
                 pass
