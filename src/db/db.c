@@ -73,7 +73,7 @@ static const char *column_type(const struct field *f)
 /* Found by often: identity, names, places, and whatever a link goes by. */
 static bool is_indexed(const struct class *c, const struct field *f)
 {
-	static const char *const names[] = { "uuid", "name_label", "location" };
+	static const char *const names[] = { "uuid", "name_label", "location", "suspend_VDI" };
 	for (size_t i = 0; i < COUNT(names); i++)
 		if (streq(f->name, names[i]))
 			return true;
@@ -243,9 +243,10 @@ void db_close(void)
 
 void db_begin(struct task *t)
 {
+	const char *begin = t->depth++ == 0 ? "BEGIN IMMEDIATE" : "SAVEPOINT inner";
 	pthread_mutex_lock(&db.lock);
-	if (t->depth++ == 0 &&
-	    sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+	if (sqlite3_exec(db.sqlite, begin, NULL, NULL, NULL) != SQLITE_OK &&
+	    (t->depth == 1 || !sqlite3_get_autocommit(db.sqlite)))
 		sql_die("BEGIN");
 }
 
@@ -281,21 +282,29 @@ int db_commit(struct task *t)
 			return -1;
 		}
 		note_commit();
+	} else {
+		result = execute(t, "RELEASE inner");
+		if (result < 0) {
+			db_rollback(t);
+			return -1;
+		}
 	}
 	t->depth--;
 	pthread_mutex_unlock(&db.lock);
 	return result;
 }
 
-/* A rollback in an inner transaction is one of the outer ones too: whoever began them gets to
- * see the failure, and rolls back in turn. */
+/* SQLite itself rolls back all of it when there is no room, for instance; the outermost commit fails then. */
 void db_rollback(struct task *t)
 {
 	assert(t->depth > 0);
+	bool is_open = !sqlite3_get_autocommit(db.sqlite);
 	if (--t->depth == 0) {
-		if (!sqlite3_get_autocommit(db.sqlite))
+		if (is_open)
 			sqlite3_exec(db.sqlite, "ROLLBACK", NULL, NULL, NULL);
 		db.generation = db.stored;
+	} else if (is_open) {
+		sqlite3_exec(db.sqlite, "ROLLBACK TO inner; RELEASE inner", NULL, NULL, NULL);
 	}
 	pthread_mutex_unlock(&db.lock);
 }
@@ -304,13 +313,17 @@ struct db_scope db_scope_begin(struct task *t)
 {
 	struct db_scope s = { .task = t, .depth = t->depth };
 	db_begin(t);
+	s.changes = sqlite3_total_changes(db.sqlite);
 	return s;
 }
 
 void db_scope_end(struct db_scope *s)
 {
-	if (s->task->depth > s->depth)
-		db_rollback(s->task);
+	if (s->task->depth <= s->depth)
+		return;
+	/* What was written is given up only for a reason. */
+	assert(s->task->code != NO_ERROR || sqlite3_total_changes(db.sqlite) == s->changes);
+	db_rollback(s->task);
 }
 
 /* ---- reading ---- */

@@ -24,13 +24,15 @@ struct task;
 int db_open(struct task *, const char *path);
 void db_close(void);
 
-/* Transactions nest; the outermost one writes. */
+/* Transactions nest; the outermost one writes.  An inner one that is rolled back has changed nothing, whatever becomes
+ * of the outer ones. */
 void db_begin(struct task *);
 int db_commit(struct task *);
 void db_rollback(struct task *);
 struct db_scope {
 	struct task *task;
 	int depth;
+	int changes; /* of rows, ever */
 };
 struct db_scope db_scope_begin(struct task *);
 void db_scope_end(struct db_scope *);
