@@ -116,9 +116,12 @@ static int record(struct task *t, const struct VM_row *vm, const struct VBD_row 
 
 int cd_lose_disc(struct task *t, const char *vdi)
 {
-	DB_EACH (t, VBD, vbd, "VDI", vdi)
-		if (vbd->type == vbd_type_CD && write_disc(t, vbd, NULL_REF) < 0)
+	DB_EACH (t, VBD, vbd, "VDI", vdi) {
+		const struct VM_row *vm = db_seek(t, VM, vbd->VM);
+		bool stays = vbd->type == vbd_type_CD || (vm && vm->is_a_snapshot);
+		if (stays && write_disc(t, vbd, NULL_REF) < 0)
 			return -1;
+	}
 	return 0;
 }
 

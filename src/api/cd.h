@@ -18,5 +18,6 @@ const char *cd_device_name(struct task *, const struct VBD_row *);
  * says so. */
 int cd_settle(struct task *, const char *vbd, const char *vdi);
 
-/* In a transaction: the disc's record goes, and the drives that hold it become empty. */
+/* In a transaction: the record of the disc, or disk, goes, and CD drives and a snapshot's drives that hold it become
+ * empty. */
 int cd_lose_disc(struct task *, const char *vdi);

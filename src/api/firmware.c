@@ -11,6 +11,7 @@
 
 #include "api/call.h"
 #include "api/coalesce.h"
+#include "api/device.h"
 #include "api/efivars.h"
 #include "api/jobs.h"
 #include "api/operation.h"
@@ -57,7 +58,7 @@ static const struct firmware_row *wanted(struct task *t, const struct VM_row *vm
 }
 
 /* Without a boot policy the kernel is booted directly, and there is no firmware to choose. */
-static bool is_uefi(const struct VM_row *vm)
+bool firmware_is_uefi(const struct VM_row *vm)
 {
 	const char *asked = map_get(&vm->HVM_boot_params, "firmware");
 	return *vm->HVM_boot_policy && asked && streq(asked, "uefi");
@@ -153,7 +154,7 @@ static int record(struct task *t, const char *vm_ref, struct VDI_row *vdi, const
 
 int firmware_ensure(struct task *t, const struct VM_row *vm)
 {
-	if (!is_uefi(vm) || db_seek(t, VDI, vm->NVRAM_VDI))
+	if (!firmware_is_uefi(vm) || db_seek(t, VDI, vm->NVRAM_VDI))
 		return 0;
 	const struct firmware_row *f = wanted(t, vm);
 	struct image image;
@@ -172,7 +173,7 @@ int firmware_release(struct task *t, const struct VM_row *vm)
 	struct VDI_row *vdi = db_seek(t, VDI, vm->NVRAM_VDI);
 	if (!vdi)
 		return 0;
-	if (db_delete(t, &vdi->row) < 0)
+	if (devices_delete(t, &class_VBD, "VDI", vdi->row.ref) < 0 || db_delete(t, &vdi->row) < 0)
 		return -1;
 	return storage_release(t, vdi, vdi->location, vdi->parent_location);
 }
@@ -274,7 +275,8 @@ static int note_all(struct task *t, const char *unused)
 {
 	(void)unused;
 	DB_ALL (t, VM, vm)
-		if (!vm->is_a_template && !t->cancelled && note_job(t, vm->row.ref) < 0)
+		if (!vm->is_a_template && !vm->is_a_snapshot && !t->cancelled &&
+		    note_job(t, vm->row.ref) < 0)
 			return -1;
 	return 0;
 }
@@ -293,7 +295,7 @@ int firmware_check_variables(struct task *t, struct VM_row *vm)
 	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
 	if (!before || (text && efivars_read_text(t, text, &given) < 0))
 		return -1;
-	if (!has_store && !is_uefi(vm))
+	if (!has_store && !firmware_is_uefi(vm))
 		return 0;
 	if (operation_check(t, vm, vm_operations_changing_NVRAM) < 0)
 		return -1;
@@ -325,7 +327,7 @@ int firmware_config(struct task *t, const struct VM_row *vm, struct vmm_firmware
 {
 	json_t *vars;
 	*ret = (struct vmm_firmware){ 0 };
-	if (!is_uefi(vm))
+	if (!firmware_is_uefi(vm))
 		return 0;
 	const struct firmware_row *f = wanted(t, vm);
 	struct VDI_row *vdi = f ? db_get(t, VDI, vm->NVRAM_VDI) : NULL;

@@ -16,6 +16,9 @@
 
 struct task;
 
+/* Would a start of the VM, as its row is, boot by UEFI, and so open the store?  VM.NVRAM_open says whether its process
+ * has. */
+bool firmware_is_uefi(const struct VM_row *);
 /* Before a start: a UEFI VM that has no store gets one, with the keys of secure boot if that is asked for (they
  * stay in it, whatever is asked for later), filled from the firmware's own template, in the
  * SR of its first disk, or the default one.  The variables in VM.NVRAM take the place of the template's. */

@@ -137,7 +137,7 @@ static void on_event(void *arg, enum vmm_event event, const char *detail)
 
 static int mark_gone(struct task *t, struct VM_row *vm)
 {
-	vm->frozen = false;
+	vm->frozen = vm->NVRAM_open = false;
 	vm->resident_on = NULL_REF;
 	vm->domid = -1;
 	if (guest_metrics_silent(t, vm) < 0 ||
@@ -232,7 +232,8 @@ static bool is_being_saved(const struct VM_row *vm)
 {
 	for (size_t i = 0; vm && i < vm->current_operations.n; i++) {
 		const char *op = vm->current_operations.v[i].value;
-		if (streq(op, "checkpoint") || streq(op, "suspend") || streq(op, "resume"))
+		if (streq(op, "checkpoint") || streq(op, "suspend") || streq(op, "resume") ||
+		    streq(op, "reverting"))
 			return true;
 	}
 	return false;
@@ -556,6 +557,23 @@ const char *guest_dir(struct task *t, const char *uuid)
 
 /* ---- start and end of the daemon ---- */
 
+/* The process that an earlier version started has noted nothing. */
+static void note_store(struct task *t, const char *ref, struct vmm *vmm)
+{
+	const char *node;
+	if (settings.vmm->top(t, vmm, VMM_NVRAM, &node) < 0) {
+		task_forgive(t);
+		return;
+	}
+	DB_SCOPE(t);
+	struct VM_row *vm = db_seek(t, VM, ref);
+	if (!vm || vm->NVRAM_open == (*node != 0))
+		return;
+	vm->NVRAM_open = *node != 0;
+	if (db_put(t, &vm->row) < 0 || db_commit(t) < 0)
+		task_forgive(t);
+}
+
 /* A process may run though the row says Halted: the daemon died while starting it.  It is found
  * here, and ended when the journal is replayed. */
 static void adopt(struct task *t, const struct VM_row *vm)
@@ -582,6 +600,7 @@ static void adopt(struct task *t, const struct VM_row *vm)
 				full_stopped(t, vm->row.ref, "",
 					     vm->power_state == vm_power_state_Paused);
 			plug_settle_all(t, vm->row.ref);
+			note_store(t, vm->row.ref, vmm);
 			agents_watch(vm->row.ref);
 		}
 		return;

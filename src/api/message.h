@@ -7,6 +7,7 @@
 struct task;
 
 #define VM_RESUMED "VM_RESUMED"
+#define VM_SNAPSHOT_REVERTED "VM_SNAPSHOT_REVERTED"
 
 /* priority: 1 worst, 5 for information.  May be called in a transaction. */
 int message_tell(struct task *, const char *name, int64_t priority, enum cls, const char *obj_uuid,

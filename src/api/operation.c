@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/boot.h"
+#include "api/need.h"
 #include "api/quiesce.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -251,20 +252,17 @@ bool vdi_is_free(const struct VDI_row *vdi, enum vdi_operations op)
 
 /* ---- disks by themselves ---- */
 
-/* Who may have the disk attached meanwhile. */
-enum beside { NOBODY, READERS, ONE_WRITER, WRITERS };
-
 static const struct vdi_op_row {
 	enum vdi_operations op;
-	enum beside beside;
+	enum need_deed deed;
 	bool frozen, sharable, raw; /* may it be done with one? */
 } vdi_op_rows[] = {
-	{ vdi_operations_snapshot, WRITERS, true, false, false },
-	{ vdi_operations_clone, WRITERS, true, false, false },
-	{ vdi_operations_copy, READERS, true, true, true },
-	{ vdi_operations_resize, NOBODY, false, true, true },
-	{ vdi_operations_resize_online, ONE_WRITER, false, true, true },
-	{ vdi_operations_destroy, NOBODY, true, true, true },
+	{ vdi_operations_snapshot, NEED_LAYER, true, false, false },
+	{ vdi_operations_clone, NEED_LAYER, true, false, false },
+	{ vdi_operations_copy, NEED_READ, true, true, true },
+	{ vdi_operations_resize, NEED_RESIZE, false, true, true },
+	{ vdi_operations_resize_online, NEED_RESIZE_ONLINE, false, true, true },
+	{ vdi_operations_destroy, NEED_REMOVE, true, true, true },
 };
 
 static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
@@ -275,29 +273,13 @@ static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
 	return NULL;
 }
 
-/* An attached drive. */
-static bool disturbs(const struct VBD_row *vbd, const struct VDI_row *vdi, enum beside may)
+/* Nothing that goes beside others harms, or is harmed by, what others do with a snapshot. */
+static int check_free(struct task *t, const struct VDI_row *vdi, const struct vdi_op_row *row)
 {
-	bool writes = vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot;
-	return may == NOBODY || (may == READERS && writes) || (may == ONE_WRITER && !writes);
-}
-
-/* A UEFI store belongs to its VM, which has it without a drive. */
-static int check_users(struct task *t, const struct VDI_row *vdi, const struct vdi_op_row *row)
-{
-	const char *ref = vdi->row.ref, *text = enum_text("vdi_operations", (int)row->op);
-	int users = 0;
-	DB_EACH (t, VBD, vbd, "VDI", ref) {
-		users += vbd->currently_attached;
-		if (vbd->currently_attached && disturbs(vbd, vdi, row->beside))
-			return fail(t, VDI_IN_USE, ref, text);
-	}
-	if ((users > 1 && row->beside == ONE_WRITER) || *db_find(t, &class_VM, "NVRAM_VDI", ref))
-		return fail(t, VDI_IN_USE, ref, text);
-	/* Nothing that goes beside others harms, or is harmed by, what others do with a snapshot. */
-	if (!(vdi->is_a_snapshot && row->beside != NOBODY) && !vdi_is_free(vdi, row->op))
-		return in_progress(t, &vdi->row, &vdi->current_operations);
-	return 0;
+	bool beside = row->deed == NEED_READ || row->deed == NEED_LAYER;
+	if ((vdi->is_a_snapshot && beside) || vdi_is_free(vdi, row->op))
+		return 0;
+	return in_progress(t, &vdi->row, &vdi->current_operations);
 }
 
 int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_operations op)
@@ -305,7 +287,8 @@ int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_oper
 	const struct vdi_op_row *row = vdi_op_row(op);
 	if (!row)
 		return fail(t, NOT_IMPLEMENTED, enum_text("vdi_operations", (int)op));
-	if (check_users(t, vdi, row) < 0)
+	if (need_check(t, vdi, row->deed, enum_text("vdi_operations", (int)op)) < 0 ||
+	    check_free(t, vdi, row) < 0)
 		return -1;
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
@@ -361,8 +344,9 @@ static struct list allowed_vm(struct task *t, const struct VM_row *vm)
 {
 	struct list l = { 0 };
 	for (size_t i = 0; i < COUNT(op_rows); i++) {
-		if (op_rows[i].op == vm_operations_reverting)
-			continue;
+		if (op_rows[i].op == vm_operations_reverting ||
+		    op_rows[i].op == vm_operations_shutdown)
+			continue; /* parts of calls, and none that a client begins */
 		if (operation_check(t, vm, op_rows[i].op) == 0)
 			list_add(t, &l, op_text(op_rows[i].op));
 		task_forgive(t);

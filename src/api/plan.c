@@ -3,6 +3,7 @@
 
 #include "api/coalesce.h"
 #include "api/guests.h"
+#include "api/need.h"
 #include "api/operation.h"
 #include "api/quiesce.h"
 #include "api/settings.h"
@@ -52,7 +53,8 @@ static int mark_disk(struct task *t, struct VDI_row *vdi, enum vdi_operations op
 	return db_put(t, &vdi->row);
 }
 
-/* id: of the disk in the VMM; attached: the guest may be writing it. */
+/* id: of the disk in the VMM; attached: the guest may be writing it.  Whether it may is fixed as long as the drive is
+ * attached: neither the drive's mode nor the disk's fields can be changed then. */
 static int add_disk(struct task *t, struct plan *p, const char *ref, const char *id, bool attached,
 		    enum vdi_operations op)
 {
@@ -65,7 +67,7 @@ static int add_disk(struct task *t, struct plan *p, const char *ref, const char 
 		.vdi = vdi,
 		.sr = sr,
 		.id = id,
-		.written = p->vmm && attached && !vdi->is_a_snapshot && !vdi->read_only,
+		.written = p->vmm && attached && !vdi->is_a_snapshot,
 	};
 	return 0;
 }
@@ -73,6 +75,9 @@ static int add_disk(struct task *t, struct plan *p, const char *ref, const char 
 static int add_drive(struct task *t, struct plan *p, const struct VBD_row *vbd,
 		     enum vdi_operations op)
 {
+	const struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
+	if (!vdi || need_check(t, vdi, NEED_ATTACH, enum_text("vdi_operations", (int)op)) < 0)
+		return -1;
 	return add_disk(t, p, vbd->VDI, vbd_device_id(t, vbd->userdevice),
 			vbd->currently_attached && vbd->mode == vbd_mode_RW, op);
 }
@@ -88,26 +93,60 @@ static struct plan *plan_new(struct task *t, const struct VM_row *vm)
 	return p;
 }
 
-struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
-			enum vdi_operations op)
+/* ---- what the VMM has open ---- */
+
+/* The rows may be wrong about a guest that is running, and a layer over another volume than the one that it writes
+ * would lose what it writes.  Disks that it only reads may have got layers since it was started, which hold nothing. */
+static int ask(struct task *t, struct vmm *vmm, const struct VDI_row *vdi, const char *id)
 {
-	struct plan *p = plan_new(t, vm);
-	if (!p || quiesce_make_way(t, p->vm) < 0 ||
-	    coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0)
-		return NULL;
+	const char *node;
+	if (settings.vmm->top(t, vmm, id, &node) < 0)
+		return -1;
+	if (streq(node, volume_node(t, vdi->location)))
+		return 0;
+	return fail(t, INTERNAL_ERROR,
+		    str(t,
+			"The VM has \"%s\" open as %s, and the record of its disk %s names \"%s\". "
+			"Nothing was done. Shut the VM down and start it again, and look at the "
+			"storage with sr-check.",
+			node, id, vdi->uuid, volume_node(t, vdi->location)));
+}
+
+static int ask_all(struct task *t, const struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->v[i].written && ask(t, p->vmm, p->v[i].vdi, p->v[i].id) < 0)
+			return -1;
+	return 0;
+}
+
+static int add_all(struct task *t, struct plan *p, const struct VM_row *vm,
+		   const struct list *ignore, enum vdi_operations op)
+{
 	DB_SCOPE(t);
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
 		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
 		    plan_find(p, vbd->VDI))
 			continue;
 		if (add_drive(t, p, vbd, op) < 0)
-			return NULL;
+			return -1;
 	}
 	/* The store of UEFI variables is one more disk. */
 	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
-	if (has_store && add_disk(t, p, vm->NVRAM_VDI, VMM_NVRAM, true, op) < 0)
+	if (has_store && add_disk(t, p, vm->NVRAM_VDI, VMM_NVRAM, vm->NVRAM_open, op) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
+			enum vdi_operations op)
+{
+	struct plan *p = plan_new(t, vm);
+	if (!p || quiesce_make_way(t, p->vm) < 0 ||
+	    coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0 ||
+	    add_all(t, p, vm, ignore, op) < 0 || ask_all(t, p) < 0)
 		return NULL;
-	return db_commit(t) < 0 ? NULL : p;
+	return p;
 }
 
 /* The drive of the VM that writes the disk, NULL: none. */
@@ -119,21 +158,27 @@ static const struct VBD_row *drive_of(struct task *t, const char *vdi, const cha
 	return NULL;
 }
 
+static int add_one(struct task *t, struct plan *p, const char *ref, enum vdi_operations op)
+{
+	DB_SCOPE(t);
+	const struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || operation_check_vdi(t, vdi, op) < 0)
+		return -1;
+	const struct VBD_row *vbd = drive_of(t, ref, p->vm);
+	const char *id = vbd ? vbd_device_id(t, vbd->userdevice) : "";
+	if (add_disk(t, p, ref, id, vbd != NULL, op) < 0)
+		return -1;
+	return db_commit(t);
+}
+
 struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
 		      enum vdi_operations op)
 {
 	struct plan *p = plan_new(t, vm);
-	if (!p || quiesce_make_way(t, p->vm) < 0 || coalesce_hold(t, p->hold, ref, false) < 0)
+	if (!p || quiesce_make_way(t, p->vm) < 0 || coalesce_hold(t, p->hold, ref, false) < 0 ||
+	    add_one(t, p, ref, op) < 0 || ask_all(t, p) < 0)
 		return NULL;
-	DB_SCOPE(t);
-	const struct VDI_row *vdi = db_get(t, VDI, ref);
-	if (!vdi || operation_check_vdi(t, vdi, op) < 0)
-		return NULL;
-	const struct VBD_row *vbd = drive_of(t, ref, p->vm);
-	const char *id = vbd ? vbd_device_id(t, vbd->userdevice) : "";
-	if (add_disk(t, p, ref, id, vbd != NULL, op) < 0)
-		return NULL;
-	return db_commit(t) < 0 ? NULL : p;
+	return p;
 }
 
 struct plan *plan_unmarked(struct task *t, const struct VM_row *vm, const struct VDI_row *vdi,
@@ -144,8 +189,37 @@ struct plan *plan_unmarked(struct task *t, const struct VM_row *vm, const struct
 	if (!sr)
 		return NULL;
 	p->v = talloc(p, struct plan_disk);
-	p->v[p->n++] = (struct plan_disk){ .vdi = vdi, .sr = sr, .id = drive, .written = true };
-	return p;
+	p->v[p->n++] = (struct plan_disk){ .vdi = vdi, .sr = sr, .id = drive, .written = p->vmm };
+	return ask_all(t, p) < 0 ? NULL : p;
+}
+
+/* The VM's disk that the drive is for, if the guest writes it. */
+static const struct VDI_row *written_by(struct task *t, const struct VBD_row *vbd)
+{
+	bool writes =
+		vbd->type == vbd_type_Disk && vbd->currently_attached && vbd->mode == vbd_mode_RW;
+	const struct VDI_row *vdi = writes ? db_seek(t, VDI, vbd->VDI) : NULL;
+	return vdi && !vdi->is_a_snapshot ? vdi : NULL;
+}
+
+static int ask_vm(struct task *t, struct vmm *vmm, const struct VM_row *vm)
+{
+	const struct VDI_row *vdi;
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
+		if ((vdi = written_by(t, vbd)) &&
+		    ask(t, vmm, vdi, vbd_device_id(t, vbd->userdevice)) < 0)
+			return -1;
+	vdi = vm->NVRAM_open ? db_seek(t, VDI, vm->NVRAM_VDI) : NULL;
+	return vdi ? ask(t, vmm, vdi, VMM_NVRAM) : 0;
+}
+
+int plan_ask(struct task *t, const struct VM_row *vm)
+{
+	void *hold = talloc_new(t);
+	struct vmm *vmm = vm_has_process(vm) ? guest_need(t, hold, vm) : NULL;
+	int result = vmm ? ask_vm(t, vmm, vm) : vm_has_process(vm) ? -1 : 0;
+	talloc_free(hold);
+	return result;
 }
 
 int plan_check(struct task *t, const struct plan *p)
@@ -181,26 +255,31 @@ static const char *make_layer(struct task *t, const struct plan *p, const struct
 	return id;
 }
 
+/* A snapshot's disk is frozen already: the VM needs no overlay to go on with. */
+static bool needs_overlay(const struct plan_disk *d)
+{
+	return !d->vdi->is_a_snapshot && !d->left;
+}
+
 /* What has to be copied later is known, and refused, before anything is made. */
 static int check_price(struct task *t, struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
 		uint64_t bytes = 0;
-		if (!p->v[i].vdi->is_a_snapshot && tree_price(t, p->v[i].vdi, &bytes) < 0)
+		if (needs_overlay(&p->v[i]) && tree_price(t, p->v[i].vdi, &bytes) < 0)
 			return -1;
 		p->copy_bytes += bytes;
 	}
 	return 0;
 }
 
-/* A snapshot's disk is frozen already: the VM needs no overlay to go on with. */
 int plan_overlays(struct task *t, struct plan *p)
 {
 	if (check_price(t, p) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n; i++) {
 		struct plan_disk *d = &p->v[i];
-		if (!d->vdi->is_a_snapshot && !(d->overlay = make_layer(t, p, d)))
+		if (needs_overlay(d) && !(d->overlay = make_layer(t, p, d)))
 			return -1;
 		task_progress(t, (double)(i + 1) / (double)p->n);
 	}
@@ -233,19 +312,26 @@ int plan_volumes(struct task *t, struct plan *p)
 
 /* ---- the switch ---- */
 
+int plan_sync(struct task *t, const struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct plan_disk *d = &p->v[i];
+		if (d->written && d->sr->layout->sync &&
+		    d->sr->layout->sync(t, d->sr, d->vdi->location) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* What the guest writes during one round is left for the next, which has less to do: the pause begins
  * when a round was short. */
-static int sync_disks(struct task *t, const struct plan *p)
+static int sync_rounds(struct task *t, const struct plan *p)
 {
 	enum { ROUNDS = 4, SHORT_MS = 20 };
 	for (int round = 0; round < ROUNDS; round++) {
 		int64_t begin = clock_ms();
-		for (size_t i = 0; i < p->n; i++) {
-			const struct plan_disk *d = &p->v[i];
-			if (d->written && d->sr->layout->sync &&
-			    d->sr->layout->sync(t, d->sr, d->vdi->location) < 0)
-				return -1;
-		}
+		if (plan_sync(t, p) < 0)
+			return -1;
 		if (clock_ms() - begin < SHORT_MS)
 			break;
 	}
@@ -293,7 +379,7 @@ int plan_prepare(struct task *t, struct plan *p)
 	if (p->nswitches == 0)
 		return 0;
 	return settings.vmm->prepare(t, p->vmm, p->nswitches, p->switches) < 0 ||
-			       journal_switch(t, p) < 0 || sync_disks(t, p) < 0
+			       journal_switch(t, p) < 0 || sync_rounds(t, p) < 0
 		       ? -1
 		       : 0;
 }

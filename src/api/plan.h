@@ -12,8 +12,9 @@ struct vmm;
 struct plan_disk {
 	const struct VDI_row *vdi; /* as it was when the plan was made */
 	const struct sr *sr;
-	const char *id;      /* of the drive in the VMM */
-	bool written;        /* by the running guest: takes part in the switch */
+	const char *id; /* of the drive in the VMM */
+	bool written;   /* by the running guest: takes part in the switch */
+	bool left;      /* the VM leaves the volume behind, and needs no overlay to go on with */
 	const char *overlay; /* id of the volume that the VM goes on with, or NULL */
 	const char *copy;    /* id of the volume for another VM, or NULL */
 	const char *new_vdi; /* ref of the record made from it */
@@ -33,7 +34,10 @@ struct plan {
 
 /* The disks of the VM's drives and its UEFI store, each once, those of the refs in ignore left out; they are marked as busy
  * with op until operation_end().  VDI_IN_USE when another VM's process has one,
- * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS. */
+ * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS.
+ *
+ * Whatever makes a plan for a running VM asks its VMM which volume each disk writes.  INTERNAL_ERROR when that is
+ * another one than the record names: a layer would come over the wrong volume. */
 struct plan *plan_disks(struct task *, const struct VM_row *vm, const struct list *ignore,
 			enum vdi_operations op);
 /* One disk by itself.  vm: the VM that writes it, marked so that its process stays; NULL: none does.  Should
@@ -55,6 +59,11 @@ int plan_copies(struct task *, struct plan *);
 /* Overlays for all disks, but for those that are frozen already: of these, copies. */
 int plan_volumes(struct task *, struct plan *);
 
+/* A running VM's disks write the volumes that the records name.  INTERNAL_ERROR: one does not. */
+int plan_ask(struct task *, const struct VM_row *);
+
+/* What QEMU has written to the disks is synced from this process. */
+int plan_sync(struct task *, const struct plan *);
 /* All that can be done before the instant: a running VM has the overlays open, and what is to be flushed is. */
 int plan_prepare(struct task *, struct plan *);
 /* The instant: a running VM's disks go over to their overlays, all or none. */

@@ -103,7 +103,8 @@ static int set_attached(struct task *t, struct row *r, bool attached)
 static bool device_of(struct task *t, const struct class *c, const char *ref, struct device *ret)
 {
 	struct row *r = db_seek_row(t, c, ref);
-	struct VM_row *vm = r ? db_seek(t, VM, text_of(t, r, "VM")) : NULL;
+	bool there = r && db_seek(t, VM, text_of(t, r, "VM"));
+	const struct VM_row *vm = there ? vm_as_started(t, text_of(t, r, "VM")) : NULL;
 	if (!vm)
 		return false;
 	const struct kind_row *k = kind_of(c);

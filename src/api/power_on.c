@@ -70,8 +70,8 @@ int power_on_after_boot(struct task *t)
 	if (booted <= 0 || !has_flag(&pool->other_config))
 		return booted < 0 ? -1 : 0;
 	DB_ALL (t, VM, vm)
-		if (!vm->is_a_template && vm->power_state == vm_power_state_Halted &&
-		    has_flag(&vm->other_config))
+		if (!vm->is_a_template && !vm->is_a_snapshot &&
+		    vm->power_state == vm_power_state_Halted && has_flag(&vm->other_config))
 			jobs_start("auto_poweron", start, vm->row.ref, 0);
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "api/audit.h"
 #include "api/firmware.h"
+#include "api/need.h"
 #include "api/network.h"
 #include "api/operation.h"
 #include "api/role.h"
@@ -120,12 +121,32 @@ static int check_vbd_userdevice(struct task *t, struct row *r)
 	return vbd_check_device(t, vbd);
 }
 
-/* A disc stays what it is. */
+/* How a disk is opened is decided when a VM gets it, and snapshots rely on that as long as somebody has it. */
+static int check_opened(struct task *t, const struct VDI_row *vdi, const char *field)
+{
+	if (vdi->current_operations.n)
+		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
+			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
+	return need_check(t, vdi, NEED_WRITE, str(t, "set_%s", field));
+}
+
+/* A disc and a snapshot stay what they are. */
 static int check_vdi_read_only(struct task *t, struct row *r)
 {
-	struct VDI_row *vdi = (struct VDI_row *)r;
-	bool refused = !vdi->read_only && storage_is_borrowed(t, vdi->SR);
-	return refused ? fail(t, VDI_READONLY, r->ref) : 0;
+	const struct VDI_row *vdi = (struct VDI_row *)r, *before = db_get(t, VDI, r->ref);
+	bool fixed = vdi->is_a_snapshot || storage_is_borrowed(t, vdi->SR);
+	if (!before || before->read_only == vdi->read_only)
+		return before ? 0 : -1;
+	return fixed ? fail(t, VDI_READONLY, r->ref) : check_opened(t, vdi, "read_only");
+}
+
+static int check_vdi_sharable(struct task *t, struct row *r)
+{
+	const struct VDI_row *vdi = (struct VDI_row *)r, *before = db_get(t, VDI, r->ref);
+	if (!before || before->sharable == vdi->sharable)
+		return before ? 0 : -1;
+	return vdi->is_a_snapshot ? fail(t, VDI_READONLY, r->ref)
+				  : check_opened(t, vdi, "sharable");
 }
 
 /* Heeded when an interface is plugged in. */
@@ -195,11 +216,44 @@ static int check_ref(struct task *t, const struct field *f, const char *text)
 	return db_get_row(t, c, text) ? 0 : -1;
 }
 
+/* The VM whose configuration the row is a part of; NULL: none. */
+static const struct VM_row *vm_of(struct task *t, const struct row *r)
+{
+	const struct field *f = model_field(r->class, "VM");
+	if (r->class == &class_VM)
+		return (const struct VM_row *)r;
+	return f ? db_seek(t, VM, field_text(t, r, f)) : NULL;
+}
+
+/* A snapshot tells what a revert and a clone give.  Only its name and what users note about it may change. */
+static int check_snapshot(struct task *t, const struct row *r, const struct field *f)
+{
+	static const char *const notes[] = { "name_label",    "name_description",
+					     "tags",          "other_config",
+					     "is_a_template", "blocked_operations",
+					     "user_version" };
+	const struct VM_row *vm = vm_of(t, r);
+	if (!vm || !vm->is_a_snapshot)
+		return 0;
+	for (size_t i = 0; i < COUNT(notes); i++)
+		if (streq(notes[i], f->name))
+			return 0;
+	return fail(t, VM_IS_SNAPSHOT, vm->row.ref, str(t, "set_%s", f->name));
+}
+
+/* What any new value has to pass; the row has it then. */
+static int take(struct task *t, struct row *r, const struct field *f, const char *text)
+{
+	if (role_check_set(t, r, f, text) < 0 || check_snapshot(t, r, f) < 0 ||
+	    check_ref(t, f, text) < 0)
+		return -1;
+	return field_parse(t, r, f, text);
+}
+
 static int put(struct task *t, struct row *r, const struct field *f, const struct setter *s,
 	       const char *text)
 {
-	if (role_check_set(t, r, f, text) < 0 || check_ref(t, f, text) < 0 ||
-	    field_parse(t, r, f, text) < 0)
+	if (take(t, r, f, text) < 0)
 		return -1;
 	if (s && s->check(t, r) < 0)
 		return -1;
@@ -230,9 +284,7 @@ int record_set(struct task *t, const struct class *c, const char *ref, const cha
 static int parse_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
 {
 	const char *text = values_text(t, value, f);
-	if (!text || role_check_set(t, r, f, text) < 0 || check_ref(t, f, text) < 0)
-		return -1;
-	return field_parse(t, r, f, text);
+	return text ? take(t, r, f, text) : -1;
 }
 
 /* What is checked is looked at when all of it is there: limits depend on each other. */

@@ -5,6 +5,7 @@
 #include "api/cd.h"
 #include "api/coalesce.h"
 #include "api/device.h"
+#include "api/need.h"
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -367,11 +368,10 @@ int PBD_plug(struct task *t, struct PBD_plug *a)
 static int check_idle(struct task *t, const struct SR_row *sr)
 {
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref) {
-		bool busy = vdi->current_operations.n > 0;
-		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-			busy |= vbd->currently_attached && !vdi->is_a_snapshot;
-		if (busy)
+		if (vdi->current_operations.n)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "unplug");
+		if (need_check(t, vdi, NEED_UNPLUG, "unplug") < 0)
+			return -1;
 	}
 	return 0;
 }

@@ -133,6 +133,19 @@ static int pivot(struct task *t, void *arg)
 	return 0;
 }
 
+/* A merge takes the layers from the storage, which says how they lie on the disk, not what the VM has open. */
+static int check_top(struct task *t, struct vmm *vmm, const struct step *s)
+{
+	const char *now;
+	if (settings.vmm->top(t, vmm, s->disk, &now) < 0)
+		return -1;
+	if (streq(now, volume_node(t, s->top)))
+		return 0;
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "The VM has \"%s\" open as %s, and not \"%s\": nothing is merged there.",
+			now, s->disk, volume_node(t, s->top)));
+}
+
 static int merge_online(struct task *t, const struct sr *sr, const struct step *s)
 {
 	void *hold = talloc_new(t);
@@ -145,7 +158,7 @@ static int merge_online(struct task *t, const struct sr *sr, const struct step *
 	m.link = sr->layout->link(t, s->lower);
 	m.arg = &(struct pivot){ sr, s };
 	m.pivot = s->down && s->into_top ? pivot : NULL;
-	if (sr->layout->blockdev(t, sr, s->top, true, &layers) == 0) {
+	if (check_top(t, vmm, s) == 0 && sr->layout->blockdev(t, sr, s->top, true, &layers) == 0) {
 		m.layers = layers;
 		result = settings.vmm->merge(t, vmm, &m);
 	}

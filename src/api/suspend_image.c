@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/device.h"
 #include "api/metadata.h"
 #include "api/plan.h"
 #include "api/quiesce.h"
@@ -224,7 +225,7 @@ int suspend_image_drop(struct task *t, struct VM_row *vm)
 	vm->suspend_VDI = NULL_REF;
 	if (!vdi)
 		return 0;
-	if (db_delete(t, &vdi->row) < 0)
+	if (devices_delete(t, &class_VBD, "VDI", vdi->row.ref) < 0 || db_delete(t, &vdi->row) < 0)
 		return -1;
 	return storage_release(t, vdi, vdi->location, "");
 }

@@ -56,7 +56,7 @@ static void find_users(struct task *t, struct tree_node *n)
 			note_open(n, vbd->VM, vbd_device_id(t, vbd->userdevice),
 				  vbd->mode == vbd_mode_RW && !n->vdi->is_a_snapshot);
 	DB_EACH (t, VM, vm, "NVRAM_VDI", ref)
-		if (vm_has_process(vm))
+		if (vm->NVRAM_open)
 			note_open(n, vm->row.ref, VMM_NVRAM, true);
 }
 

@@ -13,6 +13,7 @@
 #include "api/storage.h"
 #include "api/tree.h"
 #include "base/crash.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -39,6 +40,11 @@ int undo_overlay_keep(struct task *t, const char *vm, const char *vdi, const cha
 int undo_guest_kill(struct task *t, const char *vm)
 {
 	return journal_add(t, "GUEST_KILL", vm, NULL);
+}
+
+int undo_guest_remove(struct task *t, const char *uuid)
+{
+	return journal_add(t, "GUEST_REMOVE", uuid, NULL);
 }
 
 int undo_vm_resume(struct task *t, const char *vm)
@@ -201,6 +207,16 @@ static int guest_kill(struct task *t, args a, const char *op)
 	int marked = vm->power_state == vm_power_state_Suspended ? guest_mark_suspended(t, vm)
 								 : guest_mark_halted(t, vm);
 	return marked < 0 ? -1 : db_commit(t);
+}
+
+/* A VM that has come back by a revert has the uuid that it had. */
+static int guest_remove(struct task *t, args a, const char *op)
+{
+	const char *dir = str(t, "%s/run/%s", settings.state, a[0]);
+	(void)op;
+	if (*db_find(t, &class_VM, "uuid", a[0]))
+		return 0;
+	return settings.vmm->kill(t, a[0], dir) < 0 ? -1 : dir_remove(t, dir);
 }
 
 /* The row says what the guest did, or is to do; the process stands still where we were stopped. */

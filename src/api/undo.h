@@ -26,6 +26,9 @@ int undo_overlay_keep(struct task *, const char *vm, const char *vdi, const char
 /* Ends the VM's process. */
 int undo_guest_kill(struct task *, const char *vm);
 
+/* A deed to come: the process and the folder of a VM (its uuid) that has no record any more. */
+int undo_guest_remove(struct task *, const char *uuid);
+
 /* The VM that runs is about to stand still for a moment: it goes on, if it still does. */
 int undo_vm_resume(struct task *, const char *vm);
 

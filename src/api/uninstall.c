@@ -2,8 +2,16 @@
 #include "api/uninstall.h"
 
 #include "api/call.h"
+#include "api/guests.h"
+#include "api/operation.h"
+#include "api/storage.h"
+#include "api/vdi.h"
+#include "api/vm.h"
+#include "base/crash.h"
+#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
+#include "db/journal.h"
 
 static bool is_used_elsewhere(struct task *t, const struct doomed *d, const char *vdi)
 {
@@ -49,27 +57,94 @@ void doomed_spare(struct task *t, struct doomed *d)
 			list_remove(&d->vdis, all.v[i]);
 }
 
-static int destroy_vm(struct task *t, const char *ref)
+/* ---- the call ---- */
+
+/* What VM.destroy would be refused for, and of one that runs VM.hard_shutdown before it. */
+static int check_vm(struct task *t, const struct VM_row *vm)
 {
-	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm)
+	struct VM_row *halted = (struct VM_row *)model_copy(t, &vm->row);
+	halted->power_state = vm_power_state_Halted;
+	halted->current_operations = (struct map){ 0 };
+	if (operation_check(t, halted, vm_operations_destroy) < 0)
 		return -1;
-	if (vm->power_state != vm_power_state_Halted &&
-	    call(t, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = ref })) < 0)
-		return -1;
-	return call(t, VM_destroy, (&(struct VM_destroy){ .self = ref }));
+	return vm_has_process(vm) ? operation_check(t, vm, vm_operations_hard_shutdown) : 0;
 }
 
-/* Not given up when the user goes away: half of it would help nobody.  A suspended VM that was
- * shut down has lost its memory's disk already. */
-int doomed_destroy(struct task *t, const struct doomed *d)
+static int begin(struct task *t, const struct doomed *d)
 {
-	for (size_t i = 0; i < d->vms.n; i++)
-		if (destroy_vm(t, d->vms.v[i]) < 0)
+	for (size_t i = 0; i < d->vms.n; i++) {
+		struct VM_row *vm = operation_begin(t, d->vms.v[i], vm_operations_shutdown);
+		if (!vm || check_vm(t, vm) < 0)
 			return -1;
-	for (size_t i = 0; i < d->vdis.n; i++)
-		if (db_seek(t, VDI, d->vdis.v[i]) &&
-		    call(t, VDI_destroy, (&(struct VDI_destroy){ .self = d->vdis.v[i] })) < 0)
-			return -1;
+	}
 	return 0;
+}
+
+/* Disks that others have got since they were chosen are spared. */
+static int delete_disks(struct task *t, const struct doomed *d, struct list *ret_srs)
+{
+	for (size_t i = 0; i < d->vdis.n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, d->vdis.v[i]);
+		if (!vdi || *db_find(t, &class_VBD, "VDI", d->vdis.v[i]))
+			continue;
+		list_put(t, ret_srs, vdi->SR);
+		if (vdi_delete(t, d->vdis.v[i]) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int record(struct task *t, const struct doomed *d, struct list *ret_running,
+		  struct list *ret_srs)
+{
+	DB_SCOPE(t);
+	for (size_t i = 0; i < d->vms.n; i++) {
+		const struct VM_row *vm = db_get(t, VM, d->vms.v[i]);
+		if (vm_has_process(vm))
+			list_add(t, ret_running, vm->row.ref);
+		if (!vm || vm_delete(t, vm) < 0)
+			return -1;
+	}
+	if (delete_disks(t, d, ret_srs) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
+/* A process that does not end now is a deed to come, as that of a VM whose daemon died here. */
+static void end_processes(struct task *t, const struct list *running)
+{
+	for (size_t i = 0; i < running->n; i++) {
+		crash_point();
+		if (guest_stop(t, running->v[i]) == 0)
+			continue;
+		log_line(t, "the process of a VM that is gone does not end error=\"%s\"",
+			 task_error(t));
+		task_forgive(t);
+	}
+}
+
+/* Not given up when the user goes away: it is a matter of moments. */
+static int run(struct task *t, void *arg)
+{
+	const struct doomed *d = arg;
+	struct list running = { 0 }, srs = { 0 };
+	if (begin(t, d) < 0)
+		return -1;
+	t->cancellable = false;
+	crash_point();
+	if (record(t, d, &running, &srs) < 0)
+		return -1;
+	end_processes(t, &running);
+	for (size_t i = 0; i < srs.n; i++)
+		storage_refresh(t, srs.v[i], (const char *[]){ NULL });
+	return 0;
+}
+
+static const struct call call_uninstall = {
+	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run
+};
+
+int doomed_destroy(struct task *t, struct doomed *d)
+{
+	return api_call(t, &call_uninstall, d);
 }

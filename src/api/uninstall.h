@@ -17,5 +17,5 @@ struct doomed {
 
 void doomed_add(struct task *, struct doomed *, const struct VM_row *, bool with_snapshots);
 void doomed_spare(struct task *, struct doomed *);
-/* Each by a call of its own, on t.  Stops at the first that fails. */
-int doomed_destroy(struct task *, const struct doomed *);
+/* A call of its own, on t: all of them go in one transaction, running VMs too, or none does. */
+int doomed_destroy(struct task *, struct doomed *);

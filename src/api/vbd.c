@@ -3,6 +3,7 @@
 #include "api/call.h"
 #include "api/cd.h"
 #include "api/device.h"
+#include "api/need.h"
 #include "api/operation.h"
 #include "api/vm.h"
 #include "base/task.h"
@@ -52,6 +53,10 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 	struct VDI_row *vdi = db_get(t, VDI, mine->VDI);
 	if (!vdi)
 		return -1;
+	if (need_check(t, vdi, NEED_ATTACH, "attach") < 0)
+		return -1;
+	if (mine->mode == vbd_mode_RW && (vdi->is_a_snapshot || vdi->read_only))
+		return fail(t, VDI_READONLY, vdi->row.ref);
 	for (size_t i = 0; i < vdi->current_operations.n && mine->type != vbd_type_CD; i++) {
 		const struct pair *op = &vdi->current_operations.v[i];
 		if (!streq(op->key, t->ref))
@@ -65,17 +70,6 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
 	}
 	return 0;
-}
-
-int vbd_check_kind(struct task *t, const struct VBD_row *vbd)
-{
-	if (vbd->type == vbd_type_Floppy)
-		return fail(t, VALUE_NOT_SUPPORTED, "type", "Floppy", "there are disks and CDs");
-	if (vbd->type != vbd_type_CD)
-		return 0;
-	if (vbd->mode != vbd_mode_RO)
-		return fail(t, VBD_CDS_MUST_BE_READONLY);
-	return vbd->empty ? 0 : cd_check_disc(t, vbd->VDI);
 }
 
 /* "autodetect": the first position that is free; for a CD drive the fourth one, as users of XenServer
@@ -107,6 +101,17 @@ static int check_disk(struct task *t, const struct VBD_row *vbd)
 	return 0;
 }
 
+int vbd_check_kind(struct task *t, const struct VBD_row *vbd)
+{
+	if (vbd->type == vbd_type_Floppy)
+		return fail(t, VALUE_NOT_SUPPORTED, "type", "Floppy", "there are disks and CDs");
+	if (vbd->type != vbd_type_CD)
+		return vbd->empty ? 0 : check_disk(t, vbd);
+	if (vbd->mode != vbd_mode_RO)
+		return fail(t, VBD_CDS_MUST_BE_READONLY);
+	return vbd->empty ? 0 : cd_check_disc(t, vbd->VDI);
+}
+
 int VBD_create(struct task *t, struct VBD_create *a)
 {
 	DB_SCOPE(t);
@@ -129,8 +134,7 @@ int VBD_create(struct task *t, struct VBD_create *a)
 	vbd->other_config = a->other_config;
 	vbd->userdevice =
 		streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
-	if (!vbd->userdevice || vbd_check_kind(t, vbd) < 0 ||
-	    (type == vbd_type_Disk && check_disk(t, vbd) < 0) || vbd_check_device(t, vbd) < 0 ||
+	if (!vbd->userdevice || vbd_check_kind(t, vbd) < 0 || vbd_check_device(t, vbd) < 0 ||
 	    device_insert(t, &vbd->row) < 0)
 		return -1;
 	a->result = vbd->row.ref;

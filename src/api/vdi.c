@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/coalesce.h"
 #include "api/device.h"
+#include "api/need.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/undo.h"
@@ -91,19 +92,25 @@ int VDI_create(struct task *t, struct VDI_create *a)
 
 /* ---- destroy ---- */
 
+int vdi_delete(struct task *t, const char *ref)
+{
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || operation_check_vdi(t, vdi, vdi_operations_destroy) < 0 ||
+	    !storage_sr(t, vdi->SR))
+		return -1;
+	if (devices_delete(t, &class_VBD, "VDI", ref) < 0 || db_delete(t, &vdi->row) < 0)
+		return -1;
+	return storage_release(t, vdi, vdi->location, vdi->parent_location);
+}
+
 int VDI_destroy(struct task *t, struct VDI_destroy *a)
 {
-	struct VDI_row *vdi;
+	const struct VDI_row *vdi = db_get(t, VDI, a->self);
+	if (!vdi)
+		return -1;
 	{
 		DB_SCOPE(t);
-		vdi = db_get(t, VDI, a->self);
-		if (!vdi || operation_check_vdi(t, vdi, vdi_operations_destroy) < 0 ||
-		    !storage_sr(t, vdi->SR))
-			return -1;
-		if (devices_delete(t, &class_VBD, "VDI", a->self) < 0 ||
-		    db_delete(t, &vdi->row) < 0 ||
-		    storage_release(t, vdi, vdi->location, vdi->parent_location) < 0 ||
-		    db_commit(t) < 0)
+		if (vdi_delete(t, a->self) < 0 || db_commit(t) < 0)
 			return -1;
 	}
 	storage_refresh(t, vdi->SR, (const char *[]){ NULL });
@@ -122,10 +129,7 @@ struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char 
 		return NULL;
 	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
 		return fail_ptr(t, VDI_READONLY, ref);
-	DB_EACH (t, VBD, vbd, "VDI", ref)
-		if (vbd->currently_attached)
-			return fail_ptr(t, VDI_IN_USE, ref, what);
-	return vdi;
+	return need_check(t, vdi, NEED_WRITE, what) < 0 ? NULL : vdi;
 }
 
 int VDI_update(struct task *t, struct VDI_update *a)

@@ -20,3 +20,7 @@ struct VDI_row *vdi_begin_overwrite(struct task *, const char *vdi, const char *
 
 /* The row says whether its volume is raw: for us, and in sm_config for users, who may change that. */
 void vdi_set_format(struct VDI_row *, bool raw);
+
+/* In a transaction: the disk's record goes, with the drives that name it, and its volume when nothing needs that any
+ * more.  Refused as VDI.destroy is. */
+int vdi_delete(struct task *, const char *vdi);

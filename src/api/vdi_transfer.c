@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/coalesce.h"
 #include "api/image.h"
+#include "api/need.h"
 #include "api/operation.h"
 #include "api/storage.h"
 #include "api/vdi.h"
@@ -14,15 +15,6 @@
 #include "sr/header.h"
 
 /* ---- out ---- */
-
-/* Reading a frozen volume disturbs nobody; a written one must have no writer. */
-static int check_readable(struct task *t, const struct VDI_row *vdi)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
-		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot)
-			return fail(t, VDI_IN_USE, vdi->row.ref, "export");
-	return 0;
-}
 
 static int check_fits(struct task *t, const struct VDI_row *vdi, const struct image_format *f)
 {
@@ -39,7 +31,8 @@ static int run_export(struct task *t, void *args)
 		return -1;
 	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || check_readable(t, vdi) < 0 || check_fits(t, vdi, a->format) < 0 ||
+	if (!sr || need_check(t, vdi, NEED_READ, "export") < 0 ||
+	    check_fits(t, vdi, a->format) < 0 ||
 	    image_export(t, sr, vdi->location, a->format, a->out) < 0)
 		return -1;
 	return operation_end(t);

@@ -8,11 +8,10 @@
 #include "api/firmware.h"
 #include "api/guest_metrics.h"
 #include "api/guests.h"
+#include "api/metadata.h"
 #include "api/operation.h"
-#include "api/settings.h"
+#include "api/suspend_image.h"
 #include "api/undo.h"
-#include "base/io.h"
-#include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/journal.h"
@@ -53,6 +52,19 @@ bool vm_has_process(const struct VM_row *vm)
 {
 	return vm && (vm->power_state == vm_power_state_Running ||
 		      vm->power_state == vm_power_state_Paused);
+}
+
+struct VM_row *vm_as_started(struct task *t, const char *ref)
+{
+	static const char *const none[] = { NULL };
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm_has_process(vm) || !*vm->last_booted_record)
+		return vm;
+	struct VM_row *then = (struct VM_row *)model_copy(t, &vm->row);
+	if (metadata_read(t, vm->last_booted_record, &then->row, none) < 0)
+		return NULL;
+	vm->platform = then->platform;
+	return vm;
 }
 
 int vm_set_install_time(struct task *t, const struct VM_row *vm)
@@ -119,30 +131,44 @@ static int hand_on_children(struct task *t, const struct VM_row *vm)
 	return 0;
 }
 
+static int delete_devices(struct task *t, const char *vm)
+{
+	if (devices_delete(t, &class_VBD, "VM", vm) < 0 ||
+	    devices_delete(t, &class_VIF, "VM", vm) < 0 ||
+	    db_delete_all(t, &class_VTPM, "VM", vm) < 0)
+		return -1;
+	return db_delete_all(t, &class_console, "VM", vm);
+}
+
+static int remove_later(struct task *t, const char *uuid)
+{
+	const char *op = undo_later(t);
+	int written = undo_guest_remove(t, uuid);
+	undo_now(t, op);
+	return written;
+}
+
+int vm_delete(struct task *t, const struct VM_row *then)
+{
+	struct VM_row *vm = db_get(t, VM, then->row.ref);
+	struct VM_metrics_row *metrics = vm ? db_seek(t, VM_metrics, vm->metrics) : NULL;
+	if (!vm || hand_on_children(t, vm) < 0 || blobs_drop(t, vm->row.ref) < 0 ||
+	    delete_devices(t, vm->row.ref) < 0 || suspend_image_drop(t, vm) < 0)
+		return -1;
+	if ((metrics && db_delete(t, &metrics->row) < 0) || guest_metrics_delete(t, vm) < 0)
+		return -1;
+	if (firmware_release(t, vm) < 0 || db_delete(t, &vm->row) < 0)
+		return -1;
+	return remove_later(t, vm->uuid);
+}
+
 int VM_destroy(struct task *t, struct VM_destroy *a)
 {
-	if (!operation_begin(t, a->self, vm_operations_destroy))
+	const struct VM_row *vm = operation_begin(t, a->self, vm_operations_destroy);
+	if (!vm)
 		return -1;
-	const char *dir;
-	{
-		DB_SCOPE(t);
-		struct VM_row *vm = db_get(t, VM, a->self);
-		struct VM_metrics_row *metrics = db_seek(t, VM_metrics, vm->metrics);
-		dir = str(t, "%s/run/%s", settings.state, vm->uuid);
-		if (hand_on_children(t, vm) < 0 || blobs_drop(t, a->self) < 0 ||
-		    devices_delete(t, &class_VBD, "VM", a->self) < 0 ||
-		    devices_delete(t, &class_VIF, "VM", a->self) < 0 ||
-		    db_delete_all(t, &class_VTPM, "VM", a->self) < 0)
-			return -1;
-		if ((metrics && db_delete(t, &metrics->row) < 0) || guest_metrics_delete(t, vm) < 0)
-			return -1;
-		if (firmware_release(t, vm) < 0 || db_delete(t, &vm->row) < 0 ||
-		    journal_drop(t) < 0 || db_commit(t) < 0)
-			return -1;
-	}
-	if (dir_remove(t, dir) < 0) {
-		log_line(t, "folder left behind error=\"%s\"", task_error(t));
-		task_forgive(t);
-	}
-	return 0;
+	DB_SCOPE(t);
+	if (vm_delete(t, vm) < 0 || journal_drop(t) < 0)
+		return -1;
+	return db_commit(t);
 }

@@ -14,6 +14,12 @@ int vm_check_vcpus(struct task *, const struct VM_row *);
 bool vm_is_shipped(const struct VM_row *);
 /* Does the row say that a process runs it?  NULL: no. */
 bool vm_has_process(const struct VM_row *);
+/* The VM with the platform that its process was started with: what its row says is of the next start.  On t; NULL:
+ * failed. */
+struct VM_row *vm_as_started(struct task *, const char *ref);
+/* In a transaction: the VM's record goes, with its devices, its memory and its UEFI variables; its disks stay.  What it
+ * leaves on the host, a process even, is a deed to come; a process that the daemon knows is the caller's to end. */
+int vm_delete(struct task *, const struct VM_row *);
 /* In a transaction: metrics.install_time is now. */
 int vm_set_install_time(struct task *, const struct VM_row *);
 

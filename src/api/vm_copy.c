@@ -27,7 +27,7 @@ static void clear_state(struct VM_row *vm)
 			vm->snapshot_schedule = NULL_REF;
 	vm->domid = -1;
 	vm->current_operations = vm->blobs = vm->blocked_operations = (struct map){ 0 };
-	vm->ha_always_run = vm->frozen = false;
+	vm->ha_always_run = vm->frozen = vm->NVRAM_open = false;
 	vm->start_delay = vm->shutdown_delay = vm->order = vm->version = 0;
 	vm->is_vmss_snapshot = false;
 	vm->transportable_snapshot_id = "";
@@ -74,12 +74,23 @@ static int copy_metrics(struct task *t, struct VM_row *vm, const struct VM_row *
 
 /* ---- devices ---- */
 
+/* Who gets a copy of a disk owns it.  A snapshot's drive remembers that the VM's did not. */
+static void set_owner(const struct vm_copy *c, const struct VBD_row *from, const struct VM_row *to,
+		      struct VBD_row *vbd)
+{
+	vbd->disowned = to->is_a_snapshot && !map_get(&from->other_config, "owner");
+	if (list_has(&c->disowned, vbd->VDI))
+		map_remove(&vbd->other_config, "owner");
+	else
+		map_set(vbd, &vbd->other_config, "owner", "");
+}
+
 static int copy_vbd(struct task *t, const struct vm_copy *c, const struct VBD_row *from,
 		    const struct VM_row *to)
 {
 	bool disk = from->type == vbd_type_Disk && !from->empty;
 	const char *vdi = disk ? map_get(&c->vdis, from->VDI) : from->VDI;
-	if (!vdi)
+	if (!vdi || (from->type == vbd_type_Disk && !disk))
 		return 0;
 	struct VBD_row *vbd = (struct VBD_row *)model_copy(t, &from->row);
 	vbd->VM = to->row.ref;
@@ -88,7 +99,7 @@ static int copy_vbd(struct task *t, const struct vm_copy *c, const struct VBD_ro
 	vbd->currently_attached = c->memory && from->currently_attached;
 	vbd->current_operations = (struct map){ 0 };
 	if (from->type == vbd_type_Disk)
-		map_set(vbd, &vbd->other_config, "owner", "");
+		set_owner(c, from, to, vbd);
 	return device_insert(t, &vbd->row);
 }
 

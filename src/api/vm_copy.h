@@ -9,10 +9,11 @@ struct task;
 struct vm_copy {
 	const struct VM_row *from;
 	const char *new_name;
-	bool snapshot;      /* else a clone */
-	bool memory;        /* devices are attached as they were, for the memory knows them */
-	struct map vdis;    /* ref of a disk -> ref of its copy; drives of others are left out */
-	struct VM_row *ret; /* stored; may be changed and put again in the transaction */
+	bool snapshot;        /* else a clone */
+	bool memory;          /* devices are attached as they were, for the memory knows them */
+	struct map vdis;      /* ref of a disk -> ref of its copy; drives of others are left out */
+	struct list disowned; /* of these copies, those that shall not be deleted with the VM */
+	struct VM_row *ret;   /* stored; may be changed and put again in the transaction */
 };
 
 /* In a transaction: the VM's row, metrics, drives and interfaces. */

@@ -61,6 +61,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 		return -1;
 	now->domid = vm_next_domid(t);
 	now->NVRAM_stale = !ref_is_null(now->NVRAM_VDI);
+	now->NVRAM_open = firmware_is_uefi(now);
 	if (db_put(t, &now->row) < 0)
 		return -1;
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)

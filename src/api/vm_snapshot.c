@@ -80,10 +80,18 @@ static int tell(struct task *t, const struct VM_row *vm, const struct taken *k)
 				vm->uuid, k->memory ? "checkpointed" : "snapshotted", k->name));
 }
 
-int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
+/* What is new, or what a suspended VM has had. */
+static int store_memory(struct task *t, struct VM_row *snap, struct VDI_row *memory)
+{
+	bool is_there = db_seek(t, VDI, memory->row.ref) != NULL;
+	snap->suspend_VDI = memory->row.ref;
+	snap->power_state = vm_power_state_Suspended;
+	return is_there ? db_put(t, &memory->row) : db_insert(t, &memory->row);
+}
+
+int vm_snapshot_store(struct task *t, const char *ref, struct taken *k)
 {
 	struct plan *p = k->plan;
-	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
@@ -95,16 +103,17 @@ int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
 	set_figures(c.ret, k);
 	c.ret->is_vmss_snapshot = session_is_of_schedules(t);
 	vm->parent = c.ret->row.ref;
-	if (k->memory) {
-		if (db_insert(t, &k->memory->row) < 0)
-			return -1;
-		c.ret->suspend_VDI = k->memory->row.ref;
-		c.ret->power_state = vm_power_state_Suspended;
-	}
-	if (db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 || tell(t, vm, k) < 0 ||
-	    operation_end(t) < 0)
+	if (k->memory && store_memory(t, c.ret, k->memory) < 0)
 		return -1;
 	k->ret = c.ret->row.ref;
+	return db_put(t, &c.ret->row) < 0 || db_put(t, &vm->row) < 0 ? -1 : tell(t, vm, k);
+}
+
+int vm_snapshot_record(struct task *t, const char *ref, struct taken *k)
+{
+	DB_SCOPE(t);
+	if (vm_snapshot_store(t, ref, k) < 0 || operation_end(t) < 0)
+		return -1;
 	return db_commit(t);
 }
 

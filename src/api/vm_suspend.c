@@ -16,6 +16,7 @@
 #include "api/call.h"
 #include "api/coalesce.h"
 #include "api/console.h"
+#include "api/firmware.h"
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/operation.h"
@@ -150,7 +151,7 @@ static struct VM_row *as_started(struct task *t, const struct VM_row *now, const
 }
 
 /* Its devices are its own already. */
-static int take_number(struct task *t, const char *ref)
+static int take_number(struct task *t, const char *ref, const struct VM_row *then)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
@@ -158,12 +159,13 @@ static int take_number(struct task *t, const char *ref)
 		return -1;
 	vm->domid = vm_next_domid(t);
 	vm->NVRAM_stale = !ref_is_null(vm->NVRAM_VDI);
+	vm->NVRAM_open = firmware_is_uefi(then);
 	return db_put(t, &vm->row) < 0 ? -1 : db_commit(t);
 }
 
 static int load(struct task *t, const char *ref, const struct saved *s)
 {
-	if (take_number(t, ref) < 0)
+	if (take_number(t, ref, s->vm) < 0)
 		return -1;
 	struct VM_row *now = db_get(t, VM, ref);
 	struct vmm_config *c = now ? boot_config(t, as_started(t, now, s)) : NULL;

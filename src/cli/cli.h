@@ -162,6 +162,8 @@ int select_sr(struct cli *, struct SR_row **ret);
 int doomed_uninstall(struct cli *, struct doomed *);
 /* Clones as new-name-label says; sets new-name-description and prints the uuid (vm.c). */
 int clone_vm(struct cli *, struct VM_row *);
+/* Notes what the VM's newest message of that name says. */
+void note_message(struct cli *, const char *vm_uuid, const char *name);
 /* Resumes, and notes what the message of it says. */
 int resume_vm(struct cli *, struct VM_resume *);
 /* The same with full copies, in the SR that sr-uuid names. */

@@ -2,6 +2,8 @@
 /* snapshot.c -- taking snapshots and using them. */
 #include "cli/cli.h"
 
+#include "api/message.h"
+
 static command_fn vm_snapshot, vm_snapshot_with_quiesce, vm_checkpoint, snapshot_revert,
 	snapshot_clone, snapshot_copy, snapshot_destroy, snapshot_uninstall, snapshot_disk_list;
 
@@ -165,12 +167,8 @@ static int vm_checkpoint(struct cli *c)
 
 /* ---- using ---- */
 
-static int resume_reverted(struct cli *c, const char *snapshot)
+static int resume_reverted(struct cli *c, const struct VM_row *vm)
 {
-	struct VM_row *snap = db_get(c->t, VM, snapshot);
-	struct VM_row *vm = snap ? db_get(c->t, VM, snap->snapshot_of) : NULL;
-	if (!vm)
-		return -1;
 	if (vm->power_state != vm_power_state_Suspended)
 		return cli_fail(c, "The snapshot has no memory: start the VM with vm-start.");
 	return resume_vm(c, &(struct VM_resume){ .vm = vm->row.ref });
@@ -187,8 +185,14 @@ static int snapshot_revert(struct cli *c)
 	if (cli_bool(c, "keep-current", &a.keep_current) < 0 ||
 	    cli_bool(c, "resume", &resume) < 0 || cli_call(c, VM_revert, &a) < 0)
 		return -1;
-	cli_note(c, "reverted in %lld ms", (long long)(clock_ms() - start));
-	return resume ? resume_reverted(c, snapshot->row.ref) : 0;
+	long long took_ms = clock_ms() - start;
+	struct VM_row *snap = db_get(c->t, VM, a.snapshot);
+	struct VM_row *vm = snap ? db_get(c->t, VM, snap->snapshot_of) : NULL;
+	if (!vm)
+		return -1;
+	note_message(c, vm->uuid, VM_SNAPSHOT_REVERTED);
+	cli_note(c, "reverted in %lld ms", took_ms);
+	return resume ? resume_reverted(c, vm) : 0;
 }
 
 static int snapshot_clone(struct cli *c)
@@ -208,11 +212,7 @@ static int snapshot_destroy(struct cli *c)
 	struct VM_row *snapshot = wanted(c);
 	if (!snapshot)
 		return -1;
-	const char *ref = snapshot->row.ref;
-	if (snapshot->power_state != vm_power_state_Halted &&
-	    cli_call(c, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = ref })) < 0)
-		return -1;
-	return cli_call(c, VM_destroy, (&(struct VM_destroy){ .self = ref }));
+	return cli_call(c, VM_destroy, (&(struct VM_destroy){ .self = snapshot->row.ref }));
 }
 
 static int snapshot_uninstall(struct cli *c)

@@ -186,18 +186,22 @@ static int vm_suspend(struct cli *c)
 	return for_vms(c, suspend_one);
 }
 
-int resume_vm(struct cli *c, struct VM_resume *a)
+void note_message(struct cli *c, const char *vm_uuid, const char *name)
 {
-	struct VM_row *vm = db_get(c->t, VM, a->vm);
 	struct message_row *last = NULL;
-	if (!vm || cli_call(c, VM_resume, a) < 0)
-		return -1;
-	DB_EACH (c->t, message, m, "obj_uuid", vm->uuid)
-		if (streq(m->name, VM_RESUMED) &&
-		    (!last || strcmp(m->timestamp, last->timestamp) >= 0))
+	DB_EACH (c->t, message, m, "obj_uuid", vm_uuid)
+		if (streq(m->name, name) && (!last || strcmp(m->timestamp, last->timestamp) >= 0))
 			last = m;
 	if (last)
 		cli_note(c, "%s", last->body);
+}
+
+int resume_vm(struct cli *c, struct VM_resume *a)
+{
+	struct VM_row *vm = db_get(c->t, VM, a->vm);
+	if (!vm || cli_call(c, VM_resume, a) < 0)
+		return -1;
+	note_message(c, vm->uuid, VM_RESUMED);
 	return 0;
 }
 

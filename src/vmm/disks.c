@@ -562,9 +562,10 @@ int disks_top(struct task *t, struct qmp *q, const char *disk, const char **ret_
 						  : str(t, "/machine/peripheral/%s", disk);
 	json_t *a = json_pack("{s:s, s:s}", "path", path, "property", "drive");
 	struct qmp_call c = { .command = "qom-get", .arguments = a, .query = true };
-	if (qmp_call(t, q, &c) < 0)
-		return -1;
-	const char *node = json_string_value(c.ret);
+	struct task *try = aside(t);
+	if (qmp_call(try, q, &c) < 0 && !(c.ret_class && streq(c.ret_class, "DeviceNotFound")))
+		return task_fail_params(t, try->code, try->params);
+	const char *node = try->code == NO_ERROR ? json_string_value(c.ret) : "";
 	char *name = talloc_strdup(t, node ? node : "");
 	if (ends_with(name, ".m"))
 		name[strlen(name) - 2] = 0;

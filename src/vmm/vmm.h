@@ -203,7 +203,8 @@ struct vmm_driver {
 	 * is told.  After a failure the image has the old size or the new one; when a later call is answered
 	 * it stays so. */
 	int (*resize)(struct task *, struct vmm *, const json_t *layers, uint64_t size);
-	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc. */
+	/* The node that the disk's guest writes now, on t; "" for a CD drive without a disc, and where the VM has no
+	 * such disk.  Quick, however long the disk's chain is. */
 	int (*top)(struct task *, struct vmm *, const char *disk, const char **ret_node);
 
 	/* What takes long in save() before the instant, for a guest that is not to hold still so long: save()

@@ -21,7 +21,7 @@ def test_every_call_fails_once():
             elif call == 'pause':
                 d.fails('vm-pause', uuid=vm)
             elif call == 'stop':
-                d.fails('snapshot-revert', uuid=snap)
+                d.fails('vm-shutdown', '--force', uuid=vm)
             else:
                 d.fails('vm-snapshot', uuid=vm, new_name_label='x')
             assert d.state_of(vm) == state and d.disks(vm) == disks
