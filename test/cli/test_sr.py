@@ -162,6 +162,7 @@ def test_taken_where_no_lock_reaches():
 def test_children_have_no_lock():
     """Programs that the daemon runs, and that might outlive it."""
     with Daemon('fake') as d:
+        d.restart()                     # the mark is opened as it is, and not made
         disk = d.vdi('64MiB')
         write(d, disk, os.urandom(32 << 20))
         p = d.begin('vdi-export', f'uuid={disk}', 'filename=', stdout=subprocess.PIPE)
@@ -284,6 +285,34 @@ def test_swapped():
             f.write(f'{sr}\n')
         check_back(d, sr, disk, doomed, place)
         assert owner(place) == d.list('host')[0]
+
+
+def test_swapped_behind_the_look():
+    """Between the look at the path and the program that works in it: the program reaches the folder that was meant."""
+    with tempfile.TemporaryDirectory() as tools:
+        with Daemon('fake', delays=SOON, env={'PATH': tools + ':' + os.environ['PATH']}) as d:
+            place = d.folder_for('swapped')
+            sr = make(d, place)
+            disk = d.vdi('4MiB', 'disk', sr)
+            for name in ('qemu-img', 'qemu-storage-daemon'):
+                program = os.path.join(tools, name)
+                with open(program, 'w') as f:
+                    f.write(f'#!/bin/sh\nif mv {place} {place}.away; then mkdir {place}; cp {place}.away/sr-uuid {place}; fi\n'
+                            f'exec {shutil.which(name)} "$@"\n')
+                os.chmod(program, 0o755)
+            for words in (('vdi-create', f'sr-uuid={sr}', 'name-label=x', 'virtual-size=1MiB'),
+                          ('vdi-import', f'uuid={disk}', f'filename={d.state}/content'), ('vdi-resize', f'uuid={disk}', 'disk-size=8MiB')):
+                with open(os.path.join(d.state, 'content'), 'wb') as f:
+                    f.write(b'content' * 1000)
+                d.run(*words)
+                assert os.listdir(place) == ['sr-uuid'], f'{words[0]}: {os.listdir(place)}'
+                shutil.rmtree(place)
+                os.rename(place + '.away', place)
+            for name in os.listdir(tools):
+                os.unlink(os.path.join(tools, name))
+            d.wait_quiet()
+            assert shows(d, disk, 7) == b'content' and ' 0 problems' in d.xe('sr-check', uuid=sr)
+            d.check()
 
 
 def test_what_was_to_be_deleted():
