@@ -572,8 +572,7 @@ static dev_t device_of(const char *sr_ref)
 {
 	struct task *t = task_new(NULL, "coalesce");
 	const struct sr *sr = storage_sr(t, sr_ref);
-	struct stat st;
-	dev_t device = sr && stat(sr->path, &st) == 0 ? st.st_dev : 0;
+	dev_t device = sr && sr_check_place(t, sr) == 0 ? sr->folder.dev : 0;
 	talloc_free(t);
 	return device;
 }

@@ -33,20 +33,6 @@ static int too_small(struct task *t, const struct intake *i, uint64_t size)
 
 /* ---- a file without a name ---- */
 
-/* Not every file system has O_TMPFILE; there a kill in between leaves an empty file. */
-static int open_spool(struct task *t, const struct sr *sr)
-{
-	int fd = open(sr->path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
-		return fd < 0 ? task_fail_errno(t, errno, sr->path) : fd;
-	char *name = str(t, "%s/.import-XXXXXX", sr->path);
-	fd = mkostemp(name, O_CLOEXEC);
-	if (fd < 0)
-		return task_fail_errno(t, errno, sr->path);
-	unlink(name);
-	return fd;
-}
-
 /* What is zero remains a hole. */
 static int put_spool(struct task *t, struct intake *i, const void *from, size_t n)
 {
@@ -71,7 +57,7 @@ static int spool(struct task *t, struct intake *i, uint64_t size)
 	uint64_t limit = 2 * size + TABLES;
 	ssize_t got = PIECE;
 	task_span(t, 0, 0.5);
-	i->spool = open_spool(t, i->sr);
+	i->spool = sr_nameless_file(t, i->sr);
 	if (i->spool < 0 || put_spool(t, i, i->head, i->head_n) < 0)
 		return -1;
 	while (got == PIECE) {

@@ -14,6 +14,7 @@
 #include "base/task.h"
 #include "db/db.h"
 #include "db/journal.h"
+#include "sr/attach_local.h"
 
 static struct PBD_row *pbd_of(struct task *t, const char *sr)
 {
@@ -73,6 +74,7 @@ static int record_plugged(struct task *t, const char *sr)
 	DB_SCOPE(t);
 	struct PBD_row *pbd = pbd_of(t, sr);
 	pbd->currently_attached = true;
+	map_remove(&pbd->device_config, TAKE_OVER); /* it was meant for once */
 	if (db_put(t, &pbd->row) < 0 || set_default(t, sr) < 0 || journal_drop(t) < 0)
 		return -1;
 	return db_commit(t);
@@ -181,7 +183,12 @@ static int adopt_volume(struct task *t, const char *sr, const struct volumes *al
 	if (storage_is_borrowed(t, sr))
 		return adopt_disc(t, sr, v);
 	DB_SCOPE(t);
-	if (storage_owner(t, v->id) || in_flight(t, v->id))
+	const struct VDI_row *owner = storage_owner(t, v->id);
+	if (owner && !streq(owner->SR, sr))
+		log_line(t,
+			 "left out a volume that another SR's record names sr=%s volume=%s of=%s",
+			 sr, v->id, owner->SR);
+	if (owner || in_flight(t, v->id))
 		return 0;
 	struct VDI_row *vdi = row_new(t, VDI);
 	/* A layer below others may have been somebody's snapshot: nothing tells, so it is not hidden, for what
@@ -237,7 +244,7 @@ static int check_present(struct task *t, const struct sr *sr, const char *ref)
 
 int SR_scan(struct task *t, struct SR_scan *a)
 {
-	const struct sr *sr = storage_sr(t, a->sr);
+	const struct sr *sr = storage_find_again(t, a->sr) < 0 ? NULL : storage_sr(t, a->sr);
 	struct volumes all;
 	if (!sr || sr->layout->scan(t, sr, &all) < 0)
 		return -1;
@@ -298,10 +305,8 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 		return fail(t, SR_NOT_EMPTY);
 	if (coalesce_hold_sr(t, t, a->sr) < 0)
 		return -1;
-	struct sr *place = sr_open(t, sr->type, sr->uuid, &pbd->device_config, false);
-	if (!place || undo_sr_mark(t, a->sr) < 0 || sr_destroy(t, sr->type, place) < 0)
+	if (storage_destroy(t, sr, &pbd->device_config) < 0)
 		return -1;
-	storage_detach(sr->uuid);
 	DB_SCOPE(t);
 	sr = db_get(t, SR, a->sr);
 	if (!sr || delete_records(t, sr) < 0 || journal_drop(t) < 0)
@@ -348,15 +353,65 @@ int PBD_set_device_config(struct task *t, struct PBD_set_device_config *a)
 	return db_commit(t);
 }
 
+/* NULL, or the first of the SR's volumes that a record of another SR names. */
+static const struct VDI_row *first_of_another(struct task *t, const char *sr,
+					      const struct volumes *all)
+{
+	for (size_t i = 0; i < all->n; i++) {
+		const struct VDI_row *owner = storage_owner(t, all->v[i].id);
+		if (owner && !streq(owner->SR, sr))
+			return owner;
+	}
+	return NULL;
+}
+
+static int look_for_a_copy(struct task *t, const struct SR_row *row)
+{
+	struct volumes all;
+	const struct sr *sr = storage_sr(t, row->row.ref);
+	if (!sr || sr->layout->scan(t, sr, &all) < 0)
+		return -1;
+	const struct VDI_row *of = first_of_another(t, row->row.ref, &all);
+	const struct SR_row *other = of ? db_seek(t, SR, of->SR) : NULL;
+	if (!other)
+		return 0;
+	return folder_refuse(
+		t, sr->path,
+		str(t,
+		    "its volume %s is recorded as one of the SR %s (%s), so this is a copy of "
+		    "that SR's folder: forget that SR first (sr-forget), or copy its disks with "
+		    "vdi-copy",
+		    of->location, other->uuid, other->name_label));
+}
+
+/* An SR without records is new to us.  A part of the task holds it, so that it can be let go of
+ * again. */
+static int check_no_copy(struct task *t, const struct SR_row *row)
+{
+	if (*db_find(t, &class_VDI, "SR", row->row.ref) || storage_is_borrowed(t, row->row.ref))
+		return 0;
+	struct task *part = task_part(t);
+	int result = look_for_a_copy(part, row);
+	if (result < 0)
+		task_fail_params(t, part->code, part->params);
+	talloc_free(part);
+	return result;
+}
+
 int PBD_plug(struct task *t, struct PBD_plug *a)
 {
 	struct PBD_row *pbd = db_get(t, PBD, a->self);
 	struct SR_row *sr = pbd ? db_get(t, SR, pbd->SR) : NULL;
 	if (!sr)
 		return -1;
-	if (pbd->currently_attached)
+	if (pbd->currently_attached && storage_check_place(t, sr->row.ref) == 0)
 		return 0;
-	if (storage_attach(t, sr, &pbd->device_config, false) < 0 ||
+	if (pbd->currently_attached) {
+		task_forgive(t);
+		return SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref });
+	}
+	if (undo_sr_let_go(t, sr->row.ref) < 0 ||
+	    storage_attach(t, sr, &pbd->device_config, false) < 0 || check_no_copy(t, sr) < 0 ||
 	    record_plugged(t, sr->row.ref) < 0)
 		return -1;
 	if (SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref }) < 0)
@@ -376,6 +431,14 @@ static int check_idle(struct task *t, const struct SR_row *sr)
 	return 0;
 }
 
+static int let_go_later(struct task *t, const char *sr)
+{
+	const char *op = undo_later(t);
+	int noted = undo_sr_let_go(t, sr);
+	undo_now(t, op);
+	return noted;
+}
+
 int PBD_unplug(struct task *t, struct PBD_unplug *a)
 {
 	const struct PBD_row *held = db_get(t, PBD, a->self);
@@ -389,11 +452,9 @@ int PBD_unplug(struct task *t, struct PBD_unplug *a)
 	if (sr && check_idle(t, sr) < 0)
 		return -1;
 	pbd->currently_attached = false;
-	if (db_put(t, &pbd->row) < 0 || db_commit(t) < 0)
+	if (db_put(t, &pbd->row) < 0 || (sr && let_go_later(t, sr->row.ref) < 0))
 		return -1;
-	if (sr)
-		storage_detach(sr->uuid);
-	return 0;
+	return db_commit(t);
 }
 
 int PBD_destroy(struct task *t, struct PBD_destroy *a)

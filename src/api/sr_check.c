@@ -23,6 +23,7 @@ enum what {
 	WRITTEN,
 	NO_VOLUME,
 	NO_RECORD,
+	ANOTHERS,
 	UNSOUND,
 	WRONG_LINK,
 	CIRCLE,
@@ -47,6 +48,9 @@ static const struct finding {
 			"Bring the file back from a copy, or give the disk up with vdi-destroy." },
 	[NO_RECORD] = { true, "there is a volume, but no record",
 			"sr-scan makes a record for it; if nobody wants it, delete the file." },
+	[ANOTHERS] = { true, "a record of another SR names it",
+		       "It is left out here.  If it is a copy, delete the file here; if it was "
+		       "moved, move it back." },
 	[UNSOUND] = { true, "the file is no sound volume", "Bring it back from a copy." },
 	[WRONG_LINK] = { true, "its header does not name the volume that it is a layer over",
 			 "Check again while no VM runs that uses it." },
@@ -366,7 +370,16 @@ static int check_id(struct task *t, struct check *c, const char *id)
 	if (gone || is_mentioned(t, id) || has_record(t, c, id))
 		return 0;
 	c->checked++;
-	say(c, sound ? NO_RECORD : UNSOUND, str(t, "volume %s", id), why, LEFT);
+	const struct VDI_row *owner = storage_owner(t, id);
+	const struct SR_row *other = owner ? db_seek(t, SR, owner->SR) : NULL;
+	const char *whose = other ? str(t, "SR %s (%s)", other->uuid,
+					text_plain(t, other->name_label, NAME_SHOWN))
+				  : "";
+	say(c,
+	    other   ? ANOTHERS
+	    : sound ? NO_RECORD
+		    : UNSOUND,
+	    str(t, "volume %s", id), other ? whose : why, LEFT);
 	return 0;
 }
 

@@ -4,34 +4,81 @@
 #include <pthread.h>
 
 #include "api/coalesce.h"
+#include "api/guests.h"
 #include "api/settings.h"
 #include "api/undo.h"
+#include "base/delay.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "sr/serve.h"
 
-/* The attached SRs.  An entry lives until the daemon ends: a detached one is only taken off the
- * list, since an operation may still hold it. */
+/* One that is attached.  Whoever is at work on it holds it; it is let go of by who detaches it,
+ * or by the last of those, who may come later. */
+struct attached {
+	struct attached *next;
+	struct sr *sr;
+	int users;
+};
+
+/* One that is being attached just now, or left. */
+struct coming {
+	struct coming *next;
+	const char *uuid;
+};
+
 static struct {
 	pthread_mutex_t lock;
-	void *memory;
-	size_t n;
-	const struct sr **v;
-} attached = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	pthread_cond_t changed;
+	struct attached *first;
+	struct coming *coming;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
-static const struct sr *attached_find(const char *uuid, bool take_off)
+/* ---- using them ---- */
+
+static struct attached *find(const char *uuid)
 {
-	const struct sr *found = NULL;
-	pthread_mutex_lock(&attached.lock);
-	for (size_t i = 0; i < attached.n && !found; i++)
-		if (streq(attached.v[i]->uuid, uuid)) {
-			found = attached.v[i];
-			if (take_off)
-				attached.v[i] = attached.v[--attached.n];
-		}
-	pthread_mutex_unlock(&attached.lock);
-	return found;
+	struct attached *a = all.first;
+	while (a && !streq(a->sr->uuid, uuid))
+		a = a->next;
+	return a;
+}
+
+/* The last one closes it, which may take a while on a storage that does not answer. */
+static void put(struct attached *a)
+{
+	pthread_mutex_lock(&all.lock);
+	bool last = --a->users == 0;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+	if (last)
+		talloc_free(a);
+}
+
+struct hold {
+	struct attached *attached;
+};
+
+static int hold_free(struct hold *h)
+{
+	put(h->attached);
+	return 0;
+}
+
+/* Until ctx is freed; NULL: it is not attached. */
+static const struct sr *hold(const void *ctx, const char *uuid)
+{
+	pthread_mutex_lock(&all.lock);
+	struct attached *a = find(uuid);
+	if (a)
+		a->users++;
+	pthread_mutex_unlock(&all.lock);
+	if (!a)
+		return NULL;
+	struct hold *h = talloc(ctx, struct hold);
+	h->attached = a;
+	talloc_set_destructor(h, hold_free);
+	return a->sr;
 }
 
 const struct sr *storage_sr(struct task *t, const char *sr_ref)
@@ -39,10 +86,21 @@ const struct sr *storage_sr(struct task *t, const char *sr_ref)
 	struct SR_row *row = db_get(t, SR, sr_ref);
 	if (!row)
 		return NULL;
-	const struct sr *sr = attached_find(row->uuid, false);
+	const struct sr *sr = hold(t, row->uuid);
 	if (!sr && !*db_find(t, &class_PBD, "SR", sr_ref))
 		return fail_ptr(t, SR_HAS_NO_PBDS, sr_ref);
 	return sr ? sr : fail_ptr(t, SR_NOT_ATTACHED, sr_ref);
+}
+
+int storage_check_place(struct task *t, const char *sr_ref)
+{
+	struct task *part = task_part(t);
+	const struct sr *sr = storage_sr(part, sr_ref);
+	int result = sr ? sr_check_place(part, sr) : -1;
+	if (result < 0)
+		task_fail_params(t, part->code, part->params);
+	talloc_free(part);
+	return result;
 }
 
 bool storage_is_borrowed(struct task *t, const char *sr_ref)
@@ -71,25 +129,252 @@ int storage_check_target(struct task *t, const char *sr_ref)
 		       : 0;
 }
 
-int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
+/* ---- attaching and detaching ---- */
+
+static struct holder us(struct task *t)
 {
-	struct sr *sr = sr_open(t, row->type, row->uuid, config, create);
+	const struct host_row *host = db_seek(t, host, this_host());
+	return (struct holder){ host ? host->uuid : "", host ? host->hostname : "",
+				settings.state };
+}
+
+static void add(struct sr *sr)
+{
+	struct attached *a = talloc_zero(NULL, struct attached);
+	a->sr = talloc_steal(a, sr);
+	a->users = 1; /* the list's */
+	pthread_mutex_lock(&all.lock);
+	a->next = all.first;
+	all.first = a;
+	pthread_mutex_unlock(&all.lock);
+}
+
+/* Off the list; NULL: it is not on it.  The list's use of it is the caller's now. */
+static struct attached *take_off(const char *uuid)
+{
+	pthread_mutex_lock(&all.lock);
+	struct attached *a = find(uuid), **at = &all.first;
+	while (a && *at != a)
+		at = &(*at)->next;
+	if (a)
+		*at = a->next;
+	pthread_mutex_unlock(&all.lock);
+	return a;
+}
+
+static bool is_coming(const char *uuid)
+{
+	const struct coming *c = all.coming;
+	while (c && !streq(c->uuid, uuid))
+		c = c->next;
+	return c;
+}
+
+/* Of two that attach one SR the second finds it attached. */
+static void begin(struct coming *c)
+{
+	pthread_mutex_lock(&all.lock);
+	while (is_coming(c->uuid))
+		pthread_cond_wait(&all.changed, &all.lock);
+	c->next = all.coming;
+	all.coming = c;
+	pthread_mutex_unlock(&all.lock);
+}
+
+static void end(struct coming *c)
+{
+	struct coming **at = &all.coming;
+	pthread_mutex_lock(&all.lock);
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+}
+
+static bool is_attached_well(struct task *t, const char *uuid)
+{
+	struct task *part = task_part(t);
+	const struct sr *sr = hold(part, uuid);
+	bool well = sr && sr_check_place(part, sr) == 0;
+	talloc_free(part);
+	return well;
+}
+
+/* Who is still at work on the one before goes on there. */
+static int attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
+{
+	const struct holder holder = us(t);
+	struct sr *sr =
+		sr_open(t, &(struct sr_place){ row->type, row->uuid, config, &holder }, create);
 	if (!sr)
 		return -1;
-	storage_detach(row->uuid);
-	pthread_mutex_lock(&attached.lock);
-	if (!attached.memory)
-		attached.memory = talloc_new(NULL);
-	attached.v = talloc_realloc(attached.memory, attached.v, const struct sr *, attached.n + 1);
-	attached.v[attached.n++] = talloc_steal(attached.memory, sr);
-	pthread_mutex_unlock(&attached.lock);
+	struct attached *before = take_off(row->uuid);
+	if (before)
+		put(before);
+	add(sr);
 	return 0;
+}
+
+int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
+{
+	struct coming c = { .uuid = row->uuid };
+	begin(&c);
+	int result = is_attached_well(t, row->uuid) ? 0 : attach(t, row, config, create);
+	end(&c);
+	return result;
+}
+
+/* Does a guest have files open in it? */
+static bool is_in_use(struct task *t, const char *sr_ref)
+{
+	DB_EACH (t, VDI, vdi, "SR", sr_ref) {
+		DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref)
+			if (vbd->currently_attached && guest_alive(vbd->VM))
+				return true;
+		DB_EACH (t, VM, vm, "NVRAM_VDI", vdi->row.ref)
+			if (guest_alive(vm->row.ref))
+				return true;
+	}
+	return false;
+}
+
+/* The files that guests have open are those of the folder before; what is only read may differ. */
+static bool may_move(struct task *t, const char *sr_ref)
+{
+	struct task *part = task_part(t);
+	const struct sr *sr = storage_sr(part, sr_ref);
+	bool may = sr && (folder_is_there(&sr->folder) || storage_is_borrowed(part, sr_ref) ||
+			  !is_in_use(part, sr_ref));
+	talloc_free(part);
+	return may;
+}
+
+static int attach_anew(struct task *t, const char *sr_ref)
+{
+	const struct SR_row *row = db_get(t, SR, sr_ref);
+	const struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", sr_ref);
+	if (!row || !pbd || storage_attach(t, row, &pbd->device_config, false) < 0)
+		return -1;
+	log_line(t, "sr found again sr=%s", row->uuid);
+	return 0;
+}
+
+/* That nothing is there to be attached says less than what came in the place of what was. */
+int storage_find_again(struct task *t, const char *sr_ref)
+{
+	if (storage_check_place(t, sr_ref) == 0)
+		return 0;
+	if (!may_move(t, sr_ref))
+		return -1;
+	struct task *part = task_part(t);
+	int result = attach_anew(part, sr_ref);
+	if (result == 0 || part->code != SR_BACKEND_FAILURE_47)
+		task_forgive(t);
+	if (result < 0 && t->code == NO_ERROR)
+		task_fail_params(t, part->code, part->params);
+	talloc_free(part);
+	return result;
+}
+
+/* Whoever is still at work on it when the time is over holds it until he is through. */
+static void wait_for_users(const struct attached *a)
+{
+	int64_t until = clock_ms() + delay_ms(DELAY_SR_USERS);
+	pthread_mutex_lock(&all.lock);
+	while (a->users > 1 && clock_ms() < until)
+		clock_wait(&all.changed, &all.lock, until);
+	pthread_mutex_unlock(&all.lock);
 }
 
 void storage_detach(const char *uuid)
 {
-	attached_find(uuid, true);
+	struct attached *a = take_off(uuid);
+	if (!a)
+		return;
+	wait_for_users(a);
+	put(a);
 }
+
+/* By our descriptor, wherever the path leads to. */
+static int leave(struct task *t, struct attached *a)
+{
+	wait_for_users(a);
+	int left = sr_leave(t, a->sr);
+	put(a);
+	return left;
+}
+
+int storage_leave(struct task *t, const struct SR_row *row, const struct map *config)
+{
+	const struct holder holder = us(t);
+	const struct sr_place place = { row->type, row->uuid, config, &holder };
+	struct coming c = { .uuid = row->uuid };
+	begin(&c);
+	struct attached *a = take_off(row->uuid);
+	int left = a ? leave(t, a) : sr_abandon(t, &place);
+	end(&c);
+	return left;
+}
+
+/* ---- making and destroying ---- */
+
+/* One that is not attached is, for that moment. */
+static const struct sr *open_to_destroy(struct task *t, const void *scope, const struct SR_row *row,
+					const struct map *config)
+{
+	const struct holder holder = us(t);
+	const struct sr_place place = { row->type, row->uuid, config, &holder };
+	const struct sr *sr = hold(scope, row->uuid);
+	if (sr || undo_sr_let_go(t, row->row.ref) < 0)
+		return sr;
+	return talloc_steal(scope, sr_open(t, &place, false));
+}
+
+/* That is not noted before it is known that the place can be had. */
+static int destroy(struct task *t, const struct sr *sr, const char *sr_ref)
+{
+	return sr_check_place(t, sr) < 0 || undo_sr_mark(t, sr_ref) < 0 ? -1 : sr_destroy(t, sr);
+}
+
+int storage_destroy(struct task *t, const struct SR_row *row, const struct map *config)
+{
+	void *scope = talloc_new(t);
+	const struct sr *sr = open_to_destroy(t, scope, row, config);
+	int result = sr ? destroy(t, sr, row->row.ref) : -1;
+	talloc_free(scope);
+	if (result == 0)
+		storage_detach(row->uuid);
+	return result;
+}
+
+int storage_restore(struct task *t, const struct SR_row *row, const struct map *config)
+{
+	const struct holder holder = us(t);
+	struct sr *sr =
+		sr_open(t, &(struct sr_place){ row->type, row->uuid, config, &holder }, true);
+	int left = sr ? sr_leave(t, sr) : -1;
+	talloc_free(sr);
+	return left;
+}
+
+int storage_unmake(struct task *t, const struct SR_row *row, const struct map *config)
+{
+	const struct holder holder = us(t);
+	const struct sr_place place = { row->type, row->uuid, config, &holder };
+	storage_detach(row->uuid);
+	struct sr *sr = sr_open(t, &place, false);
+	int result = sr ? sr_destroy(t, sr) : 0;
+	talloc_free(sr);
+	if (sr)
+		return result;
+	task_forgive(t); /* the mark was not made yet, or only half */
+	if (sr_abandon(t, &place) < 0)
+		task_forgive(t);
+	return 0;
+}
+
+/* ---- at the daemon's start and end ---- */
 
 static int unplug_row(struct task *t, const char *ref)
 {
@@ -118,11 +403,15 @@ void storage_open(struct task *t)
 	}
 }
 
+/* Guests run on, so it is held further: only the lock goes, with the process.  What is still in
+ * use is left alone. */
 void storage_close(void)
 {
-	TALLOC_FREE(attached.memory);
-	attached.v = NULL;
-	attached.n = 0;
+	struct attached *a;
+	while ((a = all.first)) {
+		all.first = a->next;
+		put(a);
+	}
 }
 
 /* ---- whose is a volume ---- */

@@ -11,17 +11,34 @@
 
 struct task;
 
-/* The plugged SR of the row; SR_NOT_ATTACHED, SR_HAS_NO_PBDS. */
+/* The plugged SR of the row; SR_NOT_ATTACHED, SR_HAS_NO_PBDS.  The task holds it until the task is
+ * freed: who unplugs the SR meanwhile closes it only then. */
 const struct sr *storage_sr(struct task *, const char *sr_ref);
+/* 0 while the SR's place is there: else nothing may be told as done in it.  Not in a transaction,
+ * as it asks the storage. */
+int storage_check_place(struct task *, const char *sr_ref);
 /* Is what is in the SR somebody else's, and only read? */
 bool storage_is_borrowed(struct task *, const char *sr_ref);
 /* The plugged SR of the row, for making or removing volumes; also SR_OPERATION_NOT_SUPPORTED [sr]. */
 const struct sr *storage_writable_sr(struct task *, const char *sr_ref);
 /* Can copies of disks go into the SR?  NULL_REF, each into that of its original: always. */
 int storage_check_target(struct task *, const char *sr_ref);
-/* Attaches (create: makes it), keeps it for storage_sr(). */
+/* Attaches (create: makes it), keeps it for storage_sr().  One that is attached, and whose place is
+ * there, stays so. */
 int storage_attach(struct task *, const struct SR_row *, const struct map *config, bool create);
+/* Of a plugged SR: a place that went away is looked for again.  Where guests have files of another
+ * folder open, the SR does not move from there. */
+int storage_find_again(struct task *, const char *sr_ref);
+/* Waits for a moment for those who are at work on it. */
 void storage_detach(const char *sr_uuid);
+/* The same, and its place says that nobody holds it: also where only that is still to be done. */
+int storage_leave(struct task *, const struct SR_row *, const struct map *config);
+/* The place is no SR any more, after the journal was told.  SR_NOT_EMPTY. */
+int storage_destroy(struct task *, const struct SR_row *, const struct map *config);
+/* What that has taken away of an SR that is not plugged is there again. */
+int storage_restore(struct task *, const struct SR_row *, const struct map *config);
+/* An SR whose making came to no end is not there, nor any part of it. */
+int storage_unmake(struct task *, const struct SR_row *, const struct map *config);
 /* At the start: attaches what was plugged; what cannot be is logged and unplugged. */
 void storage_open(struct task *);
 void storage_close(void);

@@ -82,6 +82,11 @@ int undo_sr_mark(struct task *t, const char *sr)
 	return journal_add(t, "SR_MARK", sr, NULL);
 }
 
+int undo_sr_let_go(struct task *t, const char *sr)
+{
+	return journal_add(t, "SR_LET_GO", sr, NULL);
+}
+
 int undo_medium_settle(struct task *t, const char *vbd, const char *vdi)
 {
 	return journal_add(t, "MEDIUM_SETTLE", vbd, vdi, NULL);
@@ -283,22 +288,19 @@ static int bridge_remove(struct task *t, args a, const char *op)
 	return 0;
 }
 
+static struct PBD_row *pbd_of(struct task *t, const char *sr)
+{
+	return *(struct PBD_row **)db_find(t, &class_PBD, "SR", sr);
+}
+
 static int sr_detach(struct task *t, args a, const char *op)
 {
 	(void)op;
 	struct SR_row *row = db_seek(t, SR, a[0]);
-	if (!row)
-		return 0;
-	struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", a[0]);
-	storage_detach(row->uuid);
-	if (!pbd)
-		return 0;
-	struct sr *sr = sr_open(t, row->type, row->uuid, &pbd->device_config, false);
-	if (!sr) {
-		task_forgive(t); /* the mark was not made yet */
-		return 0;
-	}
-	return sr_destroy(t, row->type, sr);
+	struct PBD_row *pbd = row ? pbd_of(t, a[0]) : NULL;
+	if (row && !pbd)
+		storage_detach(row->uuid);
+	return pbd ? storage_unmake(t, row, &pbd->device_config) : 0;
 }
 
 /* It has no volumes, so that there is nothing to mix up in a place that lacks the mark. */
@@ -306,12 +308,27 @@ static int sr_mark(struct task *t, args a, const char *op)
 {
 	(void)op;
 	struct SR_row *row = db_seek(t, SR, a[0]);
-	struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", a[0]);
-	if (!row || !pbd)
+	struct PBD_row *pbd = row ? pbd_of(t, a[0]) : NULL;
+	if (!pbd)
 		return 0;
 	if (pbd->currently_attached)
 		return storage_attach(t, row, &pbd->device_config, true);
-	return sr_open(t, row->type, row->uuid, &pbd->device_config, true) ? 0 : -1;
+	return storage_restore(t, row, &pbd->device_config);
+}
+
+/* A place that cannot be had is no reason to try for ever: who plugs the SR elsewhere is told
+ * whom it names. */
+static int sr_let_go(struct task *t, args a, const char *op)
+{
+	(void)op;
+	struct SR_row *row = db_seek(t, SR, a[0]);
+	struct PBD_row *pbd = row ? pbd_of(t, a[0]) : NULL;
+	if (!pbd || pbd->currently_attached || storage_leave(t, row, &pbd->device_config) == 0)
+		return 0;
+	log_line(t, "sr's mark may still name this host sr=%s error=\"%s\"", row->uuid,
+		 task_error(t));
+	task_forgive(t);
+	return 0;
 }
 
 static int medium_settle(struct task *t, args a, const char *op)
@@ -406,9 +423,9 @@ static int replay_row(struct task *t, const struct journal_row *j)
 	return v->replay(t, j->args.v, j->op);
 }
 
-/* The rows of one operation, behind the mark ("": all).  What fails stays, and is tried again (tasks_retry_undo, the
- * next start); where older rows rely on it they stay too: a VM of which nobody knows which layer it
- * writes remains busy. */
+/* The rows of one operation, behind the mark ("": all).  What fails stays, and is tried again
+ * (tasks_retry_undo, the next start); where older rows rely on it they stay too: a VM of which
+ * nobody knows which layer it writes remains busy. */
 static int replay(struct task *t, const char *op, const char *mark)
 {
 	int result = 0;

@@ -49,6 +49,9 @@ int undo_record_delete(struct task *, const char *class, const char *ref);
 int undo_sr_detach(struct task *, const char *sr);
 /* The mark of an SR that is being destroyed. */
 int undo_sr_mark(struct task *, const char *sr);
+/* An SR that is being plugged; or, as a deed to come, unplugged: when its PBD says that it is not
+ * plugged, it is let go of, and its mark names nobody. */
+int undo_sr_let_go(struct task *, const char *sr);
 
 /* The disc is about to go into the drive, or out of it: asks the VM, and the drive's row says what is. */
 int undo_medium_settle(struct task *, const char *vbd, const char *vdi);

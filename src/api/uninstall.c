@@ -77,6 +77,11 @@ static int begin(struct task *t, const struct doomed *d)
 		if (!vm || check_vm(t, vm) < 0)
 			return -1;
 	}
+	for (size_t i = 0; i < d->vdis.n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, d->vdis.v[i]);
+		if (vdi && storage_check_place(t, vdi->SR) < 0)
+			return -1;
+	}
 	return 0;
 }
 

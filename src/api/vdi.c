@@ -43,7 +43,7 @@ static struct VDI_row *make(struct task *t, const char *sr_ref, int64_t size, bo
 		return fail_ptr(t, SR_BACKEND_FAILURE_79, "",
 				str(t, "VDI Invalid size [opterr=%lld bytes]", (long long)size),
 				"");
-	if (undo_vol_delete(t, sr_ref, id, "") < 0 ||
+	if (sr_check_place(t, sr) < 0 || undo_vol_delete(t, sr_ref, id, "") < 0 ||
 	    create_volume(t, sr, sr_ref, id, (uint64_t)size, raw) < 0 ||
 	    sr->layout->stat(t, sr, id, &v) < 0)
 		return NULL;
@@ -105,8 +105,9 @@ int vdi_delete(struct task *t, const char *ref)
 
 int VDI_destroy(struct task *t, struct VDI_destroy *a)
 {
-	const struct VDI_row *vdi = db_get(t, VDI, a->self);
-	if (!vdi)
+	struct VDI_row *vdi = db_get(t, VDI, a->self);
+	/* In a place that is gone nothing is deleted, and it is not said to be. */
+	if (!vdi || storage_check_place(t, vdi->SR) < 0)
 		return -1;
 	{
 		DB_SCOPE(t);

@@ -46,8 +46,12 @@ static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, stru
 {
 	if (coalesce_hold(t, t, ref, false) < 0)
 		return NULL;
-	DB_SCOPE(t);
 	struct VDI_row *vdi = db_get(t, VDI, ref);
+	/* While that does not answer, nothing would settle how large the disk is. */
+	if (!vdi || storage_check_place(t, vdi->SR) < 0)
+		return NULL;
+	DB_SCOPE(t);
+	vdi = db_get(t, VDI, ref);
 	struct VM_row *vm = vdi ? user_of(t, ref) : NULL;
 	enum vdi_operations op = vm ? vdi_operations_resize_online : vdi_operations_resize;
 	if (!vdi || operation_check_vdi(t, vdi, op) < 0 || check_size(t, vdi, size) < 0)

@@ -90,9 +90,13 @@ static int folder_sync(struct task *t, const char *path, enum sync_site site)
 	return fd < 0 || sync_file(fd, site) < 0 ? task_fail_errno(t, errno, path) : 0;
 }
 
+/* Always a new file: what a killed process has left there goes, and so does a link that somebody
+ * put there, to have us write elsewhere. */
 static int write_synced(struct task *t, const char *path, const void *bytes, size_t n, mode_t mode)
 {
-	FD_SCOPE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return task_fail_errno(t, errno, path);
+	FD_SCOPE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return task_fail_errno(t, errno, path);
 	if (fchmod(fd, mode) < 0)

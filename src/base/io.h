@@ -24,7 +24,7 @@ int io_write(struct task *, int fd, const void *from, size_t n, int ms);
 /* A whole small file as a string on t; fails when larger than limit. */
 char *file_read(struct task *, const char *path, size_t limit);
 /* path becomes exactly text, durably or not at all: temporary file, fsync, rename, fsync of
- * the folder. */
+ * the folder.  Nothing is written through a link. */
 int file_write(struct task *, const char *path, const char *text, mode_t mode);
 int file_write_bytes(struct task *, const char *path, const void *bytes, size_t n, mode_t mode);
 /* fdatasync by path; the page cache of another process's writes is what it pushes out. */

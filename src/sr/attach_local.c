@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* attach_local.c -- an SR in a directory of this host that is there already: its own, or borrowed.
+/* attach_local.c -- an SR in a directory of this host that is there already: its own, or
+ * borrowed.
  *
- * In its own the file `sr-uuid` in it says whose directory it is, so that a file system that is not mounted,
- * or another one mounted in its place, is refused and not taken for an SR that lost its disks. */
+ * In its own the file `sr-uuid` in it says whose directory it is, so that a file system that is
+ * not mounted, or another one mounted in its place, is refused and not taken for an SR that lost
+ * its disks.  That file is locked, and the directory kept open, for as long as the SR is
+ * attached. */
 #include "sr/attach_local.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -21,62 +22,36 @@
 #include "base/task.h"
 #include "base/text.h"
 
-#define MARK "sr-uuid"
 #define PROBE ".direct-io.new"
 #define SHARED_PROBE ".reflink.new"
 enum { PROBE_BYTES = 4096 };
 
-static int unavailable(struct task *t, const char *place, const char *why)
+/* The directory is open: so programs can reach it by our descriptor, and their names lead
+ * nowhere else. */
+static void tell_where(struct sr *sr)
 {
-	return fail(t, SR_BACKEND_FAILURE_47, "",
-		    str(t, "The SR is not available [opterr=%s: %s]", place, why), "");
+	sr->path = sr->folder.path;
+	sr->reach = str(sr, "/proc/%d/fd/%d", (int)getpid(), sr->folder.fd);
 }
 
-/* The directory as QEMU will be told it: absolute, without links, so that it names one place for
- * as long as the SR is attached. */
-static int find_directory(struct task *t, struct sr *sr, const char *location)
+static struct mark_place place_of(const struct sr *sr)
 {
-	char real[PATH_MAX];
-	struct stat st;
-	if (*location != '/')
-		return unavailable(t, location, "the location is not an absolute path");
-	if (!realpath(location, real) || stat(real, &st) < 0)
-		return unavailable(t, location, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return unavailable(t, location, "not a directory");
-	if (!text_is_utf8(real))
-		return unavailable(t, location, "the path is not UTF-8"); /* QMP cannot say it */
-	sr->path = talloc_strdup(sr, real);
-	return 0;
+	return (struct mark_place){ sr->folder.fd, sr->path };
 }
 
-/* The uuid in the mark, "" when there is none. */
-static const char *mark_read(struct task *t, const char *path)
+/* ---- what the file system can do ---- */
+
+/* Of a probe's name, which is gone again; -1 with errno. */
+static int open_probe(int dir, const char *name, int how)
 {
-	char *text = talloc_strdup(t, "");
-	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		text = file_read(t, path, 128);
-	if (text)
-		text[strcspn(text, "\n")] = 0;
-	return text;
+	unlinkat(dir, name, 0);
+	int fd = openat(dir, name, how | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		unlinkat(dir, name, 0);
+	return fd;
 }
 
-static int check_mark(struct task *t, const struct sr *sr, bool create)
-{
-	const char *path = str(t, "%s/" MARK, sr->path), *found = mark_read(t, path);
-	if (!found)
-		return -1;
-	if (streq(found, sr->uuid))
-		return 0;
-	if (*found || !create)
-		return unavailable(t, sr->path,
-				   *found ? str(t, "it belongs to the SR %.40s", found)
-					  : "it holds no SR; is its file system mounted?");
-	return file_write(t, path, str(t, "%s\n", sr->uuid), 0600);
-}
-
-/* Direct I/O to and from an open file, which the caller removes.  A full file system says nothing
- * about it. */
+/* Direct I/O to and from an open file.  A full file system says nothing about it. */
 static const char *direct_works(int fd)
 {
 	char buf[PROBE_BYTES] __attribute__((aligned(PROBE_BYTES))) = "";
@@ -86,89 +61,159 @@ static const char *direct_works(int fd)
 }
 
 /* NULL when disks can be opened past the page cache, else why not. */
-static const char *why_not_direct(const char *path)
+static const char *why_not_direct(int dir)
 {
 	struct statfs fs;
-	if (statfs(path, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC)
+	if (fstatfs(dir, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC)
 		return "btrfs answers some parallel direct reads with EIO";
-	FD_SCOPE int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	FD_SCOPE int fd =
-		openat(dir, PROBE, O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_NOFOLLOW | O_CLOEXEC,
-		       0600);
+	FD_SCOPE int fd = open_probe(dir, PROBE, O_RDWR | O_DIRECT);
 	if (fd < 0)
 		return errno == EINVAL ? "the file system has no direct I/O" : "the probe failed";
-	unlinkat(dir, PROBE, 0);
 	return direct_works(fd);
 }
 
-/* NULL when files can share blocks, else why not: tried with the mark.  No room says nothing about it. */
-static const char *why_no_reflink(const char *path)
+/* NULL when files can share blocks, else why not: tried with the mark.  No room says nothing
+ * about it. */
+static const char *why_no_reflink(int dir, int mark)
 {
-	FD_SCOPE int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	FD_SCOPE int mark = openat(dir, MARK, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	FD_SCOPE int fd = openat(dir, SHARED_PROBE,
-				 O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (mark < 0 || fd < 0)
+	FD_SCOPE int fd = open_probe(dir, SHARED_PROBE, O_WRONLY);
+	if (fd < 0)
 		return "the probe failed";
-	unlinkat(dir, SHARED_PROBE, 0);
 	if (ioctl(fd, FICLONE, mark) == 0 || errno == ENOSPC || errno == EDQUOT)
 		return NULL;
 	return errno == EOPNOTSUPP ? "the file system cannot" : strerror(errno);
 }
 
-static int attach(struct task *t, struct sr *sr, const struct map *config, bool create)
+static void try_out(struct task *t, struct sr *sr)
 {
-	if (find_directory(t, sr, map_get(config, "location")) < 0 || check_mark(t, sr, create) < 0)
-		return -1;
-	const char *why = why_not_direct(sr->path);
+	const char *why = why_not_direct(sr->folder.fd);
 	sr->direct = !why;
 	if (why)
 		log_line(t, "disks go through the page cache sr=%s path=%s because=%s", sr->uuid,
 			 sr->path, why);
-	why = why_no_reflink(sr->path);
+	why = why_no_reflink(sr->folder.fd, sr->mark.fd);
 	sr->reflink = !why;
 	if (why)
 		log_line(t, "volumes share no blocks sr=%s path=%s because=%s", sr->uuid, sr->path,
 			 why);
+}
+
+/* ---- its own ---- */
+
+static int attach(struct task *t, struct sr *sr, const struct sr_place *p, bool create)
+{
+	const char *from = map_get(p->config, TAKE_OVER);
+	if (folder_open(t, sr, map_get(p->config, "location"), true, p->holder->state,
+			&sr->folder) < 0)
+		return -1;
+	tell_where(sr);
+	const struct mark_place at = place_of(sr);
+	const struct mark_wish wish = { sr->uuid, p->holder, from ? from : "", create };
+	if (mark_take(t, &at, &wish, &sr->mark) < 0)
+		return -1;
+	try_out(t, sr);
 	return 0;
 }
 
-static const char *probe(struct task *t, const struct map *config)
+/* Only who has the lock alone may write. */
+static bool came_to_life(const struct sr *sr)
 {
-	struct sr *sr = talloc_zero(t, struct sr);
-	if (find_directory(t, sr, map_get(config, "location")) < 0)
-		return NULL;
-	const char *found = mark_read(t, str(t, "%s/" MARK, sr->path));
-	if (found && *found && !text_is_uuid(found)) {
-		unavailable(t, sr->path, "what is in its file " MARK " is no uuid");
-		return NULL;
-	}
-	return found;
+	struct statvfs fs;
+	return sr->mark.read_only && fstatvfs(sr->folder.fd, &fs) == 0 && !(fs.f_flag & ST_RDONLY);
 }
 
-static int destroy(struct task *t, struct sr *sr)
+static int check(struct task *t, const struct sr *sr)
 {
-	return file_delete(t, str(t, "%s/" MARK, sr->path));
+	const struct mark_place at = place_of(sr);
+	if (folder_check(t, &sr->folder) < 0 || mark_check(t, &at, &sr->mark) < 0)
+		return -1;
+	if (came_to_life(sr))
+		return folder_refuse(t, sr->path,
+				     "its file system could only be read when the SR was attached, "
+				     "and can be "
+				     "written now: run sr-scan");
+	return 0;
+}
+
+static int leave(struct task *t, const struct sr *sr)
+{
+	const struct mark_place at = place_of(sr);
+	return mark_leave(t, &at, &sr->mark);
+}
+
+/* Does the mark say that we hold the SR?  Else there is nothing of ours to take back. */
+static int leave_mark(struct task *t, const struct mark_place *at, const struct sr_place *p)
+{
+	struct mark m;
+	struct mark_lock lock = { .fd = -1 };
+	const struct mark_wish wish = { p->uuid, p->holder, "", false };
+	if (mark_read(t, at, &m) < 0)
+		return -1;
+	if (!streq(m.sr, p->uuid) || !streq(m.owner.uuid, p->holder->uuid))
+		return 0;
+	int left = mark_take(t, at, &wish, &lock) < 0 ? -1 : mark_leave(t, at, &lock);
+	fd_close(&lock.fd);
+	return left;
+}
+
+static int abandon(struct task *t, const struct sr_place *p)
+{
+	struct folder f;
+	if (folder_open(t, t, map_get(p->config, "location"), true, p->holder->state, &f) < 0)
+		return -1;
+	const struct mark_place at = { f.fd, f.path };
+	int result = mark_tidy(t, &at);
+	if (result == 0)
+		result = leave_mark(t, &at, p);
+	close(f.fd);
+	return result;
+}
+
+/* A mark of a newer version is told as what it is. */
+static const char *probe(struct task *t, const struct map *config)
+{
+	struct folder f;
+	struct mark m;
+	if (folder_find(t, t, map_get(config, "location"), &f) < 0)
+		return NULL;
+	int found = mark_read(t, &(struct mark_place){ f.fd, f.path }, &m);
+	close(f.fd);
+	return found < 0 ? NULL : m.sr;
+}
+
+static int destroy(struct task *t, const struct sr *sr)
+{
+	const struct mark_place at = place_of(sr);
+	return mark_remove(t, &at, &sr->mark);
 }
 
 const struct attach attach_local = {
 	.attach = attach,
+	.check = check,
+	.leave = leave,
+	.abandon = abandon,
 	.probe = probe,
 	.destroy = destroy,
 };
 
 /* ---- borrowed ---- */
 
-static int borrow(struct task *t, struct sr *sr, const struct map *config, bool create)
+static int borrow(struct task *t, struct sr *sr, const struct sr_place *p, bool create)
 {
 	(void)create;
-	if (find_directory(t, sr, map_get(config, "location")) < 0)
+	if (folder_open(t, sr, map_get(p->config, "location"), false, p->holder->state,
+			&sr->folder) < 0)
 		return -1;
-	FD_SCOPE int dir = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	return dir < 0 ? unavailable(t, sr->path, strerror(errno)) : 0;
+	tell_where(sr);
+	return 0;
 }
 
-static int give_back(struct task *t, struct sr *sr)
+static int check_borrowed(struct task *t, const struct sr *sr)
+{
+	return folder_check(t, &sr->folder);
+}
+
+static int give_back(struct task *t, const struct sr *sr)
 {
 	(void)t;
 	(void)sr;
@@ -177,5 +222,6 @@ static int give_back(struct task *t, struct sr *sr)
 
 const struct attach attach_borrowed = {
 	.attach = borrow,
+	.check = check_borrowed,
 	.destroy = give_back,
 };

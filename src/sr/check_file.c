@@ -75,7 +75,7 @@ int check_file_list(struct task *t, const struct sr *sr, struct list *ret_ids,
 		    struct list *ret_unfinished)
 {
 	struct list ids = { 0 }, unfinished = { 0 };
-	int fd = volume_file_dir(t, sr);
+	int fd = sr_directory(t, sr);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
 		return -1;
@@ -93,7 +93,7 @@ int check_file_list(struct task *t, const struct sr *sr, struct list *ret_ids,
 
 int check_file_discard(struct task *t, const struct sr *sr, const char *id)
 {
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0 || !volume_id_ok(id))
 		return -1;
 	for (size_t i = 0; i < COUNT(endings); i++) {
@@ -195,10 +195,10 @@ static int confirm(struct task *t, const char *path, int fd, struct sr_check *c)
 int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 	       struct sr_check *ret)
 {
-	const char *name = str(t, "%s.qcow2", id), *path = str(t, "%s/%s", sr->path, name);
+	const char *name = str(t, "%s.qcow2", id), *path = str(t, "%s/%s", sr->reach, name);
 	struct stat before, after;
 	struct volume v;
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	/* The header is read by ourselves before a tool sees the file. */
 	if (dir < 0 || sr->layout->stat(t, sr, id, &v) < 0)
 		return -1;
@@ -216,6 +216,7 @@ int check_file(struct task *t, const struct sr *sr, const char *id, bool repair,
 		c.verdict = SR_BUSY;
 	if (repair && c.repaired && confirm(t, path, fd, &c) < 0)
 		return -1;
+	c.text = c.text ? sr_readable(t, sr, c.text) : NULL;
 	*ret = c;
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include "base/delay.h"
 #include "base/run.h"
 #include "base/text.h"
+#include "sr/sr.h"
 
 /* What it says when there is no room; its exit status does not tell. */
 static const struct {
@@ -39,7 +40,7 @@ static int say(struct task *t, const struct image_tool *i, const struct run *r)
 	bool none = r->ret_status == 127 && !*r->ret_err;
 	return fail(t, i->code, "",
 		    str(t, "%s [opterr=%.2000s]", i->sentence,
-			none ? "qemu-img is not installed" : r->ret_err),
+			none ? "qemu-img is not installed" : sr_readable(t, i->sr, r->ret_err)),
 		    "");
 }
 

@@ -4,7 +4,10 @@
 
 #include "base/task.h"
 
+struct sr;
+
 struct image_tool {
+	const struct sr *sr;     /* its files are in it */
 	const char *const *argv; /* from "qemu-img" on */
 	enum code code;       /* when it fails, but for want of room: SR_BACKEND_FAILURE_44 then */
 	const char *sentence; /* and this, with what it complained of */

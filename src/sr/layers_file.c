@@ -36,9 +36,9 @@ const char *layers_file_link(const void *ctx, const char *id)
 	return *id ? volume_file_name(ctx, id) : "";
 }
 
-static int merge_tool(struct task *t, const char *const *argv, bool slow)
+static int merge_tool(struct task *t, const struct sr *sr, const char *const *argv, bool slow)
 {
-	return image_tool(t, &(struct image_tool){ argv, SR_BACKEND_FAILURE_46,
+	return image_tool(t, &(struct image_tool){ sr, argv, SR_BACKEND_FAILURE_46,
 						   "The VDI is not available", slow });
 }
 
@@ -48,7 +48,7 @@ static int merge_tool(struct task *t, const char *const *argv, bool slow)
 static int write_link(struct task *t, const struct sr *sr, const struct volume *v,
 		      const char *parent)
 {
-	return merge_tool(t,
+	return merge_tool(t, sr,
 			  RUN_ARGV("qemu-img", "rebase", "-q", "-u", "-F", "qcow2", "-b",
 				   layers_file_link(t, parent), volume_file_alone(t, sr, v)),
 			  false);
@@ -128,7 +128,7 @@ static int merge_down(struct task *t, const struct sr *sr, const struct volumes 
 	if (check_alone(t, sr, run) < 0)
 		return -1;
 	/* -d: the upper one is not emptied. */
-	if (merge_tool(t,
+	if (merge_tool(t, sr,
 		       RUN_ARGV("qemu-img", "commit", "-p", "-d", "-b",
 				volume_file_path(t, sr, lower->id),
 				describe(t, sr, run, volume_file_name(t, upper->id))),
@@ -141,7 +141,7 @@ static int rebase(struct task *t, const struct sr *sr, const struct volumes *run
 		  const char *lower)
 {
 	struct volumes top = { 1, run->v }; /* the others are only read */
-	return merge_tool(t,
+	return merge_tool(t, sr,
 			  RUN_ARGV("qemu-img", "rebase", "-p", "-F", "qcow2", "-b",
 				   layers_file_link(t, lower), describe(t, sr, &top, name)),
 			  true);
@@ -165,7 +165,7 @@ static int merge_up(struct task *t, const struct sr *sr, const struct volumes *r
 		    const char *lower)
 {
 	const char *id = run->v[0].id, *name = volume_file_name(t, id);
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	bool raw;
 	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id, &raw);
 	if (from < 0 || check_no_writer(t, from, id) < 0)
@@ -196,7 +196,7 @@ int layers_file_merge(struct task *t, const struct sr *sr, const struct sr_merge
 
 int layers_file_clone(struct task *t, const struct sr *sr, const char *id, const char *new_id)
 {
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	struct volume v;
 	FD_SCOPE int from = dir < 0 ? -1 : volume_file_open(t, sr, id, &v.raw);
 	if (from < 0 || volume_file_stat(t, sr, id, &v) < 0 ||

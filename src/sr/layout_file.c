@@ -60,7 +60,7 @@ static void scan_one(struct task *t, int dir, char *id, const char *suffix, stru
 static int each_name(struct task *t, const struct sr *sr, const char *suffix, each_fn *each,
 		     struct volumes *all)
 {
-	int fd = volume_file_dir(t, sr);
+	int fd = sr_directory(t, sr);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
 		return -1;
@@ -92,7 +92,10 @@ static int scan(struct task *t, const struct sr *sr, struct volumes *ret)
 static int space(struct task *t, const struct sr *sr, uint64_t *ret_total, uint64_t *ret_free)
 {
 	struct statvfs fs;
-	if (statvfs(sr->path, &fs) < 0)
+	FD_SCOPE int dir = sr_directory(t, sr);
+	if (dir < 0)
+		return -1;
+	if (fstatvfs(dir, &fs) < 0)
 		return task_fail_errno(t, errno, sr->path);
 	*ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
 	*ret_free = (uint64_t)fs.f_bavail * fs.f_frsize; /* QEMU has no share in root's reserve */
@@ -102,7 +105,8 @@ static int space(struct task *t, const struct sr *sr, uint64_t *ret_total, uint6
 /* ---- making and removing ---- */
 
 /* -u: nothing but the new file is opened, the one below is only written down. */
-static int write_image(struct task *t, const char *path, const char *parent, uint64_t size)
+static int write_image(struct task *t, const struct sr *sr, const char *name, const char *parent,
+		       uint64_t size)
 {
 	const char *argv[16] = { "qemu-img", "create",
 				 "-q",       "-f",
@@ -115,9 +119,9 @@ static int write_image(struct task *t, const char *path, const char *parent, uin
 		argv[n++] = "-F";
 		argv[n++] = "qcow2";
 	}
-	argv[n++] = path;
+	argv[n++] = str(t, "%s/%s" UNFINISHED, sr->reach, name);
 	argv[n++] = str(t, "%llu", (unsigned long long)size);
-	return image_tool(t, &(struct image_tool){ argv, SR_BACKEND_FAILURE_78,
+	return image_tool(t, &(struct image_tool){ sr, argv, SR_BACKEND_FAILURE_78,
 						   "VDI Creation failed", false });
 }
 
@@ -125,7 +129,7 @@ static int create(struct task *t, const struct sr *sr, const char *id, const cha
 		  uint64_t size)
 {
 	struct volume below;
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0 || sr_round_size(t, &size) < 0 || volume_file_check_new(t, dir, id) < 0 ||
 	    (*parent && volume_file_stat(t, sr, parent, &below) < 0))
 		return -1;
@@ -135,13 +139,13 @@ static int create(struct task *t, const struct sr *sr, const char *id, const cha
 	FD_SCOPE int fd = volume_file_begin(t, dir, name);
 	if (fd < 0)
 		return -1;
-	int written = write_image(t, str(t, "%s/%s" UNFINISHED, sr->path, name), parent, size);
+	int written = write_image(t, sr, name, parent, size);
 	return volume_file_finish_new(t, sr, dir, name, fd, written);
 }
 
 static int create_raw(struct task *t, const struct sr *sr, const char *id, uint64_t size)
 {
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0 || sr_round_size(t, &size) < 0 || volume_file_check_new(t, dir, id) < 0)
 		return -1;
 	const char *name = volume_file_raw_name(t, id);
@@ -177,7 +181,7 @@ static int open_bytes(struct task *t, const struct sr *sr, const char *id, bool 
 /* A second name of the file. */
 static int share(struct task *t, const struct sr *sr, const char *id, const char *new_id)
 {
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0 || volume_file_check_new(t, dir, new_id) < 0)
 		return -1;
 	const char *from = volume_file_raw_name(t, id), *to = volume_file_raw_name(t, new_id);
@@ -206,7 +210,7 @@ static int remove_volume(struct task *t, const struct sr *sr, const char *id)
 		str(t, "%s" VOLUME_SUFFIX UNFINISHED, id),
 		str(t, "%s" RAW_SUFFIX UNFINISHED, id),
 	};
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	int large[COUNT(names)], result = dir < 0 ? -1 : 0;
 	for (size_t i = 0; i < COUNT(names); i++)
 		large[i] = dir < 0 ? -1 : release_begin(dir, names[i]);
@@ -265,6 +269,7 @@ static int grow_image(struct task *t, const struct sr *sr, const struct volume *
 {
 	return image_tool(t,
 			  &(struct image_tool){
+				  sr,
 				  RUN_ARGV("qemu-img", "resize", "-q", volume_file_alone(t, sr, v),
 					   str(t, "%llu", (unsigned long long)size)),
 				  SR_BACKEND_FAILURE_110, "VDI resize failed", false });

@@ -26,18 +26,6 @@ static const char *const suffixes[] = { ".iso", ".img" }; /* in any case */
 
 enum { SUFFIX = 4, SECTOR = 512 };
 
-static int sr_unavailable(struct task *t, const struct sr *sr, int err)
-{
-	return fail(t, SR_BACKEND_FAILURE_47, "",
-		    str(t, "The SR is not available [opterr=%s: %s]", sr->path, strerror(err)), "");
-}
-
-static int dir_open(struct task *t, const struct sr *sr)
-{
-	int fd = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? sr_unavailable(t, sr, errno) : fd;
-}
-
 /* ---- names ---- */
 
 /* Does the name ask to be taken for a disc?  Hidden files do not: half a download is one. */
@@ -113,7 +101,7 @@ static int disc_open(struct task *t, const struct sr *sr, const char *id)
 {
 	if (!is_disc(id) || bad_name(id))
 		return fail(t, VDI_MISSING, sr->uuid, id);
-	FD_SCOPE int dir = dir_open(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0)
 		return -1;
 	int fd = disc_openat(dir, id);
@@ -156,7 +144,7 @@ static void scan_one(struct task *t, int dir, const char *name, struct volumes *
 static int scan(struct task *t, const struct sr *sr, struct volumes *ret)
 {
 	struct volumes all = { 0 };
-	int fd = dir_open(t, sr);
+	int fd = sr_directory(t, sr);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
 		return -1;
@@ -179,8 +167,11 @@ static int scan(struct task *t, const struct sr *sr, struct volumes *ret)
 static int space(struct task *t, const struct sr *sr, uint64_t *ret_total, uint64_t *ret_free)
 {
 	struct statvfs fs;
-	if (statvfs(sr->path, &fs) < 0)
-		return sr_unavailable(t, sr, errno);
+	FD_SCOPE int dir = sr_directory(t, sr);
+	if (dir < 0)
+		return -1;
+	if (fstatvfs(dir, &fs) < 0)
+		return folder_refuse(t, sr->path, strerror(errno));
 	*ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
 	*ret_free = 0;
 	return 0;
@@ -200,7 +191,7 @@ static int blockdev(struct task *t, const struct sr *sr, const char *id, bool wr
 	*ret = json_own(t, json_pack("[{s:s, s:s, s:b, s:{s:s, s:s, s:s}}]", "driver", "raw",
 				     "node-name", volume_node_named(t, sr, id), "read-only", true,
 				     "file", "driver", "file", "filename",
-				     str(t, "%s/%s", sr->path, id), "locking", "off"));
+				     str(t, "%s/%s", sr->reach, id), "locking", "off"));
 	return 0;
 }
 

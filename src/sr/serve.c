@@ -132,6 +132,8 @@ int serve_start(struct task *t, struct server *x, struct served *v, size_t n)
 	struct words w;
 	int image = -1;
 	*x = (struct server){
+		.served = v,
+		.n = n,
 		.id = v[n - 1].id,
 		.image = !v[n - 1].sr,
 		.complaints = memfd_create("complaints", MFD_CLOEXEC),
@@ -200,11 +202,21 @@ static int tell_to_end(struct task *t, pid_t *pid)
 	return reap(t, pid, ended);
 }
 
+/* On t. */
+static const char *complaint(struct task *t, const struct server *x)
+{
+	char *said = talloc_zero_array(t, char, COMPLAINT + 1);
+	if (pread(x->complaints, said, COMPLAINT, 0) < 0)
+		return strerror(errno);
+	const char *text = said;
+	for (size_t i = 0; i < x->n; i++)
+		text = sr_readable(t, x->served[i].sr, text);
+	return text;
+}
+
 int serve_complain(struct task *t, struct server *x)
 {
-	char *text = talloc_zero_array(t, char, COMPLAINT + 1);
-	if (pread(x->complaints, text, COMPLAINT, 0) < 0)
-		text = talloc_strdup(t, strerror(errno));
+	const char *text = complaint(t, x);
 	log_line(t, "transfer failed volume=%s said=%s", x->id, text);
 	if (strstr(text, "No space left on device"))
 		return task_fail_errno(t, ENOSPC, x->id);

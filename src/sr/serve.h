@@ -24,6 +24,8 @@ struct served {
 };
 
 struct server {
+	const struct served *served; /* n of them */
+	size_t n;
 	const char *id; /* of the volume that is named when something fails */
 	bool image;     /* it is no volume but an image from outside */
 	pid_t pid;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sr/sr.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
+#include <unistd.h>
 
+#include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "sr/attach_local.h"
@@ -46,20 +50,31 @@ static int check_config(struct task *t, const struct sr_type *type, const struct
 	return 0;
 }
 
-struct sr *sr_open(struct task *t, const char *type, const char *uuid, const struct map *config,
-		   bool create)
+/* ---- attaching, and letting go ---- */
+
+static int let_go(struct sr *sr)
 {
-	const struct sr_type *found = type_find(t, type);
-	if (!found || check_config(t, found, config) < 0)
+	fd_close(&sr->mark.fd);
+	fd_close(&sr->folder.fd);
+	return 0;
+}
+
+struct sr *sr_open(struct task *t, const struct sr_place *p, bool create)
+{
+	const struct sr_type *found = type_find(t, p->type);
+	if (!found || check_config(t, found, p->config) < 0)
 		return NULL;
 	struct sr *sr = talloc_zero(t, struct sr);
-	sr->uuid = talloc_strdup(sr, uuid);
+	sr->uuid = talloc_strdup(sr, p->uuid);
+	sr->folder.fd = sr->mark.fd = -1;
+	sr->attach = found->attach;
 	sr->layout = found->layout;
-	if (found->attach->attach(t, sr, config, create) < 0)
-		return NULL;
-	if (sr->layout->tidy && sr->layout->tidy(t, sr) < 0)
-		return NULL;
-	return sr;
+	talloc_set_destructor(sr, let_go);
+	if (sr->attach->attach(t, sr, p, create) == 0 &&
+	    (!sr->layout->tidy || sr->layout->tidy(t, sr) == 0))
+		return sr;
+	talloc_free(sr);
+	return NULL;
 }
 
 const char *sr_probe(struct task *t, const char *type, const struct map *config)
@@ -70,20 +85,73 @@ const char *sr_probe(struct task *t, const char *type, const struct map *config)
 	return found->attach->probe ? found->attach->probe(t, config) : "";
 }
 
-int sr_destroy(struct task *t, const char *type, struct sr *sr)
+int sr_check_place(struct task *t, const struct sr *sr)
+{
+	return sr->attach->check(t, sr);
+}
+
+int sr_leave(struct task *t, const struct sr *sr)
+{
+	return sr->attach->leave ? sr->attach->leave(t, sr) : 0;
+}
+
+int sr_abandon(struct task *t, const struct sr_place *p)
+{
+	const struct sr_type *found = type_find(t, p->type);
+	if (!found || check_config(t, found, p->config) < 0)
+		return -1;
+	return found->attach->abandon ? found->attach->abandon(t, p) : 0;
+}
+
+int sr_destroy(struct task *t, const struct sr *sr)
 {
 	struct volumes left;
-	const struct sr_type *found = type_find(t, type);
-	if (!found)
-		return -1;
-	if (!found->layout->create)
+	if (!sr->layout->create)
 		return 0;
 	if (sr->layout->scan(t, sr, &left) < 0)
 		return -1;
 	if (left.n)
 		return fail(t, SR_NOT_EMPTY);
-	return found->attach->destroy(t, sr);
+	return sr->attach->destroy(t, sr);
 }
+
+/* ---- its directory ---- */
+
+int sr_directory(struct task *t, const struct sr *sr)
+{
+	if (sr_check_place(t, sr) < 0)
+		return -1;
+	int fd = openat(sr->folder.fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? folder_refuse(t, sr->path, strerror(errno)) : fd;
+}
+
+/* Not every file system has O_TMPFILE; there a kill in between leaves an empty file. */
+int sr_nameless_file(struct task *t, const struct sr *sr)
+{
+	FD_SCOPE int dir = sr_directory(t, sr);
+	if (dir < 0)
+		return -1;
+	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd < 0 ? task_fail_errno(t, errno, sr->path) : fd;
+	const char *name = str(t, ".import-%s", random_hex(t, 8));
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return task_fail_errno(t, errno, sr->path);
+	unlinkat(dir, name, 0);
+	return fd;
+}
+
+const char *sr_readable(struct task *t, const struct sr *sr, const char *said)
+{
+	size_t n = sr ? strlen(sr->reach) : 0;
+	char *text = talloc_strdup(t, "");
+	for (const char *at; sr && (at = strstr(said, sr->reach)); said = at + n)
+		text = talloc_asprintf_append(text, "%.*s%s", (int)(at - said), said, sr->path);
+	return talloc_strdup_append(text, said);
+}
+
+/* ---- volumes ---- */
 
 int sr_refuse_layer(struct task *t)
 {

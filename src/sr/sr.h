@@ -21,14 +21,29 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "place/folder.h"
+#include "place/mark.h"
 
 struct task;
 
+/* What an SR is attached by. */
+struct sr_place {
+	const char *type, *uuid;
+	const struct map *config;    /* the PBD's device_config */
+	const struct holder *holder; /* us */
+};
+
+/* One that is attached.  talloc_free() lets go of its place. */
 struct sr {
 	const char *uuid;
-	const char *path; /* the directory (or device) that the attach made appear */
-	bool direct;      /* disks are opened past the page cache */
-	bool reflink;     /* files can share blocks: layout->clone() works */
+	const char *path; /* of the directory, for people */
+	const char
+		*reach; /* the same for programs, by our descriptor: the path may lead elsewhere */
+	struct folder folder; /* the directory, kept */
+	struct mark_lock mark;
+	bool direct;  /* disks are opened past the page cache */
+	bool reflink; /* files can share blocks: layout->clone() works */
+	const struct attach *attach;
 	const struct layout *layout;
 };
 
@@ -50,15 +65,25 @@ struct volumes {
 
 /* How an SR's place comes into being. */
 struct attach {
-	/* Required.  Makes sr->path, sr->direct and sr->reflink true.  config is the PBD's device_config.
+	/* Required.  Makes all but uuid, attach and layout of the SR true.
 	 * create: the SR is new: the place must not hold another one, and is marked with sr->uuid;
-	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47). */
-	int (*attach)(struct task *, struct sr *, const struct map *config, bool create);
+	 * else the mark must be this SR's (a swapped directory is refused, SR_BACKEND_FAILURE_47).  From
+	 * then on nobody else gets the SR (SR_BACKEND_FAILURE_16), until it is freed. */
+	int (*attach)(struct task *, struct sr *, const struct sr_place *, bool create);
+	/* Required.  0 while the place is where it was when it was attached, and ours; else
+	 * SR_BACKEND_FAILURE_47 tells what was found instead.  Quick: all work in the SR asks for it
+	 * first. */
+	int (*check)(struct task *, const struct sr *);
+	/* Optional.  We hold the SR no more, of our own will: the place says so to other hosts, too. */
+	int (*leave)(struct task *, const struct sr *);
+	/* Optional.  Nobody here has the SR attached: what we left when we were killed while we made,
+	 * attached or left it goes. */
+	int (*abandon)(struct task *, const struct sr_place *);
 	/* Optional.  The uuid of the SR that is in the place, on t, "" when none is; NULL: failed. */
 	const char *(*probe)(struct task *, const struct map *config);
 	/* Required.  The place is no longer an SR: removes the mark.  sr_destroy() has seen that no
 	 * volume is left. */
-	int (*destroy)(struct task *, struct sr *);
+	int (*destroy)(struct task *, const struct sr *);
 };
 
 /* How volumes live in that place. */
@@ -91,7 +116,8 @@ struct layout {
 	 * layer first, each a format node with "node-name" (volume_node, or volume_node_named) and its
 	 * protocol node inline under "file", "read-only" true for all but the top (for the top too unless
 	 * writable), never with an implicit backing: the lowest has "backing": null, unless its format has
-	 * none at all; the others name the node below in "backing".  A file's name is no link.  On t. */
+	 * none at all; the others name the node below in "backing".  A file's name is no link; it is good
+	 * in this process and its children, and as long as the SR is attached.  On t. */
 	int (*blockdev)(struct task *, const struct sr *, const char *id, bool writable,
 			json_t **ret);
 	/* Optional.  Pushes what QEMU has written to the volume's file out to the disk, from this
@@ -192,13 +218,24 @@ struct sr_type {
 extern const struct sr_type sr_types[];               /* ended by one without a name */
 const struct sr_type *sr_type_find(const char *name); /* NULL: none */
 
-/* The SR of the type at the place, on t.  See struct attach for create. */
-struct sr *sr_open(struct task *, const char *type, const char *uuid, const struct map *config,
-		   bool create);
+/* The SR at the place, on t.  See struct attach for create. */
+struct sr *sr_open(struct task *, const struct sr_place *, bool create);
 /* The uuid of the SR of the type that is at the place, on t, "" when there is none; NULL: failed. */
 const char *sr_probe(struct task *, const char *type, const struct map *config);
+/* As struct attach has them. */
+int sr_check_place(struct task *, const struct sr *);
+int sr_leave(struct task *, const struct sr *);
+int sr_abandon(struct task *, const struct sr_place *);
 /* Nothing is looked for, nor changed, in a place that is somebody else's. */
-int sr_destroy(struct task *, const char *type, struct sr *);
+int sr_destroy(struct task *, const struct sr *);
+
+/* The directory, for reading and for work in it, when it still is what it was; the descriptor is the
+ * caller's. */
+int sr_directory(struct task *, const struct sr *);
+/* A file in it without a name, to be written and read. */
+int sr_nameless_file(struct task *, const struct sr *);
+/* What a program said of files in it, with their path for people, on t; sr NULL: as it is. */
+const char *sr_readable(struct task *, const struct sr *, const char *said);
 
 /* What a volume for so many bytes has: rounded up to the sector, as no disk could show what is between
  * two.  SR_BACKEND_FAILURE_79: none can have so many. */

@@ -30,7 +30,7 @@ const char *volume_file_name_of(const void *ctx, const struct volume *v)
 
 char *volume_file_path(const void *ctx, const struct sr *sr, const char *id)
 {
-	return str(ctx, "%s/%s" VOLUME_SUFFIX, sr->path, id);
+	return str(ctx, "%s/%s" VOLUME_SUFFIX, sr->reach, id);
 }
 
 int volume_file_refuse(struct task *t, const char *id, const char *why)
@@ -40,17 +40,6 @@ int volume_file_refuse(struct task *t, const char *id, const char *why)
 }
 
 /* ---- what there is ---- */
-
-int volume_file_dir(struct task *t, const struct sr *sr)
-{
-	int fd = open(sr->path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fail(t, SR_BACKEND_FAILURE_47, "",
-			    str(t, "The SR is not available [opterr=%s: %s]", sr->path,
-				strerror(errno)),
-			    "");
-	return fd;
-}
 
 static ssize_t read_start(int fd, unsigned char *to, size_t n)
 {
@@ -123,7 +112,7 @@ int volume_file_open(struct task *t, const struct sr *sr, const char *id, bool *
 {
 	if (!volume_id_ok(id))
 		return fail(t, VDI_MISSING, sr->uuid, id);
-	FD_SCOPE int dir = volume_file_dir(t, sr);
+	FD_SCOPE int dir = sr_directory(t, sr);
 	if (dir < 0)
 		return -1;
 	int fd = volume_file_openat(t, dir, id, ret_raw);
@@ -200,7 +189,7 @@ json_t *volume_file_layer(struct task *t, const struct sr *sr, const struct volu
 			 "detect-zeroes", "off",
 			 "cache", "direct", sr->direct, "no-flush", false,
 			 "file", "driver", "file",
-				 "filename", str(t, "%s/%s", sr->path, name),
+				 "filename", str(t, "%s/%s", sr->reach, name),
 				 "locking", "on",
 				 "cache", "direct", sr->direct, "no-flush", false);
 	/* clang-format on */
@@ -216,12 +205,15 @@ const char *volume_file_alone(struct task *t, const struct sr *sr, const struct 
 
 /* ---- a file becomes a volume ---- */
 
-/* It is there and 0600 before anyone fills it: it never stands open to others. */
+/* It is there and 0600 before anyone fills it: it never stands open to others.  Always a new file: one
+ * that could not be removed when it failed goes now. */
 int volume_file_begin(struct task *t, int dir, const char *name)
 {
 	const char *unfinished = str(t, "%s" UNFINISHED, name);
-	int fd = openat(dir, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-			0600);
+	if (unlinkat(dir, unfinished, 0) < 0 && errno != ENOENT)
+		return task_fail_errno(t, errno, unfinished);
+	int fd =
+		openat(dir, unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return fd < 0 ? task_fail_errno(t, errno, unfinished) : fd;
 }
 

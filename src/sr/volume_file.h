@@ -22,12 +22,11 @@ enum {
 char *volume_file_name(const void *ctx, const char *id);
 char *volume_file_raw_name(const void *ctx, const char *id);
 const char *volume_file_name_of(const void *ctx, const struct volume *);
+/* For programs. */
 char *volume_file_path(const void *ctx, const struct sr *, const char *id);
 /* SR_BACKEND_FAILURE_46; -1. */
 int volume_file_refuse(struct task *, const char *id, const char *why);
 
-/* The directory, for reading. */
-int volume_file_dir(struct task *, const struct sr *);
 /* For reading; dir is the directory.  -1 with errno.  An id that has files of both kinds is the one in the
  * format of layers. */
 int volume_file_openat(struct task *, int dir, const char *id, bool *ret_raw);

@@ -125,7 +125,7 @@ static int take_lock(struct task *t)
 {
 	const char *path = str(t, "%s/lock", settings.state);
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	lock_fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (lock_fd < 0)
 		return task_fail_errno(t, errno, path);
 	if (fcntl(lock_fd, F_SETLK, &l) < 0)

@@ -154,7 +154,7 @@ int args_listener(struct task *t, struct args *a, const char *dir, const char *n
 static int consoles(struct task *t, struct args *a, const char *dir)
 {
 	const char *path = str(t, "%s/serial.log", dir);
-	int log = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	int log = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (log < 0)
 		return task_fail_errno(t, errno, path);
 	const char *more = str(t, ",logfile=/dev/fdset/%d,logappend=on", args_set(a, log));

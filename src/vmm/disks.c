@@ -103,6 +103,13 @@ static json_t *described(struct task *t, const json_t *layer, bool frozen, int s
 	return j;
 }
 
+/* For people: where it is told as a path by a descriptor, that says nothing to them. */
+static const char *name_of(const json_t *layer)
+{
+	const char *slash = strrchr(path_of(layer), '/');
+	return slash ? slash + 1 : path_of(layer);
+}
+
 /* QEMU takes from a set the descriptor that has the access and the directness it wants.  Whoever
  * described the layer has seen a file by that name: a link in its place has come since. */
 static int file_open(struct task *t, const json_t *layer, bool frozen)
@@ -111,7 +118,7 @@ static int file_open(struct task *t, const json_t *layer, bool frozen)
 	bool direct = json_is_true(json_object_get(cache, "direct"));
 	int fd = open(path_of(layer), (frozen ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0) |
 					      O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	return fd < 0 ? task_fail_errno(t, errno, path_of(layer)) : fd;
+	return fd < 0 ? task_fail_errno(t, errno, name_of(layer)) : fd;
 }
 
 /* ---- at the start ---- */

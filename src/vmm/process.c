@@ -174,7 +174,7 @@ static int birth_init(struct task *t, const struct process_plan *p, struct birth
 	const char *log = str(t, "%s/qemu.log", p->dir);
 	*b = (struct birth){ p, { -1, -1 }, { -1, -1 }, -1, -1, NULL, 0 };
 	b->null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	b->log = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	b->log = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (b->null < 0 || b->log < 0)
 		return task_fail_errno(t, errno, log);
 	if (pipe2(b->born, O_CLOEXEC) < 0 || pipe2(b->go, O_CLOEXEC) < 0)

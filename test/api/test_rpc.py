@@ -180,8 +180,7 @@ def test_a_storage_repository_that_moved():
     """Its folder has another name: found there, and reached there, with its disks."""
     with Served() as d:
         s = Session(Json(d.port), d)
-        old, new = (os.path.join(d.state, n) for n in ('old', 'new'))
-        os.mkdir(old)
+        old, new = d.folder_for('old'), os.path.join(d.state, 'sr', 'new')
         host = s.host.get_all()[0]
         sr = s.SR.create(host, {'location': old}, 0, 'r', '', 'file', '', False, {})
         uuid_ = s.SR.get_uuid(sr)
@@ -202,6 +201,24 @@ def test_a_storage_repository_that_moved():
         with open(os.path.join(new, 'sr-uuid'), 'w') as f:
             f.write('<!-- no uuid')
         assert s.refused('SR.probe', host, {'location': new}, 'file')[0] == 'SR_BACKEND_FAILURE_47'
+
+
+def test_a_storage_repository_of_another_host():
+    """Who has it is told by XenAPI's code for that; it goes to whom it is left, or who takes it from a host that is lost."""
+    with Served(delays={'sr-lock': 0.1}) as d, Served(first=True) as other:
+        s, o = Session(Json(d.port), d), Session(Json(other.port), other)
+        location = d.folder_for('theirs')
+        sr = s.SR.get_uuid(s.SR.create(s.host.get_all()[0], {'location': location}, 0, 'r', '', 'file', '', False, {}))
+        ours, theirs = s.host.get_uuid(s.host.get_all()[0]), o.host.get_all()[0]
+        there = o.SR.introduce(sr, 'r', '', 'file', '', False, {})
+        pbd = o.PBD.create({'host': theirs, 'SR': there, 'device_config': {'location': location}})
+        code, status, message, error = o.refused('PBD.plug', pbd)
+        assert (code, status, error) == ('SR_BACKEND_FAILURE_16', '', '') and ours in message
+        assert message.startswith('The SR device is currently in use [opterr=')
+        d.kill()
+        o.PBD.set_device_config(pbd, {'location': location, 'take-over-from': ours})
+        o.PBD.plug(pbd)
+        assert o.PBD.get_device_config(pbd) == {'location': location} and o.PBD.get_currently_attached(pbd)
 
 
 def test_queries():

@@ -176,8 +176,7 @@ def test_clone_and_install():
 
 def test_storage():
     with in_common() as d:
-        folder = os.path.join(d.state, 'second')
-        os.mkdir(folder)
+        folder = d.folder_for('second')
         sr = d.xe('sr-create', name_label='second', type='file', **{'device-config:location': folder})
         vdi = d.vdi('10MiB', 'data', sr)
         assert d.get('vdi', vdi, 'virtual-size') == str(10 << 20)

@@ -387,8 +387,7 @@ def test_no_room_to_shorten():
 
 def test_an_sr_that_goes():
     with Daemon('fake', delays=SOONER) as d:
-        folder = os.path.join(d.state, 'two')
-        os.mkdir(folder)
+        folder = d.folder_for('two')
         sr = d.xe('sr-create', name_label='two', type='file', **{'device-config:location': folder})
         w = World(d, sr, folder)
         pbd = d.list('pbd', sr_uuid=sr)[0]

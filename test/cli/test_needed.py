@@ -138,8 +138,7 @@ def test_a_vm_that_was_started_without_its_store():
 def test_an_sr_that_is_needed():
     """One that holds nothing but a suspended VM's memory, and one whose snapshot a VM reads."""
     with in_common() as d:
-        folder = os.path.join(d.state, 'memory')
-        os.makedirs(folder, exist_ok=True)
+        folder = d.folder_for('memory')
         sr = d.xe('sr-create', name_label='memory', type='file', **{'device-config:location': folder})
         pbd = d.list('pbd', sr_uuid=sr)[0]
         vm, reader = d.vm('vm'), d.vm('reader')

@@ -145,8 +145,7 @@ def test_what_is_detached_is_said():
 
 def test_a_disk_whose_storage_was_forgotten_is_said():
     with in_common() as d:
-        folder = os.path.join(d.state, 'forgotten')
-        os.makedirs(folder, exist_ok=True)
+        folder = d.folder_for('forgotten')
         sr = d.xe('sr-create', name_label='forgotten', type='file', **{'device-config:location': folder})
         vm, (system,) = vm_with(d, b'a')
         d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi('1MiB', 'away', sr), device=3)
@@ -297,8 +296,7 @@ def test_a_process_that_does_not_end():
 def test_fields_of_then_refer_to_what_there_is():
     with in_common() as d:
         vm, _ = vm_with(d, b'a')
-        folder = os.path.join(d.state, 'second')
-        os.makedirs(folder, exist_ok=True)
+        folder = d.folder_for('second')
         sr = d.xe('sr-create', name_label='second', type='file', **{'device-config:location': folder})
         d.xe('vm-param-set', f'suspend-SR-uuid={sr}', uuid=vm)
         snap = d.snapshot(vm)

@@ -26,8 +26,7 @@ def names(d):
 
 
 def second_sr(d, name='second'):
-    folder = os.path.join(d.state, name)
-    os.mkdir(folder)
+    folder = d.folder_for(name)
     return d.xe('sr-create', name_label=name, type='file', **{'device-config:location': folder})
 
 
@@ -205,7 +204,7 @@ def test_install_into_another_sr():
             assert d.get('vdi', disk, 'sr-uuid') == sr and d.get('vdi', disk, 'virtual-size') == str(64 * GIB)
             d.xe('vm-uninstall', '--force', uuid=vm)
         d.fails('vm-install', 'template=Windows 11', new_name_label='w', sr_name_label='third', says='third')
-        assert d.list('vm') == [] and d.volumes('second') == []
+        assert d.list('vm') == [] and d.volumes('sr/second') == []
         d.check()
 
 
@@ -368,7 +367,7 @@ def test_copy_of_a_chain_into_another_sr():
         there = d.disks(on_top)['0']
         assert content(d, there) == first and d.get('vdi', there, 'sr-uuid') == sr
         assert d.get('vdi', there, 'is-a-snapshot') == 'false'
-        assert len(d.volumes('second')) == 1 and allocated(d, there, 'second') < 10 << 20
+        assert len(d.volumes('sr/second')) == 1 and allocated(d, there, 'sr/second') < 10 << 20
         installed = d.xe('vm-install', template='from a', new_name_label='installed', sr_uuid=sr)
         assert content(d, d.disks(installed)['0']) == first
         moved = d.xe('vm-install', template='from a', new_name_label='moved', sr_uuid=d.sr())
@@ -468,9 +467,8 @@ def test_no_room():
     """The SR is full half-way: its error, and nothing left."""
     need_root()
     with Daemon('fake') as d:
-        folder = os.path.join(d.state, 'small')
-        os.mkdir(folder)
-        if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', folder]).returncode:
+        folder = d.folder_for('small')
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m,mode=700', 'tmpfs', folder]).returncode:
             raise Skip('cannot mount a tmpfs')
         try:
             sr = d.xe('sr-create', name_label='small', type='file', **{'device-config:location': folder})
@@ -482,7 +480,7 @@ def test_no_room():
             d.check()
             d.xe('pbd-unplug', uuid=d.list('pbd', sr_uuid=sr)[0])
         finally:
-            subprocess.run(['umount', folder])
+            subprocess.run(['umount', '-l', folder])     # the SR is plugged
 
 
 main(globals())

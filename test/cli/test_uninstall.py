@@ -43,8 +43,7 @@ def test_all_of_it_goes():
 
 def test_a_storage_that_is_away():
     with in_common() as d:
-        folder = os.path.join(d.state, 'away')
-        os.makedirs(folder, exist_ok=True)
+        folder = d.folder_for('away')
         sr = d.xe('sr-create', name_label='away', type='file', **{'device-config:location': folder})
         pbd = d.list('pbd', sr_uuid=sr)[0]
         vm = d.vm('vm', 1, '1MiB')

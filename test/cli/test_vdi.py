@@ -111,8 +111,7 @@ def test_clone_of_a_disk():
 
 def test_copy_of_a_disk():
     with Daemon('fake') as d:
-        folder = os.path.join(d.state, 'second')
-        os.mkdir(folder)
+        folder = d.folder_for('second')
         sr = d.xe('sr-create', 'type=file', f'device-config:location={folder}', name_label='second')
         disk = d.vdi('1MiB', 'mine')
         put(d, disk, b'before')
@@ -120,7 +119,7 @@ def test_copy_of_a_disk():
         put(d, disk, b'after!')
         here, there = d.xe('vdi-copy', uuid=disk), d.xe('vdi-copy', uuid=snap, sr_uuid=sr)
         assert d.get('vdi', there, 'sr-uuid') == sr and d.get('vdi', here, 'sr-uuid') == d.get('vdi', disk, 'sr-uuid')
-        assert stands_on(d, here) == '' and 'backing-filename' not in image(d, there, 'second')
+        assert stands_on(d, here) == '' and 'backing-filename' not in image(d, there, 'sr/second')
         assert d.get('vdi', there, 'is-a-snapshot') == 'false'
         d.xe('vdi-destroy', uuid=disk)
         d.xe('vdi-destroy', uuid=snap)
@@ -354,8 +353,7 @@ def test_raw_takes_no_layers():
 
 def test_raw_is_found_again():
     with Daemon('fake') as d:
-        folder = os.path.join(d.state, 'two')
-        os.mkdir(folder)
+        folder = d.folder_for('two')
         sr = d.xe('sr-create', name_label='two', type='file', **{'device-config:location': folder})
         disk = raw_disk(d, sr=sr)
         put(d, disk, QCOW2)

@@ -501,7 +501,7 @@ def test_what_comes_anew():
             assert now.vms[snap][1][0] == vm and now.vms[snap][2:] == before.vms[snap][2:], now
             return len(now.disks) == len(before.disks) + 1
         at_every_point(d, 'revert to a VM that is gone', lambda: d.xe('snapshot-revert', uuid=snap), came_back, destroyed)
-        place = os.path.join(d.state, 'other')
+        place = d.folder_for('other')
         srs = lambda: d.list('sr', name_label='other')
         mine = lambda: d.list('pbd', sr_uuid=srs()[0])[0]
 
@@ -522,6 +522,64 @@ def test_what_comes_anew():
             assert os.listdir(place) == [], os.listdir(place)
         at_every_point(d, 'sr-create', create, lambda b, n: len(n.srs) == len(b.srs) + 1, gone)
         at_every_point(d, 'sr-destroy', lambda: d.xe('sr-destroy', uuid=srs()[0]), lambda b, n: len(n.srs) == len(b.srs) - 1, there)
+
+
+def test_who_holds_an_sr():
+    """It is plugged, unplugged, and its mark becomes one of today's version when the daemon starts: the mark is whole at
+    each moment, and after the next start it names this host when, and only when, the PBD is plugged."""
+    with Daemon('fake') as d:
+        place = d.folder_for('other')
+        sr = d.xe('sr-create', name_label='other', type='file', **{'device-config:location': place})
+        disk, pbd = d.vdi('1MiB', 'x', sr), d.list('pbd', sr_uuid=sr)[0]
+        whole = open(os.path.join(place, 'sr-uuid')).read()
+        let_go = ''.join(line + '\n' for line in whole.splitlines() if line.split()[0] not in ('owner', 'host', 'state'))
+
+        def agrees():
+            d.check()
+            attached = d.get('pbd', pbd, 'currently-attached') == 'true'
+            mark = open(os.path.join(place, 'sr-uuid')).read()
+            assert mark == (whole if attached else let_go), f'attached: {attached}\n{mark}'
+            assert sorted(os.listdir(place)) == sorted(['sr-uuid', d.get('vdi', disk, 'location') + '.qcow2'])
+
+        def at_each(what, operation, prepare):
+            for n in dying_points():
+                prepare()
+                d.kill()
+                died = not survives(n, operation)
+                if not died:
+                    d.kill()
+                d.start()
+                agrees()
+                if not died:
+                    assert n > 2, f'{what} has no points'
+                    print(f'  {what}: survives point {n}')
+                    return
+
+        def survives(n, operation):
+            try:
+                d.start(env={'STILLFRAME_CRASH_AT': str(n)})
+                operation()
+                return True
+            except Exception:
+                d.process.wait(30)
+                assert d.process.returncode == -9, f'it failed by itself at point {n}: {d.log()[-2000:]}'
+                return False
+
+        def plug():
+            if d.get('pbd', pbd, 'currently-attached') != 'true':
+                d.xe('pbd-plug', uuid=pbd)
+
+        def unplug():
+            if d.get('pbd', pbd, 'currently-attached') == 'true':
+                d.xe('pbd-unplug', uuid=pbd)
+
+        def of_version_1():
+            plug()
+            with open(os.path.join(place, 'sr-uuid'), 'w') as f:
+                f.write(f'{sr}\n')
+        at_each('pbd-unplug', lambda: d.xe('pbd-unplug', uuid=pbd), plug)
+        at_each('pbd-plug', lambda: d.xe('pbd-plug', uuid=pbd), unplug)
+        at_each('a start with an old mark', lambda: None, of_version_1)
 
 
 def test_start():

@@ -286,8 +286,7 @@ def delete(d, snap):
 
 def files(d):
     """An SR that comes and goes."""
-    place = os.path.join(d.state, 'other')
-    os.mkdir(place)
+    place = d.folder_for('other')
     sr = d.xe('sr-create', name_label='other', type='file', **{'device-config:location': place})
     d.xe('pbd-unplug', uuid=d.list('pbd', sr_uuid=sr)[0])
     d.xe('sr-destroy', uuid=sr)

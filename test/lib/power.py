@@ -29,10 +29,11 @@ def tool(*words):
 
 
 def folder_in_memory():
-    """A flush of a logged device is logged, and need not wait for a real disk."""
-    big = '/dev/shm'
-    place = big if os.path.isdir(big) and shutil.disk_usage(big).free > 4 << 30 else None
-    folder = tempfile.mkdtemp(prefix='stillframe-power-', dir=place)
+    """A flush of a logged device is logged, and need not wait for a real disk.  /dev itself takes no SR.  What is to be
+    kept is not in memory, which would go with this process."""
+    folder = tempfile.mkdtemp(prefix='stillframe-power-')
+    if 'KEEP' not in os.environ and shutil.disk_usage('/dev/shm').free > 4 << 30:
+        tool('mount', '-t', 'tmpfs', 'stillframe-power', folder)
     os.chmod(folder, 0o711)
     return folder
 
@@ -147,6 +148,8 @@ class LoggedDevice:
             self.stop()
         finally:
             subprocess.run(['umount', '-l', self.device], capture_output=True)
+            if os.path.ismount(self.folder):
+                subprocess.run(['umount', '-l', self.folder])
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -228,6 +228,12 @@ class Daemon:
     def vdi(self, size='64MiB', name='disk', sr=None):
         return self.xe('vdi-create', sr_uuid=sr or self.sr(), name_label=name, virtual_size=size)
 
+    def folder_for(self, name):
+        """A folder for a further SR; in the state folder there may be some below sr/ only."""
+        folder = os.path.join(self.state, 'sr', name)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        return folder
+
     def isos(self, name='isos', **discs):
         """An SR of type iso with a disc <key>.iso per argument; its folder is <state>/<name>."""
         folder = os.path.join(self.state, name)

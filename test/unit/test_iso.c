@@ -31,9 +31,11 @@ static char scratch[] = "/tmp/test_iso-XXXXXX";
 static struct sr *attach(struct task *t, const char *uuid, const char *location)
 {
 	struct map config = { 0 };
+	static const struct holder us = { "3b0f6d1e-9c54-4c7e-8d7a-1f2e3d4c5b6a", "this",
+					  "/nowhere" };
 	if (location)
 		map_set(t, &config, "location", location);
-	return sr_open(t, "iso", uuid, &config, true);
+	return sr_open(t, &(struct sr_place){ "iso", uuid, &config, &us }, true);
 }
 
 static const char *path_of(struct task *t, const char *name)
@@ -84,10 +86,46 @@ static void test_place(struct task *t)
 	CHECK(good(t, one && two) && !one->direct && streq(one->path, scratch));
 	CHECK(!one->layout->create && !one->layout->remove);
 	put(t, "a.iso", 2048, 'a');
-	GOOD(sr_destroy(t, "iso", one));
+	GOOD(sr_destroy(t, one));
 	CHECK(there(t, two, "a.iso"));
 	take(t, "a.iso");
 	CHECK(rmdir(scratch) == 0 && mkdir(scratch, 0755) == 0); /* nothing was left in it */
+}
+
+/* Whoever keeps it may be anybody; but what is no file is no disc, whatever it is called. */
+static void test_whose(struct task *t)
+{
+	CHECK(!attach(t, UUID, "/dev") && failed(t, SR_BACKEND_FAILURE_47, "the system's"));
+	CHECK(!attach(t, UUID, "/proc/self") && failed(t, SR_BACKEND_FAILURE_47, "the system's"));
+	CHECK(!attach(t, UUID, "/sys/kernel") && failed(t, SR_BACKEND_FAILURE_47, "the system's"));
+	CHECK(good(t, attach(t, UUID, "/usr/share")));
+	CHECK(chmod(scratch, 0777) == 0 && (geteuid() != 0 || chown(scratch, 65534, 65534) == 0));
+	CHECK(good(t, attach(t, UUID, scratch)));
+	CHECK(chmod(scratch, 0755) == 0 && (geteuid() != 0 || chown(scratch, 0, 0) == 0));
+}
+
+/* Another folder has its name: what is there is not taken for what was. */
+static void test_moved(struct task *t)
+{
+	struct volume v;
+	struct volumes all;
+	json_t *layers;
+	const char *away = str(t, "%s.away", scratch);
+	struct sr *sr = attach(t, UUID, scratch);
+	put(t, "a.iso", 2048, 'a');
+	CHECK(good(t, sr) && rename(scratch, away) == 0 && mkdir(scratch, 0755) == 0);
+	put(t, "a.iso", 4096, 'b');
+	CHECK(sr->layout->scan(t, sr, &all) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_47, "another folder"));
+	CHECK(sr->layout->stat(t, sr, "a.iso", &v) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_47, "another folder"));
+	CHECK(sr->layout->blockdev(t, sr, "a.iso", false, &layers) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_47, "another folder"));
+	take(t, "a.iso");
+	CHECK(rmdir(scratch) == 0 && rename(away, scratch) == 0);
+	GOOD(sr->layout->stat(t, sr, "a.iso", &v));
+	CHECK(v.virtual_size == 2048);
+	take(t, "a.iso");
 }
 
 static void test_read_only(struct task *t)
@@ -99,7 +137,7 @@ static void test_read_only(struct task *t)
 	put(t, "a.iso", 2048, 'a');
 	CHECK(mount("none", scratch, "tmpfs", MS_REMOUNT | MS_RDONLY, "size=1m") == 0);
 	struct sr *sr = attach(t, UUID, scratch);
-	bool right = good(t, sr && count(t, sr) == 1 && sr_destroy(t, "iso", sr) == 0);
+	bool right = good(t, sr && count(t, sr) == 1 && sr_destroy(t, sr) == 0);
 	umount2(scratch, MNT_DETACH);
 	CHECK(right);
 }
@@ -256,6 +294,8 @@ int main(void)
 	CHECK(mkdtemp(scratch));
 	struct task *t = task_new(NULL, "iso");
 	test_place(t);
+	test_whose(t);
+	test_moved(t);
 	test_read_only(t);
 	struct sr *sr = attach(t, UUID, scratch);
 	CHECK(good(t, sr));

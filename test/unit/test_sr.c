@@ -41,12 +41,20 @@ static void command(struct task *t, const char *const *argv)
 	GOOD(run_ok(t, &r));
 }
 
-static struct sr *attach(struct task *t, const char *uuid, const char *location, bool create)
+static const struct holder us = { "3b0f6d1e-9c54-4c7e-8d7a-1f2e3d4c5b6a", "this", "/nowhere" };
+
+static struct sr *attach_type(struct task *t, const char *type, const char *uuid,
+			      const char *location, bool create)
 {
 	struct map config = { 0 };
 	if (location)
 		map_set(t, &config, "location", location);
-	return sr_open(t, "file", uuid, &config, create);
+	return sr_open(t, &(struct sr_place){ type, uuid, &config, &us }, create);
+}
+
+static struct sr *attach(struct task *t, const char *uuid, const char *location, bool create)
+{
+	return attach_type(t, "file", uuid, location, create);
 }
 
 static const char *file_of(struct task *t, const struct sr *sr, const char *id)
@@ -65,8 +73,7 @@ static size_t count(struct task *t, const struct sr *sr)
 
 static void test_config(struct task *t, const char *dir)
 {
-	struct map none = { 0 };
-	CHECK(!sr_open(t, "tape", UUID, &none, true) && failed(t, SR_UNKNOWN_DRIVER, "tape"));
+	CHECK(!attach_type(t, "tape", UUID, NULL, true) && failed(t, SR_UNKNOWN_DRIVER, "tape"));
 	CHECK(!attach(t, UUID, NULL, true) && failed(t, SR_BACKEND_FAILURE_115, "location"));
 	CHECK(!attach(t, UUID, "", true) && failed(t, SR_BACKEND_FAILURE_115, "location"));
 	CHECK(!attach(t, UUID, "tmp", true) && failed(t, SR_BACKEND_FAILURE_47, "absolute"));
@@ -82,19 +89,147 @@ static struct sr *test_mark(struct task *t, const char *dir, bool direct)
 	CHECK(!attach(t, UUID, dir, false) && failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
 	struct sr *sr = attach(t, UUID, dir, true);
 	CHECK(good(t, sr) && streq(sr->path, dir) && sr->direct == direct);
-	CHECK(streq(file_read(t, str(t, "%s/sr-uuid", dir), 100), UUID "\n"));
-	CHECK(attach(t, UUID, dir, true) && attach(t, UUID, dir, false));
+	CHECK(strstr(file_read(t, str(t, "%s/sr-uuid", dir), 1000), "uuid " UUID "\nowner "));
+	CHECK(!attach(t, UUID, dir, false) && failed(t, SR_BACKEND_FAILURE_16, "holds a lock"));
 	CHECK(!attach(t, OTHER, dir, false) && failed(t, SR_BACKEND_FAILURE_47, UUID));
 	CHECK(!attach(t, OTHER, dir, true) && failed(t, SR_BACKEND_FAILURE_47, UUID));
+	talloc_free(sr);
+	talloc_free(attach(t, UUID, dir, true));
+	sr = attach(t, UUID, dir, false);
+	CHECK(good(t, sr));
 	return sr;
+}
+
+/* What is to be done in a place that is no more what it was: all of it is refused, and nothing is there
+ * afterwards. */
+static void check_refused(struct task *t, const struct sr *sr, const char *why)
+{
+	struct volume v;
+	struct volumes all;
+	struct sr_check c;
+	struct list ids, unfinished;
+	uint64_t total, room;
+	json_t *layers;
+	int fd;
+#define REFUSED(call) CHECK((call) < 0 && failed(t, SR_BACKEND_FAILURE_47, why))
+	REFUSED(sr_check_place(t, sr));
+	REFUSED(sr_directory(t, sr));
+	REFUSED(sr_nameless_file(t, sr));
+	REFUSED(sr->layout->scan(t, sr, &all));
+	REFUSED(sr->layout->stat(t, sr, A, &v));
+	REFUSED(sr->layout->space(t, sr, &total, &room));
+	REFUSED(sr->layout->create(t, sr, C, "", MIB));
+	REFUSED(sr->layout->create(t, sr, C, A, MIB));
+	REFUSED(sr->layout->create_raw(t, sr, C, MIB));
+	REFUSED(sr->layout->open(t, sr, B, true, &fd));
+	REFUSED(sr->layout->share(t, sr, B, C));
+	REFUSED(sr->layout->remove(t, sr, A));
+	REFUSED(sr->layout->blockdev(t, sr, A, true, &layers));
+	REFUSED(sr->layout->sync(t, sr, A));
+	REFUSED(sr->layout->resize(t, sr, A, 2 * MIB));
+	REFUSED(sr->layout->relink(t, sr, A, ""));
+	REFUSED(sr->layout->merge(t, sr, &(struct sr_merge){ true, A, "" }));
+	REFUSED(sr->layout->clone(t, sr, A, C));
+	REFUSED(sr->layout->list(t, sr, &ids, &unfinished));
+	REFUSED(sr->layout->discard(t, sr, A));
+	REFUSED(sr->layout->check(t, sr, A, false, &c));
+	REFUSED(sr_export(t, sr, A, -1));
+	REFUSED(sr_import(t, sr, A, -1, 0));
+	REFUSED(sr_copy(t, sr, A, sr, B));
+	REFUSED(sr_destroy(t, sr));
+#undef REFUSED
+}
+
+/* The folder is moved away, and there is another one: what was attached could be reached by its
+ * descriptor, and is refused all the same. */
+static void test_moved(struct task *t, const struct sr *sr)
+{
+	const char *away = str(t, "%s.away", sr->path);
+	struct volume v;
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	GOOD(sr->layout->create_raw(t, sr, B, MIB));
+	if (rename(sr->path, away) < 0) { /* it is mounted there */
+		CHECK(errno == EBUSY);
+	} else {
+		check_refused(t, sr, "No such file");
+		CHECK(mkdir(sr->path, 0700) == 0);
+		check_refused(t, sr, "another folder has its name");
+		CHECK(rmdir(sr->path) == 0 && rename(away, sr->path) == 0);
+	}
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	GOOD(sr->layout->remove(t, sr, A));
+	GOOD(sr->layout->remove(t, sr, B));
+}
+
+/* Its file system is unmounted below us, lazily, which nothing hinders; and mounted again. */
+static void test_unmounted(struct task *t, const struct sr *sr)
+{
+	const char *image = str(t, "%s/image", scratch);
+	struct volume v;
+	if (!mounted)
+		return;
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	GOOD(sr->layout->create_raw(t, sr, B, MIB));
+	CHECK(umount(sr->path) < 0 && errno == EBUSY);
+	CHECK(umount2(sr->path, MNT_DETACH) == 0);
+	check_refused(t, sr, "another file system is there");
+	CHECK(rmdir(sr->path) == 0 && mkdir(sr->path, 0700) == 0); /* nothing was made in it */
+	command(t, RUN_ARGV("mount", "-o", "loop", image, sr->path));
+	GOOD(sr->layout->stat(t, sr, A, &v));
+	GOOD(sr->layout->remove(t, sr, A));
+
+	CHECK(mount("none", sr->path, "tmpfs", 0, "mode=700") == 0);
+	check_refused(t, sr, "another file system is there");
+	CHECK(umount(sr->path) == 0);
+	GOOD(sr->layout->remove(t, sr, B));
+	CHECK(count(t, sr) == 0);
+}
+
+/* Others may write there by now; the mark goes, and another one comes. */
+static void test_spoilt(struct task *t, const struct sr *sr)
+{
+	const char *mark = str(t, "%s/sr-uuid", sr->path), *away = str(t, "%s.away", mark);
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	CHECK(chmod(sr->path, 0775) == 0);
+	check_refused(t, sr, "chmod go-w");
+	CHECK(chmod(sr->path, 0755) == 0);
+	CHECK(rename(mark, away) == 0);
+	check_refused(t, sr, "sr-uuid is gone");
+	GOOD(file_write(t, mark, OTHER "\n", 0600));
+	check_refused(t, sr, "it names the SR " OTHER);
+	CHECK(rename(away, mark) == 0);
+	GOOD(sr->layout->remove(t, sr, A));
+}
+
+/* Names of what is unfinished that lead out of the SR: nothing is written there. */
+static void test_links(struct task *t, const struct sr *sr)
+{
+	const char *outside = str(t, "%s/outside", scratch);
+	const char *names[] = { A ".qcow2.new",   B ".raw.new",   C ".qcow2.new",
+				".direct-io.new", ".reflink.new", "sr-uuid.new" };
+	GOOD(file_write(t, outside, "precious", 0600));
+	for (size_t i = 0; i < COUNT(names); i++)
+		CHECK(symlink(outside, str(t, "%s/%s", sr->path, names[i])) == 0);
+	GOOD(sr->layout->create(t, sr, A, "", MIB));
+	GOOD(sr->layout->create_raw(t, sr, B, MIB));
+	if (sr->reflink)
+		GOOD(sr->layout->clone(t, sr, A, C));
+	GOOD(sr_leave(t, sr));
+	CHECK(streq(file_read(t, outside, 100), "precious"));
+	GOOD(sr->layout->remove(t, sr, A));
+	GOOD(sr->layout->remove(t, sr, B));
+	GOOD(sr->layout->remove(t, sr, C));
+	for (size_t i = 0; i < COUNT(names); i++)
+		unlink(str(t, "%s/%s", sr->path, names[i]));
+	CHECK(count(t, sr) == 0 && unlink(outside) == 0);
 }
 
 static void test_destroy(struct task *t, struct sr *sr)
 {
 	GOOD(sr->layout->create(t, sr, A, "", MIB));
-	CHECK(sr_destroy(t, "file", sr) < 0 && failed(t, SR_NOT_EMPTY, ""));
+	CHECK(sr_destroy(t, sr) < 0 && failed(t, SR_NOT_EMPTY, ""));
 	GOOD(sr->layout->remove(t, sr, A));
-	GOOD(sr_destroy(t, "file", sr));
+	GOOD(sr_destroy(t, sr));
 	CHECK(!attach(t, UUID, sr->path, false) && failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
 }
 
@@ -203,7 +338,7 @@ static void test_strangers(struct task *t, const struct sr *sr)
 
 	GOOD(file_write(t, str(t, "%s/%s.qcow2.new", sr->path, A), "half", 0600));
 	GOOD(file_write(t, str(t, "%s/x.qcow2.new", sr->path), "not ours", 0600));
-	CHECK(attach(t, UUID, sr->path, false));
+	GOOD(sr->layout->tidy(t, sr)); /* as it is when the SR is attached */
 	CHECK(!file_exists(str(t, "%s/%s.qcow2.new", sr->path, A)));
 	CHECK(file_exists(str(t, "%s/x.qcow2.new", sr->path)) && file_exists(notes));
 	GOOD(file_delete(t, str(t, "%s/x.qcow2.new", sr->path)));
@@ -346,7 +481,7 @@ static void test_raw(struct task *t, const struct sr *sr)
 	CHECK(unlink(raw) == 0);
 	GOOD(file_write(t, raw, "short", 0600));
 	CHECK(sr->layout->stat(t, sr, A, &v) < 0 && failed(t, SR_BACKEND_FAILURE_46, "multiple"));
-	CHECK(unlink(raw) == 0 && attach(t, UUID, sr->path, false));
+	CHECK(unlink(raw) == 0 && sr->layout->tidy(t, sr) == 0);
 	CHECK(!file_exists(str(t, "%s.new", raw)));
 }
 
@@ -585,7 +720,7 @@ static void test_in_use(struct task *t, const struct sr *sr)
 
 /* ---- no room ---- */
 
-static void test_full(struct task *t, const struct sr *sr)
+static struct sr *test_full(struct task *t, struct sr *sr)
 {
 	char *data = pattern(t, 32 * MIB, 5);
 	for (size_t i = 0; i < 32 * MIB; i++)
@@ -607,10 +742,14 @@ static void test_full(struct task *t, const struct sr *sr)
 	      failed(t, SR_BACKEND_FAILURE_44, "space"));
 	CHECK(!file_exists(file_of(t, sr, B)));
 	CHECK(!file_exists(str(t, "%s/%s.qcow2.new", sr->path, B)));
-	struct sr *again = attach(t, UUID, sr->path, false);
-	CHECK(good(t, again) && again->direct == sr->direct); /* no room is no reason against it */
+	bool direct = sr->direct;
+	const char *dir = talloc_strdup(t, sr->path);
+	talloc_free(sr);
+	sr = attach(t, UUID, dir, false);
+	CHECK(good(t, sr) && sr->direct == direct); /* no room is no reason against it */
 	GOOD(sr->layout->remove(t, sr, A));
 	CHECK(unlink(filler) == 0);
+	return sr;
 }
 
 /* ---- file systems ---- */
@@ -621,8 +760,12 @@ static void test_place(const char *name, const char *dir, bool direct, bool smal
 	test_config(t, dir);
 	struct sr *sr = test_mark(t, dir, direct);
 	if (small) {
-		test_full(t, sr);
+		sr = test_full(t, sr);
 	} else {
+		test_moved(t, sr);
+		test_unmounted(t, sr);
+		test_spoilt(t, sr);
+		test_links(t, sr);
 		test_volumes(t, sr);
 		test_sizes(t, sr);
 		test_resize(t, sr);
@@ -656,12 +799,16 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	CHECK(mkdtemp(scratch));
 	atexit(unmount);
+	setenv("STILLFRAME_DELAYS", "sr-lock=0.02", 1);
 	struct task *t = task_new(NULL, "where");
-	struct map config = { 0 };
-	map_set(t, &config, "location", scratch);
-	struct sr *sr = sr_open(t, "file", UUID, &config, true);
-	CHECK(good(t, sr) && sr_destroy(t, "file", sr) == 0);
-	test_place("/tmp", scratch, sr->direct, false);
+	const char *plain = str(t, "%s/plain", scratch);
+	GOOD(dir_make(t, plain, 0700));
+	struct sr *sr = attach(t, UUID, plain, true);
+	CHECK(good(t, sr) && sr_destroy(t, sr) == 0);
+	bool direct = sr->direct;
+	talloc_free(sr);
+	test_place("/tmp", plain, direct, false);
+	CHECK(rmdir(plain) == 0);
 	talloc_free(t);
 	for (size_t i = 0; i < COUNT(file_systems) && geteuid() == 0; i++)
 		with_mounted(scratch, &file_systems[i], test_mounted);
