@@ -234,7 +234,7 @@ static int take_memory(struct task *t, const struct VM_row *snap, struct VDI_row
 	*ret = NULL;
 	if (snap->power_state != vm_power_state_Suspended)
 		return 0;
-	if (verify_memory(t, snap) < 0)
+	if (vm_check_resume(t, snap) < 0 || verify_memory(t, snap) < 0)
 		return -1;
 	*ret = suspend_image_share(t, snap->suspend_VDI, false);
 	return *ret ? 0 : -1;

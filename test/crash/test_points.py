@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from sf import *
 from golden import golden
 from layers import *
+from tpm import emulators
 
 
 def world(d):
@@ -297,15 +298,27 @@ def test_what_comes_anew():
 
 
 def test_start():
+    """With a TPM: two processes begin, and neither stays without the other."""
     with Daemon() as d:
         vm = d.vm(disks=1, memory='64MiB')
+        d.xe('vtpm-create', vm_uuid=vm)
 
-        def prepare():
+        def both():
+            assert len(emulators(d, vm)) == len(d.guests()) == (d.state_of(vm) == 'running'), (emulators(d, vm), d.guests())
+
+        def halted():
+            both()
             if d.state_of(vm) != 'halted':
                 d.xe('vm-shutdown', '--force', uuid=vm)
-        at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: n == b, prepare)
-        state = d.state_of(vm)
-        assert (state == 'running') == bool(d.guests()), f'{state} but processes {d.guests()}'
+        at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: n == b, halted)
+        both()
+
+        def suspended():
+            both()
+            if d.state_of(vm) == 'running':
+                d.xe('vm-suspend', uuid=vm)
+        at_every_point(d, 'resume', lambda: d.xe('vm-resume', uuid=vm), lambda b, n: n == b or n[1] == b[1] - 1, suspended)
+        both()
 
 
 def test_plugging():
