@@ -273,7 +273,7 @@ MISSING = {
 
 
 def what_was_done(d):
-    return [d.log().count(f'fake {deed} ') for deed in ('stop', 'start', 'pause')]
+    return [d.log().count(f'fake {deed} ') for deed in ('stop', 'start', 'pause', 'clear')]
 
 
 def test_a_revert_that_could_not_go_on():

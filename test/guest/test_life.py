@@ -229,6 +229,23 @@ def test_shut_down_by_force_while_it_comes_back():
         d.check()
 
 
+def test_shut_down_by_force_while_it_reboots():
+    """A reboot waits for a guest that does not heed the button; when that was ended by force it is not started again."""
+    with Daemon() as d:
+        vm = d.vm(disks=1, memory='64MiB')
+        d.xe('vm-start', uuid=vm)
+        p = d.begin('vm-reboot', f'uuid={vm}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        d.pending('VM.clean_reboot')
+        wait_for(lambda: 'clean_reboot' in d.get('vm', vm, 'current-operations'))
+        time.sleep(0.5)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.state_of(vm) == 'halted' and not d.guests()
+        said = p.communicate()[1].decode()
+        assert p.returncode == 1 and 'hard_shutdown' in said, said
+        assert d.state_of(vm) == 'halted' and not d.guests(), 'it was started again'
+        d.check()
+
+
 FIGURES = """MemTotal: {total} kB
 MemAvailable: {available} kB
 SwapTotal: 0 kB
