@@ -334,7 +334,7 @@ def test_the_disc_of_a_suspended_vm():
         d.xe('vm-cd-eject', uuid=vm)
         assert d.get('vbd', drive, 'empty') == 'true' and d.get('vbd', drive, 'allowed-operations') == ''
         d.isos('more', b=b'b' * 4096)
-        d.fails('vm-cd-insert', uuid=vm, cd_name='b.iso', says='suspended')
+        d.fails('vm-cd-insert', uuid=vm, cd_name='b.iso', says='halted, running, paused')
         d.restart()
         d.xe('vm-resume', uuid=vm)
         assert d.fakes()[vm]['chains']['disk-3'] == []
