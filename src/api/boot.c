@@ -20,6 +20,7 @@
 #include "base/io.h"
 #include "base/task.h"
 #include "db/db.h"
+#include "memory/image.h"
 
 /* ---- kernel and ramdisk ---- */
 
@@ -153,8 +154,8 @@ int boot_disk(struct task *t, const struct VM_row *vm, const struct VBD_row *vbd
 	return 0;
 }
 
-int boot_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
-	     struct vmm_nic *ret)
+static int describe_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+			struct vmm_nic *ret)
 {
 	const struct model_row *m = model_of(t, vm);
 	if (!m)
@@ -166,7 +167,20 @@ int boot_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
 		.model = m->nic,
 		.tap = -1,
 	};
-	return network_tap(t, vm, vif, &ret->tap);
+	return 0;
+}
+
+int boot_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+	     struct vmm_nic *ret)
+{
+	return describe_nic(t, vm, vif, ret) < 0 ? -1 : network_tap(t, vm, vif, &ret->tap);
+}
+
+/* The same without a tap. */
+static int look_at_nic(struct task *t, const struct VM_row *vm, const struct VIF_row *vif,
+		       struct vmm_nic *ret)
+{
+	return describe_nic(t, vm, vif, ret) < 0 ? -1 : network_check(t, vif);
 }
 
 static int by_position(const void *a, const void *b)
@@ -175,14 +189,28 @@ static int by_position(const void *a, const void *b)
 	return (int)x->position - (int)y->position;
 }
 
-static int add_disks(struct task *t, const struct VM_row *vm, struct vmm_config *c)
+/* ---- what a VM starts with ---- */
+
+struct view {
+	const struct VM_row *vm;      /* as it is to be started */
+	const struct VM_row *devices; /* whose drives, interfaces, UEFI store and TPM it gets */
+	bool attached;                /* only those that are; else all, as a start attaches them */
+	bool look;                    /* nothing is made: no taps, no store of UEFI's variables */
+};
+
+static bool is_wanted(const struct view *v, const struct VBD_row *vbd)
+{
+	return v->attached ? vbd->currently_attached : vbd->type == vbd_type_CD || !vbd->empty;
+}
+
+static int add_disks(struct task *t, const struct view *v, struct vmm_config *c)
 {
 	struct vmm_disk *disks = NULL;
-	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
-		if (!vbd->currently_attached)
+	DB_EACH (t, VBD, vbd, "VM", v->devices->row.ref) {
+		if (!is_wanted(v, vbd))
 			continue;
 		disks = talloc_realloc(t, disks, struct vmm_disk, c->ndisks + 1);
-		if (boot_disk(t, vm, vbd, &disks[c->ndisks]) < 0)
+		if (boot_disk(t, v->vm, vbd, &disks[c->ndisks]) < 0)
 			return -1;
 		c->ndisks++;
 	}
@@ -192,17 +220,25 @@ static int add_disks(struct task *t, const struct VM_row *vm, struct vmm_config 
 	return 0;
 }
 
-static int add_nics(struct task *t, const struct VM_row *vm, struct vmm_config *c)
+static int add_nics(struct task *t, const struct view *v, struct vmm_config *c)
 {
-	DB_EACH (t, VIF, vif, "VM", vm->row.ref) {
-		if (!vif->currently_attached)
+	DB_EACH (t, VIF, vif, "VM", v->devices->row.ref) {
+		if (v->attached && !vif->currently_attached)
 			continue;
 		c->nics = talloc_realloc(t, c->nics, struct vmm_nic, c->nnics + 1);
-		if (boot_nic(t, vm, vif, &c->nics[c->nnics]) < 0)
+		struct vmm_nic *nic = &c->nics[c->nnics];
+		if ((v->look ? look_at_nic : boot_nic)(t, v->vm, vif, nic) < 0)
 			return -1;
 		c->nnics++;
 	}
 	return 0;
+}
+
+static int add_firmware(struct task *t, const struct view *v, struct vmm_config *c)
+{
+	const char *store = v->devices->NVRAM_VDI;
+	bool is_made = v->look && !v->attached && !db_seek(t, VDI, store);
+	return is_made ? firmware_check(t, v->vm) : firmware_config(t, v->vm, store, &c->firmware);
 }
 
 /* HVM_boot_params:order has a letter for each kind: c disks, d CD drives, n network.  Within a kind the
@@ -240,13 +276,13 @@ static const char *generation_uuid(struct task *t, const char *id)
 		   (unsigned)(v[1] >> 48 & 0xffff), (unsigned long long)v[1] & 0xffffffffffff);
 }
 
-struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
+static struct vmm_config *empty_config(struct task *t, const struct VM_row *vm)
 {
 	struct vmm_config *c = talloc_zero(t, struct vmm_config);
 	c->kernel = c->ramdisk = c->image = -1;
 	c->uuid = vm->uuid;
 	c->name = vm->name_label;
-	c->dir = guest_dir(t, vm->uuid);
+	c->dir = guest_path(t, vm->uuid);
 	c->memory = round_up_mib(vm->memory_static_max);
 	c->vcpus = (unsigned)vm->VCPUs_at_startup;
 	c->accel = settings.accel;
@@ -256,14 +292,46 @@ struct vmm_config *boot_config(struct task *t, const struct VM_row *vm)
 	c->generation_id = generation_uuid(t, vm->generation_id);
 	c->ends_on_reboot = vm->actions_after_reboot == on_normal_exit_destroy;
 	c->stands_still_on_crash = vm->actions_after_crash == on_crash_behaviour_preserve;
-	c->tpm = vtpm_remembers(t, vm);
-	if (!c->dir || add_disks(t, vm, c) < 0 || add_nics(t, vm, c) < 0 ||
-	    add_kernel(t, vm, c) < 0 || firmware_config(t, vm, &c->firmware) < 0) {
+	return c;
+}
+
+/* image: of memory that it comes back from, NULL: it boots. */
+static struct vmm_config *make_config(struct task *t, const struct view *v,
+				      const struct image *image)
+{
+	struct vmm_config *c = empty_config(t, v->vm);
+	c->tpm = vtpm_remembers(t, v->devices);
+	if (image) {
+		c->paused = true;
+		c->image = image->fd;
+		c->image_at = IMAGE_STREAM_AT;
+		c->image_used = image->used;
+		c->machine = image->machine;
+	}
+	if (add_disks(t, v, c) < 0 || add_nics(t, v, c) < 0 || add_kernel(t, v->vm, c) < 0 ||
+	    add_firmware(t, v, c) < 0 || settings.vmm->check(t, c) < 0) {
 		boot_done(c);
 		return NULL;
 	}
-	set_boot_order(vm, c);
+	set_boot_order(v->vm, c);
 	return c;
+}
+
+struct vmm_config *boot_config(struct task *t, const struct VM_row *vm, const struct image *image)
+{
+	struct view v = { .vm = vm, .devices = vm, .attached = true };
+	return make_config(t, &v, image);
+}
+
+int boot_check(struct task *t, const struct VM_row *vm, const struct VM_row *devices,
+	       const struct image *image)
+{
+	struct view v = { .vm = vm, .devices = devices, .attached = image != NULL, .look = true };
+	struct vmm_config *c = make_config(t, &v, image);
+	if (!c)
+		return -1;
+	boot_done(c);
+	return 0;
 }
 
 void boot_done(struct vmm_config *c)

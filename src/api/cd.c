@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* cd.c -- discs go into drives and out of them.
  *
- * A VM without a process has a row, and that is all.  A running one has the disc first and the row
- * after it, and the journal's MEDIUM_SETTLE between:
+ * A VM without a process has a row, and that is all.  A suspended one can lose a disc, so that it
+ * comes back when the disc's file is gone: its guest finds the drive empty.  It gets none: a guest
+ * that has a disc mounted is not to wake up with another one.
+ *
+ * A running VM has the disc first and the row after it, and the journal's MEDIUM_SETTLE between:
  *
  *     insert   the VMM puts the disc in    the row names it
  *     eject    the VMM takes it out        the row says empty
@@ -171,6 +174,8 @@ int VBD_insert(struct task *t, struct VBD_insert *a)
 	struct VM_row *vm = vbd ? db_get(t, VM, vbd->VM) : NULL;
 	if (!vm || check_drive(t, vm, vbd, "insert") < 0)
 		return -1;
+	if (vm->power_state == vm_power_state_Suspended)
+		return bad_power_state(t, vm, "halted, running, paused");
 	if (!vbd->empty)
 		return fail(t, VBD_NOT_EMPTY, a->vbd);
 	if (cd_check_disc(t, a->vdi) < 0 || disc_layers(t, a->vdi, &layers) < 0)
@@ -190,7 +195,8 @@ int VBD_eject(struct task *t, struct VBD_eject *a)
 		return -1;
 	if (vbd->empty)
 		return fail(t, VBD_IS_EMPTY, a->vbd);
-	if (vbd->currently_attached &&
+	bool is_running = vbd->currently_attached && vm->power_state != vm_power_state_Suspended;
+	if (is_running &&
 	    change_medium(t, vm, vbd, vbd->VDI, disc_node(t, vbd->VDI), settings.vmm->eject) < 0)
 		return -1;
 	return record(t, vm, vbd, NULL_REF);

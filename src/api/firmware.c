@@ -323,17 +323,24 @@ static json_t *code_layers(struct task *t, const char *name)
 				     "file", "filename", file));
 }
 
-int firmware_config(struct task *t, const struct VM_row *vm, struct vmm_firmware *ret)
+int firmware_config(struct task *t, const struct VM_row *vm, const char *store,
+		    struct vmm_firmware *ret)
 {
 	json_t *vars;
 	*ret = (struct vmm_firmware){ 0 };
 	if (!firmware_is_uefi(vm))
 		return 0;
 	const struct firmware_row *f = wanted(t, vm);
-	struct VDI_row *vdi = f ? db_get(t, VDI, vm->NVRAM_VDI) : NULL;
+	struct VDI_row *vdi = f ? db_get(t, VDI, store) : NULL;
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || sr->layout->blockdev(t, sr, vdi->location, true, &vars) < 0)
+	if (!sr || sr->layout->blockdev(t, sr, vdi->location, !vdi->is_a_snapshot, &vars) < 0)
 		return -1;
-	*ret = (struct vmm_firmware){ code_layers(t, f->code), vars, f->secure };
+	*ret = (struct vmm_firmware){ code_layers(t, f->code), vars, f->secure,
+				      vdi->is_a_snapshot };
 	return ret->code ? 0 : -1;
+}
+
+int firmware_check(struct task *t, const struct VM_row *vm)
+{
+	return !is_uefi(vm) || wanted(t, vm) ? 0 : -1;
 }

@@ -23,8 +23,12 @@ bool firmware_is_uefi(const struct VM_row *);
  * stay in it, whatever is asked for later), filled from the firmware's own template, in the
  * SR of its first disk, or the default one.  The variables in VM.NVRAM take the place of the template's. */
 int firmware_ensure(struct task *, const struct VM_row *);
-/* What the VMM is told; BIOS unless HVM_boot_params:firmware is "uefi". */
-int firmware_config(struct task *, const struct VM_row *, struct vmm_firmware *ret);
+/* What the VMM is told; BIOS unless HVM_boot_params:firmware is "uefi".  store: the VM's, or that of a
+ * checkpoint that it may go back to, which is only looked at. */
+int firmware_config(struct task *, const struct VM_row *, const char *store,
+		    struct vmm_firmware *ret);
+/* Could firmware_ensure() make the store? */
+int firmware_check(struct task *, const struct VM_row *);
 /* In a transaction: the store goes with its VM. */
 int firmware_release(struct task *, const struct VM_row *);
 

@@ -33,7 +33,8 @@ struct guest {
 	struct vmm *vmm;  /* NULL while it is being started */
 	int64_t since_ms; /* it runs, as far as this daemon knows */
 	int users;
-	bool gone; /* not to be used any more */
+	bool gone;     /* not to be used any more */
+	bool unwanted; /* it is to end before it is there */
 };
 
 struct happening {
@@ -377,15 +378,6 @@ static void *keep(void *arg)
 	return NULL;
 }
 
-/* A process that did not answer when the daemon started is known by its folder only. */
-static int kill_unheard(struct task *t, const char *ref)
-{
-	struct VM_row *vm = db_seek(t, VM, ref);
-	if (!vm)
-		return 0;
-	return settings.vmm->kill(t, vm->uuid, str(t, "%s/run/%s", settings.state, vm->uuid));
-}
-
 /* ---- using guests ---- */
 
 struct hold {
@@ -463,11 +455,22 @@ int guest_settle_state(struct task *t, const char *ref)
 	return result;
 }
 
+/* The row may say yet that it has one. */
+static void has_none(struct task *t, const char *ref)
+{
+	static const char needed[] = "running, paused";
+	const struct VM_row *now = db_seek(t, VM, ref);
+	if (now && !vm_has_process(now))
+		bad_power_state(t, now, needed);
+	else
+		fail(t, VM_BAD_POWER_STATE, ref, needed, "halted");
+}
+
 struct vmm *guest_need(struct task *t, const void *hold, const struct VM_row *vm)
 {
 	struct vmm *vmm = guest_get(hold, vm->row.ref);
 	if (!vmm)
-		fail(t, VM_BAD_POWER_STATE, vm->row.ref, "running, paused", "halted");
+		has_none(t, vm->row.ref);
 	return vmm;
 }
 
@@ -483,58 +486,154 @@ int guest_connect(struct task *t, const char *ref, guest_door *open, int *fd)
 	return result;
 }
 
+/* ---- its folder ---- */
+
+const char *guest_path(struct task *t, const char *uuid)
+{
+	return str(t, "%s/run/%s", settings.state, uuid);
+}
+
+static int make_folder(struct task *t, const struct VM_row *vm)
+{
+	const char *dir = guest_path(t, vm->uuid);
+	if (dir_make(t, str(t, "%s/run", settings.state), 0711) < 0 || dir_make(t, dir, 0700) < 0)
+		return -1;
+	return settings.vmm->clear(t, vm->uuid, dir);
+}
+
+/* ---- starting ---- */
+
+/* A place on the list, for a process that is to be made. */
+struct starting {
+	struct guest *guest; /* NULL: the place is given up, or a process has it */
+};
+
 /* The former process of the VM may still be on its way out. */
 static struct guest *reserve(struct task *t, const char *ref)
 {
-	pthread_mutex_lock(&all.lock);
-	while (find(ref))
-		pthread_cond_wait(&all.changed, &all.lock);
-	struct guest *g = add(ref);
-	g->users = 1;
-	pthread_mutex_unlock(&all.lock);
-	(void)t;
+	struct guest *g = NULL;
+	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
+	while (!g && task_check(t) == 0) {
+		pthread_mutex_lock(&all.lock);
+		if (find(ref))
+			clock_wait(&all.changed, &all.lock,
+				   clock_ms() + delay_ms(DELAY_GUEST_END_LOOK));
+		if (!find(ref)) {
+			g = add(ref);
+			g->users = 1;
+		}
+		pthread_mutex_unlock(&all.lock);
+		if (!g && clock_ms() > end)
+			return fail_ptr(t, OPERATION_NOT_ALLOWED,
+					"the process that the VM had does not end; the file pid in "
+					"the VM's folder has its number");
+	}
 	return g;
 }
 
-static void unreserve(struct guest *g, struct vmm *vmm)
+/* vmm NULL: there is no process.  Whether somebody waits for its end. */
+static bool unreserve(struct guest *g, struct vmm *vmm)
 {
 	pthread_mutex_lock(&all.lock);
+	bool unwanted = g->unwanted;
 	g->vmm = vmm;
 	g->users--;
 	pthread_cond_broadcast(&all.changed);
 	pthread_mutex_unlock(&all.lock);
+	if (!vmm)
+		retire(g);
+	return unwanted;
 }
 
-int guest_start(struct task *t, const char *ref, struct vmm_config *config)
+static bool is_unwanted(const struct guest *g)
 {
-	struct guest *g = reserve(t, ref);
-	struct vmm *vmm = settings.vmm->start(t, config,
-					      (struct vmm_listener){ .event = on_event, .arg = g });
-	unreserve(g, vmm);
-	if (vmm)
-		return 0;
-	retire(g);
-	return -1;
+	pthread_mutex_lock(&all.lock);
+	bool unwanted = g->unwanted;
+	pthread_mutex_unlock(&all.lock);
+	return unwanted;
 }
 
-/* The guest off the list of those that can be used, or NULL. */
-static struct guest *claim(const char *ref)
+static int give_up(struct starting *s)
+{
+	if (s->guest)
+		unreserve(s->guest, NULL);
+	return 0;
+}
+
+struct starting *guest_begin(struct task *t, const void *hold, const struct VM_row *vm)
+{
+	struct guest *g = NULL;
+	/* The row says that the VM has no process: one that is there was left behind. */
+	if (!guest_alive(vm->row.ref) || guest_stop(t, vm->row.ref) == 0)
+		g = reserve(t, vm->row.ref);
+	if (!g)
+		return NULL;
+	struct starting *s = talloc(hold, struct starting);
+	s->guest = g;
+	talloc_set_destructor(s, give_up);
+	if (make_folder(t, vm) == 0)
+		return s;
+	talloc_free(s);
+	return NULL;
+}
+
+int guest_start(struct task *t, struct starting *s, struct vmm_config *config)
+{
+	struct guest *g = s->guest;
+	const char *ref = talloc_strdup(t, g->ref);
+	struct vmm_listener listener = { .event = on_event, .arg = g };
+	struct vmm *vmm = is_unwanted(g) ? NULL : settings.vmm->start(t, config, listener);
+	s->guest = NULL;
+	if (!unreserve(g, vmm))
+		return vmm ? 0 : -1;
+	task_forgive(t); /* it was ended on the way */
+	return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", ref, "hard_shutdown", NULL_REF);
+}
+
+/* ---- ending ---- */
+
+/* A process that did not answer when the daemon started, or that is not yet one of a guest's, is
+ * known by its folder only. */
+static int kill_unheard(struct task *t, const char *ref)
+{
+	struct VM_row *vm = db_seek(t, VM, ref);
+	return vm ? settings.vmm->kill(t, vm->uuid, guest_path(t, vm->uuid)) : 0;
+}
+
+/* The guest off the list of those that can be used; NULL: there is none.  False: one is being
+ * started, by a task that knows now that nobody wants it. */
+static bool claim(const char *ref, struct guest **ret)
 {
 	pthread_mutex_lock(&all.lock);
 	struct guest *g = find(ref);
-	if (g && g->gone)
-		g = NULL;
-	if (g)
+	bool is_there = !g || g->gone || g->vmm;
+	*ret = is_there && g && !g->gone ? g : NULL;
+	if (*ret)
 		g->gone = true;
+	else if (!is_there)
+		g->unwanted = true;
 	pthread_mutex_unlock(&all.lock);
-	return g;
+	return is_there;
+}
+
+/* Who starts one is not waited for, but for his noticing: whatever process he has made by now is
+ * ended. */
+static int claim_or_end(struct task *t, const char *ref, struct guest **ret)
+{
+	while (!claim(ref, ret))
+		if (kill_unheard(t, ref) < 0 ||
+		    task_wait(t, -1, 0, delay_ms(DELAY_GUEST_END_LOOK)) < 0)
+			return -1;
+	return *ret ? 0 : kill_unheard(t, ref);
 }
 
 int guest_stop(struct task *t, const char *ref)
 {
-	struct guest *g = claim(ref);
+	struct guest *g;
+	if (claim_or_end(t, ref, &g) < 0)
+		return -1;
 	if (!g)
-		return kill_unheard(t, ref);
+		return 0;
 	coalesce_interrupt_vm(ref);
 	if (settings.vmm->stop(t, g->vmm) < 0) {
 		pthread_mutex_lock(&all.lock);
@@ -544,15 +643,6 @@ int guest_stop(struct task *t, const char *ref)
 	}
 	retire(g);
 	return 0;
-}
-
-const char *guest_dir(struct task *t, const char *uuid)
-{
-	const char *run = str(t, "%s/run", settings.state);
-	const char *dir = str(t, "%s/%s", run, uuid);
-	if (dir_make(t, run, 0711) < 0 || dir_make(t, dir, 0700) < 0)
-		return NULL;
-	return dir;
 }
 
 /* ---- start and end of the daemon ---- */
@@ -578,7 +668,7 @@ static void note_store(struct task *t, const char *ref, struct vmm *vmm)
  * here, and ended when the journal is replayed. */
 static void adopt(struct task *t, const struct VM_row *vm)
 {
-	const char *dir = str(t, "%s/run/%s", settings.state, vm->uuid);
+	const char *dir = guest_path(t, vm->uuid);
 	bool halted = !vm_has_process(vm), suspended = vm->power_state == vm_power_state_Suspended;
 	if (halted && !suspended && !file_exists(str(t, "%s/pid", dir)))
 		return;
@@ -605,7 +695,6 @@ static void adopt(struct task *t, const struct VM_row *vm)
 		}
 		return;
 	}
-	retire(g);
 	if (t->code == NO_ERROR) {
 		write_state(t, vm->row.ref, vm_power_state_Halted);
 		return;

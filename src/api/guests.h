@@ -32,13 +32,21 @@ bool guest_settle(struct task *, const char *vm_ref);
 /* Behind a failure of its: is it gone, or going within 5 s? */
 bool guest_ends(struct task *, const char *vm_ref);
 
-/* Starts a process for the VM, which has none.  The row is not touched. */
-int guest_start(struct task *, const char *vm_ref, struct vmm_config *);
-/* Ends it and lets go; no error when there is none.  The row is not touched. */
+/* Before a VM without a process gets its number: a process of it that was left is ended, its
+ * folder is made right for the next one, whatever an earlier one left there, and the place is kept
+ * until hold (any talloc context) is freed. From now on guest_stop() ends what is made for it.
+ * NULL: failed. */
+struct starting;
+struct starting *guest_begin(struct task *, const void *hold, const struct VM_row *vm);
+/* Starts the process, once for each begin.  The row is not touched.  OTHER_OPERATION_IN_PROGRESS
+ * when guest_stop() was called meanwhile. */
+int guest_start(struct task *, struct starting *, struct vmm_config *);
+/* Ends it and lets go; no error when there is none.  One that another task is starting ends, too,
+ * and that task's start fails: its hold must not be waiting for this one.  The row is not touched. */
 int guest_stop(struct task *, const char *vm_ref);
 
-/* The VM's own folder under the state folder, made if need be. */
-const char *guest_dir(struct task *, const char *vm_uuid);
+/* The VM's own folder under the state folder; it need not be there. */
+const char *guest_path(struct task *, const char *vm_uuid);
 
 /* Asks whether it runs, and writes it to the row. */
 int guest_settle_state(struct task *, const char *vm_ref);

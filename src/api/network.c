@@ -35,16 +35,22 @@ static struct bridge bridge_of(struct task *t, const char *name, const char *uui
 	return (struct bridge){ .name = name, .address = mac_from_seed(t, uuid, "0"), .mtu = mtu };
 }
 
-static int need_bridge(struct task *t, const struct network_row *n)
+/* One of ours may be missing, and is made then; look: when it is needed. */
+static int get_bridge(struct task *t, const struct network_row *n, bool look)
 {
 	struct link l;
 	if (n->managed) {
 		struct bridge b = bridge_of(t, n->bridge, n->uuid, n->MTU);
-		return bridge_make(t, &b);
+		return look ? bridge_check(t, &b) : bridge_make(t, &b);
 	}
 	if (link_look(t, n->bridge, &l) < 0)
 		return -1;
 	return l.is_bridge ? 0 : fail(t, BRIDGE_NOT_AVAILABLE, n->bridge);
+}
+
+static int need_bridge(struct task *t, const struct network_row *n)
+{
+	return get_bridge(t, n, false);
 }
 
 /* It is there from the first moment, so that an operator can put something into it; but a host that
@@ -239,6 +245,15 @@ int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *v
 	*ret_fd = fd;
 	fd = -1;
 	return 0;
+}
+
+int network_check(struct task *t, const struct VIF_row *vif)
+{
+	const struct network_row *n = db_get(t, network, vif->network);
+	if (!n)
+		return -1;
+	bool has_tap = *n->bridge && settings.vmm->taps && tap_possible();
+	return has_tap ? get_bridge(t, n, true) : 0;
 }
 
 /* ---- from one network to another ---- */

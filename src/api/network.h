@@ -12,6 +12,9 @@ struct network_row;
  * VIF.status_detail: rows of the VIF read before are stale.  BRIDGE_NOT_AVAILABLE [bridge]. */
 int network_tap(struct task *, const struct VM_row *, const struct VIF_row *, int *ret_fd);
 
+/* Would that find what it needs?  Nothing is made. */
+int network_check(struct task *, const struct VIF_row *);
+
 /* Its tap, if it has one, goes into the bridge of the network that its row names.  A row that is not there is no
  * error. */
 int network_rejoin(struct task *, const char *vif);

@@ -382,6 +382,8 @@ static struct list allowed_vbd(struct task *t, const struct VBD_row *vbd)
 		return l;
 	if (vm->power_state == vm_power_state_Halted)
 		list_add(t, &l, "attach");
+	if (vbd->type == vbd_type_CD && vbd->empty && vm->power_state == vm_power_state_Suspended)
+		return l; /* it gets no disc */
 	if (vbd->type == vbd_type_CD)
 		list_add(t, &l, vbd->empty ? "insert" : "eject");
 	else if (vm->power_state == vm_power_state_Running && boot_hot_plugs_disks(vm))

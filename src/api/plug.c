@@ -192,21 +192,36 @@ static int check_running(struct task *t, const struct device *d)
 	return bad_power_state(t, d->vm, "running");
 }
 
-/* The device is busy, and so is its disk: no snapshot is taken of what comes or goes. */
+/* The device as it is now, and its VM, which runs. */
+static int look(struct task *t, const struct class *c, const char *ref, bool attached,
+		struct device *ret)
+{
+	if (!device_of(t, c, ref, ret))
+		return fail(t, HANDLE_INVALID, c->name, ref);
+	if (check_running(t, ret) < 0)
+		return -1;
+	if (is_attached(t, ret->row) == attached)
+		return 0;
+	return attached ? fail(t, DEVICE_ALREADY_DETACHED, ref)
+			: fail(t, DEVICE_ALREADY_ATTACHED, ref);
+}
+
+/* Its disk, too, is busy: no snapshot is taken of what comes or goes.  To wait for a merge may
+ * take long. */
+static int take_disk(struct task *t, const struct device *d)
+{
+	const char *vdi = d->class == &class_VBD ? text_of(t, d->row, "VDI") : NULL_REF;
+	if (ref_is_null(vdi))
+		return 0;
+	return operation_begin_vdi(t, vdi, vdi_operations_blocked) ? coalesce_hold(t, t, vdi, true)
+								   : -1;
+}
+
 static int begin(struct task *t, const struct class *c, const char *ref, const char *op,
 		 bool attached, struct device *ret)
 {
-	struct row *r = operation_begin_device(t, c, ref, op);
-	if (!r || !device_of(t, c, ref, ret))
-		return -1;
-	if (check_running(t, ret) < 0)
-		return -1;
-	if (is_attached(t, r) != attached)
-		return attached ? fail(t, DEVICE_ALREADY_DETACHED, ref)
-				: fail(t, DEVICE_ALREADY_ATTACHED, ref);
-	const char *vdi = c == &class_VBD ? text_of(t, r, "VDI") : NULL_REF;
-	if (!ref_is_null(vdi) && (!operation_begin_vdi(t, vdi, vdi_operations_blocked) ||
-				  coalesce_hold(t, t, vdi, true) < 0))
+	if (!operation_begin_device(t, c, ref, op) || look(t, c, ref, attached, ret) < 0 ||
+	    take_disk(t, ret) < 0 || look(t, c, ref, attached, ret) < 0)
 		return -1;
 	return undo_device_settle(t, c->name, ref);
 }

@@ -41,6 +41,14 @@ static int check_size(struct task *t, const struct VDI_row *vdi, int64_t size)
 		    "");
 }
 
+/* A guest that comes back from its memory knows the size that its disk had. */
+static int check_user(struct task *t, const struct VM_row *vm)
+{
+	if (!vm || vm->power_state != vm_power_state_Suspended)
+		return 0;
+	return bad_power_state(t, vm, "halted, running, paused");
+}
+
 /* The mark keeps drives from being plugged and VMs from being started with the disk. */
 static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, struct VM_row **ret_vm)
 {
@@ -54,7 +62,8 @@ static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, stru
 	vdi = db_get(t, VDI, ref);
 	struct VM_row *vm = vdi ? user_of(t, ref) : NULL;
 	enum vdi_operations op = vm ? vdi_operations_resize_online : vdi_operations_resize;
-	if (!vdi || operation_check_vdi(t, vdi, op) < 0 || check_size(t, vdi, size) < 0)
+	if (!vdi || check_user(t, vm) < 0 || operation_check_vdi(t, vdi, op) < 0 ||
+	    check_size(t, vdi, size) < 0)
 		return NULL;
 	vdi = operation_begin_vdi(t, ref, op);
 	if (!vdi || undo_size_settle(t, vm ? vm->row.ref : "", ref) < 0 || db_commit(t) < 0)

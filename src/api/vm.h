@@ -42,8 +42,17 @@ const char *vm_generation_id(struct task *);
 
 /* Takes the VM's process and folder away and halts it; the caller has begun an operation. */
 int vm_force_halt(struct task *, const char *ref);
-/* In a transaction that stores the row: the VM has a process, which runs or stands still.  done: "started", what the
- * error says of one that has ended since. */
-int vm_mark_up(struct task *, struct VM_row *, bool paused, const char *done);
-/* In a transaction: a number for a VM that gets a process. */
-int64_t vm_next_domid(struct task *);
+/* In a transaction, stores the row: the VM, which must be in that state still, gets a process, and
+ * for it a number that no other has; the journal ends the process.  Not while somebody shuts the
+ * VM down by force (OTHER_OPERATION_IN_PROGRESS).  then: the VM as the process will be started. */
+int vm_take_number(struct task *, struct VM_row *, enum vm_power_state from,
+		   const struct VM_row *then);
+/* In a transaction: is the VM yet what it was when it had that number, and has nobody recorded the
+ * end of its process since?  done: "started", what the error says of one that has ended. */
+int vm_check_number(struct task *, const struct VM_row *, int64_t number, const char *done);
+/* In a transaction that stores the row: the VM's process is there, and runs or stands still. */
+int vm_mark_up(struct task *, struct VM_row *, int64_t number, bool paused, const char *done);
+/* Would the VM come back from the memory that the row has, a suspended VM's or a checkpoint's?
+ * All that it needs is looked at but the image's pages, and the error says what is missing.
+ * Nothing is changed; the caller holds the layers of the disks. */
+int vm_check_resume(struct task *, const struct VM_row *);

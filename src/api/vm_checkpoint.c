@@ -25,6 +25,7 @@
 #include "api/undo.h"
 #include "api/vm.h"
 #include "api/vm_snapshot.h"
+#include "api/vtpm.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -52,6 +53,7 @@ static int save(struct task *t, struct taking *k, struct plan *p, struct suspend
 		return -1;
 	if (plan_save(t, p, &v) < 0)
 		return suspend_image_failed(t, m);
+	k->taken.tpm = vtpm_now(t, k->vm);
 	if (quiesce_thaw(t, q) < 0)
 		return -1;
 	plan_tidy(t, p);
@@ -143,6 +145,7 @@ int VM_checkpoint(struct task *t, struct VM_checkpoint *a)
 	k.vm = operation_begin(t, a->vm, vm_operations_checkpoint);
 	if (!k.vm)
 		return -1;
+	k.taken.number = k.vm->domid;
 	int taken = a->quiesce ? quiesced(t, a, &k, &q) : take_all(t, &k);
 	if (taken < 0 || record(t, &k) < 0)
 		return -1;

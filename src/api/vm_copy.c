@@ -125,7 +125,7 @@ int vm_copy_devices(struct task *t, const struct vm_copy *c, const struct VM_row
 	DB_EACH (t, VIF, vif, "VM", c->from->row.ref)
 		if (copy_vif(t, c, vif, to) < 0)
 			return -1;
-	return vtpm_copy(t, c->from, to);
+	return vtpm_copy(t, c->from, c->tpm, to);
 }
 
 int vm_copy(struct task *t, struct vm_copy *c)

@@ -23,21 +23,66 @@
 #include "db/db.h"
 #include "db/events.h"
 
-/* How long a guest may take to shut itself down, and after what time the button is pressed again:
- * a guest that was still booting has not seen the first time. */
-/* ---- start ---- */
+/* ---- numbers ---- */
 
-/* A number that no running VM has, long unused: its process's user follows from it.  The database's lock
- * guards the last one. */
-int64_t vm_next_domid(struct task *t)
+static bool is_taken(struct task *t, int64_t number)
+{
+	struct task *own = task_part(t); /* there may be many of them to look at */
+	bool taken = db_refs(own, &class_VM, "domid", str(own, "%lld", (long long)number)).n > 0;
+	talloc_free(own);
+	return taken;
+}
+
+/* A number that no VM has, long unused: its process's user follows from it.  The database's lock
+ * guards the last one.  -1: all are taken. */
+static int64_t next_number(struct task *t)
 {
 	static int64_t last;
 	int64_t most = (settings.qemu_uids > 1 ? settings.qemu_uids : 65536) - 1;
-	do
+	for (int64_t tried = 0; tried < most; tried++) {
 		last = last % most + 1;
-	while (*db_find(t, &class_VM, "domid", str(t, "%lld", (long long)last)));
-	return last;
+		if (!is_taken(t, last))
+			return last;
+	}
+	return fail(t, OPERATION_NOT_ALLOWED,
+		    str(t,
+			"%lld VMs have a process, as many as this host has numbers for: shut one "
+			"down, or start the daemon with a larger range of --qemu-uids",
+			(long long)most));
 }
+
+static const struct pair *operation_of(const struct VM_row *vm, const char *const *ops)
+{
+	for (size_t i = 0; i < vm->current_operations.n; i++)
+		for (const char *const *op = ops; *op; op++)
+			if (streq(vm->current_operations.v[i].value, *op))
+				return &vm->current_operations.v[i];
+	return NULL;
+}
+
+/* Does nobody shut the VM down by force? */
+static int check_wanted(struct task *t, const struct VM_row *vm)
+{
+	static const char *const ends[] = { "hard_shutdown", NULL };
+	const struct pair *op = operation_of(vm, ends);
+	return op ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", vm->row.ref, op->value, op->key) : 0;
+}
+
+int vm_take_number(struct task *t, struct VM_row *vm, enum vm_power_state from,
+		   const struct VM_row *then)
+{
+	if (vm->power_state != from)
+		return bad_power_state(t, vm,
+				       from == vm_power_state_Suspended ? "suspended" : "halted");
+	if (check_wanted(t, vm) < 0 || undo_guest_kill(t, vm->row.ref) < 0)
+		return -1;
+	vm->domid = next_number(t);
+	vm->NVRAM_stale = !ref_is_null(vm->NVRAM_VDI);
+	vm->NVRAM_open = firmware_is_uefi(then);
+	return vm->domid < 0 ? -1 : db_put(t, &vm->row);
+}
+
+/* ---- start ---- */
 
 /* A CD drive is there without a disc, too. */
 static int attach_drive(struct task *t, struct VBD_row *vbd)
@@ -57,12 +102,7 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 {
 	DB_SCOPE(t);
 	struct VM_row *now = db_get(t, VM, vm->row.ref);
-	if (!now || undo_guest_kill(t, now->row.ref) < 0)
-		return -1;
-	now->domid = vm_next_domid(t);
-	now->NVRAM_stale = !ref_is_null(now->NVRAM_VDI);
-	now->NVRAM_open = firmware_is_uefi(now);
-	if (db_put(t, &now->row) < 0)
+	if (!now || vm_take_number(t, now, vm_power_state_Halted, now) < 0)
 		return -1;
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
 		if (attach_drive(t, vbd) < 0)
@@ -88,23 +128,34 @@ static int write_start_time(struct task *t, const struct VM_row *vm)
 	return db_put(t, &m->row);
 }
 
-int vm_mark_up(struct task *t, struct VM_row *vm, bool paused, const char *done)
+static int has_ended(struct task *t, const char *done)
 {
+	return fail(t, INTERNAL_ERROR, str(t, "the guest ended while it was being %s", done));
+}
+
+int vm_check_number(struct task *t, const struct VM_row *vm, int64_t number, const char *done)
+{
+	return vm->domid == number ? 0 : has_ended(t, done);
+}
+
+int vm_mark_up(struct task *t, struct VM_row *vm, int64_t number, bool paused, const char *done)
+{
+	if (check_wanted(t, vm) < 0 || vm_check_number(t, vm, number, done) < 0)
+		return -1;
 	if (!guest_alive(vm->row.ref))
-		return fail(t, INTERNAL_ERROR,
-			    str(t, "the guest ended while it was being %s", done));
+		return has_ended(t, done);
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
 	return 0;
 }
 
-static int record_start(struct task *t, const char *ref, bool paused)
+static int record_start(struct task *t, const char *ref, int64_t number, bool paused)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	if (vm_mark_up(t, vm, paused, "started") < 0)
+	if (vm_mark_up(t, vm, number, paused, "started") < 0)
 		return -1;
 	vm->last_booted_record = ""; /* or each would hold all before */
 	vm->last_booted_record = metadata_write(t, &vm->row);
@@ -114,31 +165,34 @@ static int record_start(struct task *t, const char *ref, bool paused)
 	return db_commit(t);
 }
 
+static int check_limits(struct task *t, const struct VM_row *vm)
+{
+	return vm_check_vcpus(t, vm) < 0 ? -1 : vm_check_memory(t, vm);
+}
+
 /* The VM is busy with an operation, and has no process.  Its layers are held from before they are looked
  * at until the rows say who has them open. */
-static int start_held(struct task *t, const char *ref, bool paused)
+static int start_held(struct task *t, const void *hold, const char *ref, bool paused)
 {
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || vm_check_vcpus(t, vm) < 0 || vm_check_memory(t, vm) < 0)
+	if (!vm || check_limits(t, vm) < 0 || firmware_ensure(t, vm) < 0 || vtpm_ensure(t, vm) < 0)
 		return -1;
-	if (firmware_ensure(t, vm) < 0 || vtpm_ensure(t, vm) < 0 || attach_devices(t, vm) < 0)
-		return -1;
-	vm = db_get(t, VM, ref);
-	struct vmm_config *c = vm ? boot_config(t, vm) : NULL;
+	struct starting *s = guest_begin(t, hold, vm);
+	vm = s && attach_devices(t, vm) == 0 ? db_get(t, VM, ref) : NULL;
+	struct vmm_config *c = vm ? boot_config(t, vm, NULL) : NULL;
 	if (!c)
 		return -1;
 	c->paused = paused;
-	int started = guest_start(t, ref, c);
+	int started = guest_start(t, s, c);
 	boot_done(c);
-	if (started < 0)
-		return -1;
-	return record_start(t, ref, paused);
+	return started < 0 ? -1 : record_start(t, ref, vm->domid, paused);
 }
 
 static int start_guest(struct task *t, const char *ref, bool paused)
 {
 	void *hold = talloc_new(t);
-	int result = coalesce_hold_vm(t, hold, ref, true) < 0 ? -1 : start_held(t, ref, paused);
+	int result =
+		coalesce_hold_vm(t, hold, ref, true) < 0 ? -1 : start_held(t, hold, ref, paused);
 	talloc_free(hold);
 	if (result == 0)
 		coalesce_kick_vm(t, ref);
@@ -165,19 +219,15 @@ static int do_to_guest(struct task *t, const struct VM_row *vm, guest_deed *deed
 	return result;
 }
 
-/* The VMM does the deed; the row follows. */
-static int change(struct task *t, const char *ref, enum vm_operations op, guest_deed *deed,
-		  enum vm_power_state after)
+/* What the VMM has done is said by the row, if the VM has not ended since. */
+static int record_state(struct task *t, const char *ref, enum vm_power_state state)
 {
-	struct VM_row *vm = operation_begin(t, ref, op);
-	if (!vm || do_to_guest(t, vm, deed) < 0)
-		return -1;
 	DB_SCOPE(t);
-	vm = db_get(t, VM, ref);
+	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	if (vm->power_state != vm_power_state_Halted)
-		vm->power_state = after;
+	if (vm_has_process(vm))
+		vm->power_state = state;
 	if (db_put(t, &vm->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);
@@ -185,16 +235,24 @@ static int change(struct task *t, const char *ref, enum vm_operations op, guest_
 
 int VM_pause(struct task *t, struct VM_pause *a)
 {
-	return change(t, a->vm, vm_operations_pause, settings.vmm->pause, vm_power_state_Paused);
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_pause);
+	if (!vm || do_to_guest(t, vm, settings.vmm->pause) < 0)
+		return -1;
+	return record_state(t, a->vm, vm_power_state_Paused);
+}
+
+/* The thaw of a frozen guest is a deed to come from before it runs. */
+static int let_go(struct task *t, const struct VM_row *vm)
+{
+	if (vm->frozen && quiesce_release_later(t, vm->row.ref) < 0)
+		return -1;
+	return do_to_guest(t, vm, settings.vmm->resume);
 }
 
 int VM_unpause(struct task *t, struct VM_unpause *a)
 {
-	struct VM_row *vm = db_seek(t, VM, a->vm);
-	if (vm && vm->frozen && quiesce_release_later(t, a->vm) < 0)
-		return -1;
-	if (change(t, a->vm, vm_operations_unpause, settings.vmm->resume, vm_power_state_Running) <
-	    0)
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_unpause);
+	if (!vm || let_go(t, vm) < 0 || record_state(t, a->vm, vm_power_state_Running) < 0)
 		return -1;
 	if (quiesce_release(t, a->vm) < 0)
 		task_forgive(t);   /* it is tried again */
@@ -203,12 +261,11 @@ int VM_unpause(struct task *t, struct VM_unpause *a)
 	return 0;
 }
 
+/* A guest that stands still goes on doing so. */
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)
 {
-	struct VM_row *vm = db_get(t, VM, a->vm);
-	if (!vm)
-		return -1;
-	return change(t, a->vm, vm_operations_hard_reboot, settings.vmm->reset, vm->power_state);
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_hard_reboot);
+	return !vm || do_to_guest(t, vm, settings.vmm->reset) < 0 ? -1 : operation_end(t);
 }
 
 /* ---- shutdown ---- */
@@ -226,11 +283,31 @@ int vm_force_halt(struct task *t, const char *ref)
 	return 0;
 }
 
+/* A reboot that finds its guest ended would start it: it is to find our mark first.  A VM that was
+ * shut down does not run a moment later.  (A resume finds that the VM is not suspended any more.) */
+static int wait_for_reboots(struct task *t, const char *ref)
+{
+	static const char *const starts[] = { "clean_reboot", NULL };
+	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
+	for (;;) {
+		int64_t generation = db_generation();
+		const struct VM_row *vm = db_get(t, VM, ref);
+		const struct pair *op = vm ? operation_of(vm, starts) : NULL;
+		int left = (int)(end - clock_ms());
+		if (!op)
+			return vm ? 0 : -1;
+		if (left <= 0)
+			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VM", ref, op->value, op->key);
+		if (db_wait(t, generation, left) < 0)
+			return -1;
+	}
+}
+
 int VM_hard_shutdown(struct task *t, struct VM_hard_shutdown *a)
 {
 	if (!operation_begin(t, a->vm, vm_operations_hard_shutdown))
 		return -1;
-	if (vm_force_halt(t, a->vm) < 0 || operation_end(t) < 0)
+	if (vm_force_halt(t, a->vm) < 0 || wait_for_reboots(t, a->vm) < 0 || operation_end(t) < 0)
 		return -1;
 	firmware_note(t, a->vm);
 	return 0;
@@ -263,11 +340,9 @@ static int wait_halted(struct task *t, const char *ref)
 	}
 }
 
-static int shut_down(struct task *t, const char *ref, enum vm_operations op)
+static int shut_down(struct task *t, const struct VM_row *vm)
 {
-	struct VM_row *vm = operation_begin(t, ref, op);
-	if (!vm)
-		return -1;
+	const char *ref = vm->row.ref;
 	bool asked = agent_shut_down(t, ref);
 	/* Its agent may have said no by ending as it was told to: then there is nothing to press the button of. */
 	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked && !guest_ends(t, ref))
@@ -278,15 +353,28 @@ static int shut_down(struct task *t, const char *ref, enum vm_operations op)
 
 int VM_clean_shutdown(struct task *t, struct VM_clean_shutdown *a)
 {
-	if (shut_down(t, a->vm, vm_operations_clean_shutdown) < 0 || operation_end(t) < 0)
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_clean_shutdown);
+	if (!vm || shut_down(t, vm) < 0 || operation_end(t) < 0)
 		return -1;
 	firmware_note(t, a->vm);
 	return 0;
 }
 
+/* Before the guest is asked to end: will it start again? */
+static int check_start(struct task *t, const char *ref)
+{
+	void *hold = talloc_new(t);
+	struct VM_row *vm = coalesce_hold_vm(t, hold, ref, true) < 0 ? NULL : db_get(t, VM, ref);
+	int result = !vm || check_limits(t, vm) < 0 ? -1 : boot_check(t, vm, vm, NULL);
+	talloc_free(hold);
+	return result;
+}
+
 int VM_clean_reboot(struct task *t, struct VM_clean_reboot *a)
 {
-	if (shut_down(t, a->vm, vm_operations_clean_reboot) < 0)
+	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_clean_reboot);
+	if (!vm || check_start(t, a->vm) < 0 || shut_down(t, vm) < 0)
 		return -1;
-	return start_guest(t, a->vm, false);
+	vm = db_get(t, VM, a->vm);
+	return !vm || check_wanted(t, vm) < 0 ? -1 : start_guest(t, a->vm, false);
 }

@@ -178,6 +178,7 @@ static int set_aside(struct task *t, struct revert *r)
 		memory->is_a_snapshot = true;
 		memory->snapshot_time = time_now(memory);
 		r->kept->memory = memory;
+		r->kept->number = vm->domid;
 		r->kept->memory_bytes = (uint64_t)memory->physical_utilisation;
 	}
 	return vm_snapshot_store(t, r->vm, r->kept);
@@ -298,7 +299,7 @@ static int take_memory(struct task *t, const struct VM_row *snap, struct VDI_row
 	*ret = NULL;
 	if (snap->power_state != vm_power_state_Suspended)
 		return 0;
-	if (verify_memory(t, snap) < 0)
+	if (vm_check_resume(t, snap) < 0 || verify_memory(t, snap) < 0)
 		return -1;
 	*ret = suspend_image_share(t, snap->suspend_VDI, false);
 	return *ret ? 0 : -1;

@@ -26,6 +26,7 @@
 #include "api/quiesce.h"
 #include "api/session.h"
 #include "api/vdi_record.h"
+#include "api/vm.h"
 #include "api/vm_copy.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -95,9 +96,14 @@ int vm_snapshot_store(struct task *t, const char *ref, struct taken *k)
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	struct vm_copy c = {
-		.from = vm, .new_name = k->name, .snapshot = true, .memory = k->memory
-	};
+	struct vm_copy c = { .from = vm,
+			     .new_name = k->name,
+			     .snapshot = true,
+			     .memory = k->memory,
+			     .tpm = k->tpm };
+	/* The memory knows the devices that were attached; those of a VM that has ended are not. */
+	if (k->memory && vm_check_number(t, vm, k->number, "saved") < 0)
+		return -1;
 	if (plan_check(t, p) < 0 || record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
 		return -1;
 	set_figures(c.ret, k);

@@ -2,13 +2,14 @@
 /* vm_suspend.c -- a VM's memory goes to disk and its process ends; and it goes on from there.
  *
  *     suspend   stop, save, record Suspended, end the process      until it is recorded: undo VM_RESUME
- *     resume    start a process that loads the image, and verify
+ *     resume    look whether all is there that the guest needs;
+ *               start a process that loads the image, and verify
  *               each page beside that; record Running, and that
  *               the image is gone; let the guest run               until it is recorded: undo GUEST_KILL,
  *                                                                  then VM_RESUME
  *
- * From the moment the guest runs it writes its disks, and the image would be of another time: so it is gone
- * before. */
+ * A resume that fails leaves the VM suspended, with its image and as it was.  From the moment the
+ * guest runs it writes its disks, and the image would be of another time: so it is gone before. */
 #include <pthread.h>
 
 #include "api/agents.h"
@@ -28,23 +29,29 @@
 #include "api/vm.h"
 #include "api/vtpm.h"
 #include "base/crash.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
+#include "db/events.h"
 #include "db/journal.h"
 
 /* ---- suspend ---- */
 
-static int record_suspended(struct task *t, const char *ref, struct VDI_row *memory)
+/* The VM stays busy until its process has ended: nobody makes another one before. */
+static int record_suspended(struct task *t, const struct VM_row *then, struct VDI_row *memory)
 {
 	DB_SCOPE(t);
+	const char *ref = then->row.ref;
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || db_insert(t, &memory->row) < 0)
+	if (!vm || vm_check_number(t, vm, then->domid, "suspended") < 0 ||
+	    db_insert(t, &memory->row) < 0)
 		return -1;
 	vm->suspend_VDI = memory->row.ref;
 	vm->power_state = vm_power_state_Suspended;
-	if (vtpm_save(t, vm) < 0 || guest_mark_suspended(t, vm) < 0 || operation_end(t) < 0)
+	if (vtpm_save(t, vm) < 0 || guest_mark_suspended(t, vm) < 0 || journal_drop(t) < 0 ||
+	    undo_operation_end(t, "VM", ref) < 0)
 		return -1;
 	return db_commit(t);
 }
@@ -65,7 +72,7 @@ static int save(struct task *t, const struct VM_row *vm, struct vmm *vmm, struct
 							: settings.vmm->save_end(t, vmm, false);
 }
 
-static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm, void *hold)
+static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm)
 {
 	struct suspend_image m;
 	int result = suspend_image_begin(t, vm, &m);
@@ -75,33 +82,89 @@ static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm, voi
 	suspend_image_close(&m);
 	crash_point();
 	t->cancellable = false;
-	if (!memory || record_suspended(t, vm->row.ref, memory) < 0) {
+	if (!memory || record_suspended(t, vm, memory) < 0) {
 		suspend_image_give_up(t, &m, vmm);
 		return -1;
 	}
 	crash_point();
-	talloc_free(hold); /* of the process, which is to end */
 	storage_refresh(t, memory->SR, (const char *[]){ NULL });
 	return 0;
+}
+
+/* A drive or an interface of the VM that somebody is busy with; NULL: none. */
+static const struct row *busy_device(struct task *t, const char *ref)
+{
+	DB_EACH (t, VBD, vbd, "VM", ref)
+		if (vbd->current_operations.n)
+			return &vbd->row;
+	DB_EACH (t, VIF, vif, "VM", ref)
+		if (vif->current_operations.n)
+			return &vif->row;
+	return NULL;
+}
+
+static int refuse_beside(struct task *t, const struct row *r)
+{
+	const struct map *m = field_map(r, model_field(r->class, "current_operations"));
+	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, m->v[0].value,
+		    m->v[0].key);
+}
+
+/* What comes or goes has come or gone: memory and rows are to know of the same devices.  No other
+ * begins to while the VM is marked. */
+static int wait_for_devices(struct task *t, const char *ref)
+{
+	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
+	for (;;) {
+		int64_t generation = db_generation();
+		const struct row *busy = busy_device(t, ref);
+		int left = (int)(end - clock_ms());
+		if (!busy)
+			return 0;
+		if (left <= 0)
+			return refuse_beside(t, busy);
+		if (db_wait(t, generation, left) < 0)
+			return -1;
+	}
+}
+
+/* The row says what counts; a process that does not end is ended before the next one is made. */
+static void end_process(struct task *t, const struct VM_row *vm)
+{
+	if (guest_stop(t, vm->row.ref) == 0)
+		return;
+	log_line(t, "the process of a suspended VM does not end vm=%s error=\"%s\"", vm->uuid,
+		 task_error(t));
+	task_forgive(t);
+}
+
+/* Until the process has ended nobody merges what it has open. */
+static int suspend_held(struct task *t, const void *layers, const struct VM_row *vm)
+{
+	if (wait_for_devices(t, vm->row.ref) < 0 ||
+	    coalesce_hold_vm(t, layers, vm->row.ref, false) < 0)
+		return -1;
+	void *hold = talloc_new(t);
+	struct vmm *vmm = guest_need(t, hold, vm);
+	int result = vmm ? suspend(t, vm, vmm) : -1;
+	talloc_free(hold);
+	if (result < 0)
+		return -1;
+	end_process(t, vm);
+	return operation_end(t);
 }
 
 int VM_suspend(struct task *t, struct VM_suspend *a)
 {
 	int64_t begin = clock_ms();
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_suspend);
-	void *hold = talloc_new(t);
-	struct vmm *vmm = vm ? guest_need(t, hold, vm) : NULL;
-	if (!vmm || coalesce_hold_vm(t, t, a->vm, false) < 0 || suspend(t, vm, vmm, hold) < 0)
-		return -1;
-	/* The row says what counts; a process that is still there is ended at the next start, if not now. */
-	if (guest_stop(t, a->vm) < 0) {
-		log_line(t, "the process of a suspended VM does not end error=\"%s\"",
-			 task_error(t));
-		task_forgive(t);
-	}
-	log_line(t, "vm suspended vm=%s duration_ms=%lld", vm->uuid,
-		 (long long)(clock_ms() - begin));
-	return 0;
+	void *layers = talloc_new(t);
+	int result = vm ? suspend_held(t, layers, vm) : -1;
+	talloc_free(layers);
+	if (result == 0)
+		log_line(t, "vm suspended vm=%s duration_ms=%lld", vm->uuid,
+			 (long long)(clock_ms() - begin));
+	return result;
 }
 
 /* ---- resume ---- */
@@ -121,14 +184,14 @@ static void *verify(void *arg)
 	return NULL;
 }
 
-static int load_verified(struct task *t, const char *ref, struct vmm_config *c,
+static int load_verified(struct task *t, struct starting *place, struct vmm_config *c,
 			 const struct image *image)
 {
 	struct verifying v = { .part = task_part(t), .image = image };
 	int err = pthread_create(&v.thread, NULL, verify, &v);
 	if (err)
 		return task_fail_errno(t, err, "a thread for memory");
-	int started = guest_start(t, ref, c);
+	int started = guest_start(t, place, c);
 	pthread_join(v.thread, NULL);
 	if (started < 0)
 		return -1;
@@ -150,44 +213,56 @@ static struct VM_row *as_started(struct task *t, const struct VM_row *now, const
 	return vm;
 }
 
+/* memory: who has it, with the devices that the guest knows. */
+static int check_saved(struct task *t, const struct VM_row *now, const struct VM_row *memory,
+		       const struct saved *s)
+{
+	return boot_check(t, as_started(t, now, s), memory, s->image);
+}
+
+int vm_check_resume(struct task *t, const struct VM_row *memory)
+{
+	struct saved s;
+	const struct VM_row *own =
+		memory->is_a_snapshot ? db_seek(t, VM, memory->snapshot_of) : NULL;
+	if (saved_open(t, memory, &s) < 0)
+		return -1;
+	int result = check_saved(t, own ? own : memory, memory, &s);
+	fd_close(&s.fd);
+	return result;
+}
+
 /* Its devices are its own already. */
 static int take_number(struct task *t, const char *ref, const struct VM_row *then)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || undo_guest_kill(t, ref) < 0)
-		return -1;
-	vm->domid = vm_next_domid(t);
-	vm->NVRAM_stale = !ref_is_null(vm->NVRAM_VDI);
-	vm->NVRAM_open = firmware_is_uefi(then);
-	return db_put(t, &vm->row) < 0 ? -1 : db_commit(t);
+	return !vm || vm_take_number(t, vm, vm_power_state_Suspended, then) < 0 ? -1 : db_commit(t);
 }
 
-static int load(struct task *t, const char *ref, const struct saved *s)
+static int load(struct task *t, const void *hold, const struct VM_row *vm, const struct saved *s,
+		int64_t *ret_number)
 {
-	if (take_number(t, ref, s->vm) < 0)
-		return -1;
-	struct VM_row *now = db_get(t, VM, ref);
-	struct vmm_config *c = now ? boot_config(t, as_started(t, now, s)) : NULL;
+	const char *ref = vm->row.ref;
+	struct starting *place = guest_begin(t, hold, vm);
+	struct VM_row *now = place && take_number(t, ref, s->vm) == 0 ? db_get(t, VM, ref) : NULL;
+	struct vmm_config *c = now ? boot_config(t, as_started(t, now, s), s->image) : NULL;
 	if (!c)
 		return -1;
-	c->paused = true;
-	c->image = s->fd;
-	c->image_at = IMAGE_STREAM_AT;
-	c->machine = s->image->machine;
-	int loaded = load_verified(t, ref, c, s->image);
+	*ret_number = now->domid;
+	int loaded = load_verified(t, place, c, s->image);
 	boot_done(c);
 	return loaded;
 }
 
 /* It has a process now, which stands still until it is let go: by us, or by who finds the row after us. */
-static int record_resumed(struct task *t, const char *ref, bool paused, bool frozen,
+static int record_resumed(struct task *t, const char *ref, int64_t number, bool paused, bool frozen,
 			  const char **ret_sr)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	struct VDI_row *memory = vm ? db_seek(t, VDI, vm->suspend_VDI) : NULL;
-	if (!vm || vm_mark_up(t, vm, paused, "resumed") < 0)
+	if (!vm || vm_mark_up(t, vm, number, paused, "resumed") < 0)
 		return -1;
 	*ret_sr = memory ? talloc_strdup(t, memory->SR) : NULL_REF;
 	vm->frozen = frozen;
@@ -209,14 +284,16 @@ static int let_go(struct task *t, const char *ref)
 	return result;
 }
 
-static int resume(struct task *t, const char *ref, bool paused, const struct saved *s)
+static int resume(struct task *t, const void *hold, const struct VM_row *vm, bool paused,
+		  const struct saved *s)
 {
-	const char *sr = NULL_REF;
-	if (load(t, ref, s) < 0)
+	const char *sr = NULL_REF, *ref = vm->row.ref;
+	int64_t number;
+	if (check_saved(t, vm, vm, s) < 0 || load(t, hold, vm, s, &number) < 0)
 		return -1;
 	crash_point();
 	t->cancellable = false;
-	if (record_resumed(t, ref, paused, s->frozen, &sr) < 0)
+	if (record_resumed(t, ref, number, paused, s->frozen, &sr) < 0)
 		return -1;
 	crash_point();
 	if ((!paused && let_go(t, ref) < 0) || operation_end(t) < 0)
@@ -224,6 +301,18 @@ static int resume(struct task *t, const char *ref, bool paused, const struct sav
 	if (!ref_is_null(sr))
 		storage_refresh(t, sr, (const char *[]){ NULL });
 	return 0;
+}
+
+/* The row is that of behind the wait for its layers. */
+static int resume_held(struct task *t, const void *hold, const char *ref, bool paused)
+{
+	struct saved s;
+	const struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm || saved_open(t, vm, &s) < 0)
+		return -1;
+	int result = resume(t, hold, vm, paused, &s);
+	fd_close(&s.fd);
+	return result;
 }
 
 /* The guest goes on as if no time had passed, and its networks may have forgotten it. */
@@ -249,13 +338,11 @@ static void come_back(struct task *t, const struct VM_row *vm, bool paused, int6
 int VM_resume(struct task *t, struct VM_resume *a)
 {
 	int64_t begin = clock_ms();
-	struct saved s;
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_resume);
 	void *hold = talloc_new(t);
-	if (!vm || coalesce_hold_vm(t, hold, a->vm, true) < 0 || saved_open(t, vm, &s) < 0)
-		return -1;
-	int result = resume(t, a->vm, a->start_paused, &s);
-	fd_close(&s.fd);
+	int result = vm && coalesce_hold_vm(t, hold, a->vm, true) == 0
+			     ? resume_held(t, hold, a->vm, a->start_paused)
+			     : -1;
 	talloc_free(hold);
 	if (result < 0)
 		return -1;

@@ -239,6 +239,18 @@ static void run_vm(struct task *t, struct run *r, const struct VM_row *vm)
 	talloc_free(own);
 }
 
+/* The VM when its turn has come, and the schedule as it is by then: those before it may have taken
+ * long.  NULL: it has gone, or has another schedule. */
+static const struct VM_row *look_again(struct task *t, struct run *r, const char *ref)
+{
+	const struct VM_row *vm = db_seek(t, VM, ref);
+	const struct VMSS_row *vmss = db_seek(t, VMSS, r->vmss->row.ref);
+	if (!vm || !vmss || !streq(vm->snapshot_schedule, vmss->row.ref))
+		return NULL;
+	r->vmss = vmss;
+	return vm;
+}
+
 static int note_run(struct task *t, const char *ref)
 {
 	DB_SCOPE(t);
@@ -251,15 +263,14 @@ static int note_run(struct task *t, const char *ref)
 
 static int run(struct task *t, struct run *r)
 {
-	struct row **vms = db_find(t, &class_VM, "snapshot_schedule", r->vmss->row.ref);
-	size_t n = 0;
-	while (vms[n])
-		n++;
-	for (size_t i = 0; i < n; i++) {
+	struct list vms = db_refs(t, &class_VM, "snapshot_schedule", r->vmss->row.ref);
+	for (size_t i = 0; i < vms.n; i++) {
 		if (task_check(t) < 0)
 			return -1;
-		run_vm(t, r, (const struct VM_row *)vms[i]);
-		task_progress(t, (double)(i + 1) / (double)n);
+		const struct VM_row *vm = look_again(t, r, vms.v[i]);
+		if (vm)
+			run_vm(t, r, vm);
+		task_progress(t, (double)(i + 1) / (double)vms.n);
 	}
 	return note_run(t, r->vmss->row.ref);
 }

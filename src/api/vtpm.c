@@ -14,18 +14,25 @@ static struct VTPM_row *of(struct task *t, const struct VM_row *vm)
 	return *(struct VTPM_row **)db_find(t, &class_VTPM, "VM", vm->row.ref);
 }
 
-/* Whoever got a number was started, and his file counts.  None, or an empty one, is what is left when the
- * host went down before the first word was written. */
+/* Who has a number is started, or runs, and its file counts: what an earlier process left was
+ * taken away before the number was given.  None, or an empty one, is what is left when the host
+ * went down before the first word was written. */
 static const char *remembered(struct task *t, const struct VM_row *vm, const struct VTPM_row *vtpm)
 {
 	if (vm->domid < 0)
 		return vtpm->contents;
-	const char *dir = guest_dir(t, vm->uuid), *now = dir ? tpm_read(t, dir) : NULL;
+	const char *now = tpm_read(t, guest_path(t, vm->uuid));
 	if (!now) {
 		log_line(t, "TPM not read vm=%s error=\"%s\"", vm->uuid, task_error(t));
 		task_forgive(t);
 	}
 	return now && *now ? now : vtpm->contents;
+}
+
+const char *vtpm_now(struct task *t, const struct VM_row *vm)
+{
+	const struct VTPM_row *vtpm = of(t, vm);
+	return vtpm ? remembered(t, vm, vtpm) : NULL;
 }
 
 const char *vtpm_remembers(struct task *t, const struct VM_row *vm)
@@ -44,7 +51,7 @@ int vtpm_save(struct task *t, const struct VM_row *vm)
 	return db_put(t, &vtpm->row);
 }
 
-int vtpm_copy(struct task *t, const struct VM_row *from, const struct VM_row *to)
+int vtpm_copy(struct task *t, const struct VM_row *from, const char *then, const struct VM_row *to)
 {
 	struct VTPM_row *theirs = of(t, from), *own = of(t, to);
 	if (theirs && theirs->is_unique && own)
@@ -56,7 +63,7 @@ int vtpm_copy(struct task *t, const struct VM_row *from, const struct VM_row *to
 	struct VTPM_row *copy = (struct VTPM_row *)model_copy(t, &theirs->row);
 	copy->VM = to->row.ref;
 	copy->current_operations = (struct map){ 0 };
-	copy->contents = theirs->is_unique ? "" : remembered(t, from, theirs);
+	copy->contents = theirs->is_unique ? "" : then ? then : remembered(t, from, theirs);
 	return db_insert(t, &copy->row);
 }
 
@@ -72,9 +79,7 @@ static struct VTPM_row *make(struct task *t, const char *vm, bool unique)
 
 int vtpm_ensure(struct task *t, const struct VM_row *vm)
 {
-	const char *asked = map_get(&vm->platform, "vtpm"), *dir = guest_dir(t, vm->uuid);
-	if (!dir || tpm_remove(t, dir) < 0)
-		return -1;
+	const char *asked = map_get(&vm->platform, "vtpm");
 	if (!asked || !streq(asked, "true") || of(t, vm))
 		return 0;
 	DB_SCOPE(t);

@@ -194,6 +194,32 @@ int disks_args(struct task *t, struct args *a, const struct vmm_config *c)
 	return chain_args(t, a, c->firmware.vars, false, &done);
 }
 
+/* ---- before a start ---- */
+
+/* As layer_args() opens them. */
+static int chain_check(struct task *t, const json_t *layers, bool read_only)
+{
+	const json_t *layer;
+	size_t i;
+	json_array_foreach (layers, i, layer) {
+		FD_SCOPE int fd = -1;
+		bool frozen = opened_frozen(layers, layer, read_only);
+		if (path_of(layer) && (fd = file_open(t, layer, frozen)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int disks_check(struct task *t, const struct vmm_config *c)
+{
+	for (size_t i = 0; i < c->ndisks; i++)
+		if (chain_check(t, c->disks[i].layers, c->disks[i].read_only) < 0)
+			return -1;
+	if (chain_check(t, c->firmware.code, true) < 0)
+		return -1;
+	return chain_check(t, c->firmware.vars, c->firmware.read_only);
+}
+
 /* ---- sets ---- */
 
 /* set -1: a new one. */

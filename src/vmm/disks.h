@@ -36,6 +36,8 @@ const char *disks_top_node(struct task *, const json_t *layers);
 /* The one of these with the name; NULL: none. */
 const json_t *disks_layer(const json_t *layers, const char *node);
 
+/* Can all layers of all disks be opened? */
+int disks_check(struct task *, const struct vmm_config *);
 /* Opens all layers of all disks, each once, and adds them to the line. */
 int disks_args(struct task *, struct args *, const struct vmm_config *);
 /* QEMU has opened what it was given at its start: leaves in the sets what has to stay. */

@@ -33,6 +33,7 @@
 #include "base/text.h"
 #include "vmm/disks.h"
 #include "vmm/fake_memory.h"
+#include "vmm/folder.h"
 #include "vmm/tpm.h"
 #include "vmm/vmm.h"
 
@@ -220,6 +221,18 @@ static void release(struct vmm *vm)
 }
 
 /* ---- the contract ---- */
+
+/* The agent's socket is the test's. */
+static int clear(struct task *t, const char *uuid, const char *dir)
+{
+	(void)uuid;
+	return enter(t, dir, "clear", "") < 0 ? -1 : folder_clear(t, dir, "agent.sock");
+}
+
+static int check(struct task *t, const struct vmm_config *c)
+{
+	return enter(t, c->dir, "check", "");
+}
 
 static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_listener l)
 {
@@ -775,6 +788,8 @@ static int agent(struct task *t, struct vmm *vm, int *ret_fd)
 
 const struct vmm_driver vmm_fake = {
 	.name = "fake",
+	.clear = clear,
+	.check = check,
 	.start = start,
 	.adopt = adopt,
 	.status = status,

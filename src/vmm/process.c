@@ -108,6 +108,19 @@ int process_find(struct task *t, const char *dir, const char *arg, struct proces
 	return 1;
 }
 
+struct process_memory process_memory(struct task *t, const struct process *p)
+{
+	enum { RESIDENT = 1, DATA = 5, FIELDS = 7 };
+	struct list fields = list_split(t, proc_read(t, p->pid, "statm", 256), ' ');
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct process_memory m = { 0 };
+	if (fields.n < FIELDS)
+		return m;
+	m.resident = strtoull(fields.v[RESIDENT], NULL, 10) * page;
+	m.promised = strtoull(fields.v[DATA], NULL, 10) * page;
+	return m;
+}
+
 bool process_gone(const struct process *p, int ms)
 {
 	struct pollfd f = { .fd = p->pidfd, .events = POLLIN };

@@ -42,6 +42,12 @@ int process_start(struct task *, const struct process_plan *, struct process *re
  * 1: found; 0: there is none; -1: failed. */
 int process_find(struct task *, const char *dir, const char *arg, struct process *ret);
 
+/* Bytes that it uses, and that the kernel has promised it; 0 when it is gone. */
+struct process_memory {
+	uint64_t resident, promised;
+};
+struct process_memory process_memory(struct task *, const struct process *);
+
 /* Whether it has ended, or ends within ms. */
 bool process_gone(const struct process *, int ms);
 

@@ -10,6 +10,8 @@
  *     merge    layers that become one, while the guest runs (pace: as slowly as it needs)
  *     plug     devices that come and go
  *     tpm      the process beside it
+ *     check    whether a start would find what it needs
+ *     folder   the VM's folder, made right for a new process
  *
  * In the VM's folder: pid, qmp.sock, oob.sock (the monitor once more), serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
@@ -30,7 +32,9 @@
 #include "base/text.h"
 #include "vmm/args.h"
 #include "vmm/cgroup.h"
+#include "vmm/check.h"
 #include "vmm/disks.h"
+#include "vmm/folder.h"
 #include "vmm/merge.h"
 #include "vmm/plug.h"
 #include "vmm/process.h"
@@ -59,11 +63,11 @@ struct vmm {
 /* ---- events ---- */
 
 /* What was made for the process goes after it.  The VM's folder is named after it. */
-static void clear_up(const struct vmm *vm)
+static void clear_up(const char *dir)
 {
-	const char *slash = strrchr(vm->dir, '/');
-	tpm_end(vm->dir);
-	cgroup_remove(slash ? slash + 1 : vm->dir);
+	const char *slash = strrchr(dir, '/');
+	tpm_end(dir);
+	cgroup_remove(slash ? slash + 1 : dir);
 }
 
 static bool is_live(struct vmm *vm)
@@ -194,7 +198,7 @@ static void on_ended(void *arg, int closing)
 	pthread_mutex_lock(&vm->lock);
 	vm->gone = true;
 	pthread_mutex_unlock(&vm->lock);
-	clear_up(vm);
+	clear_up(vm->dir);
 	tell(vm, VMM_EXITED, vm->end);
 }
 
@@ -301,7 +305,7 @@ static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_
 		log_line(t, "vm started vm=%s pid=%d", c->uuid, (int)vm->process.pid);
 		return vm;
 	}
-	tpm_end(c->dir);
+	clear_up(c->dir);
 	release(vm);
 	return NULL;
 }
@@ -330,8 +334,12 @@ static int meet_again(struct task *t, struct vmm *vm)
 static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, struct vmm_listener l)
 {
 	struct process found;
-	if (process_find(t, dir, args_mark(t, uuid), &found) <= 0)
+	int there = process_find(t, dir, args_mark(t, uuid), &found);
+	if (there <= 0) {
+		if (there == 0)
+			clear_up(dir); /* it may have ended while nobody looked */
 		return NULL;
+	}
 	struct vmm *vm = vmm_new(t, dir, l);
 	if (!vm) {
 		fd_close(&found.pidfd);
@@ -365,7 +373,7 @@ static int stop(struct task *t, struct vmm *vm)
 	flush_variables(t, vm);
 	if (process_kill(t, &vm->process) < 0)
 		return -1;
-	clear_up(vm);
+	clear_up(vm->dir);
 	return 0;
 }
 
@@ -376,8 +384,15 @@ static int do_kill(struct task *t, const char *uuid, const char *dir)
 	int result = there > 0 ? process_kill(t, &found) : there;
 	if (there > 0)
 		fd_close(&found.pidfd);
-	tpm_end(dir);
+	clear_up(dir);
 	return result;
+}
+
+/* ---- before a start ---- */
+
+static int clear(struct task *t, const char *uuid, const char *dir)
+{
+	return do_kill(t, uuid, dir) < 0 ? -1 : folder_clear(t, dir, NULL);
 }
 
 /* ---- commands ---- */
@@ -575,6 +590,8 @@ static int screenshot(struct task *t, struct vmm *vm, int file)
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
+	.clear = clear,
+	.check = check_start,
 	.start = start,
 	.adopt = adopt,
 	.status = status,

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/delay.h"
@@ -89,6 +91,15 @@ int tap_open(struct task *t, const char *name, int *ret, const char **ret_why)
 	return 1;
 }
 
+bool tap_possible(void)
+{
+	struct __user_cap_header_struct self = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct has[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	FD_SCOPE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	return fd >= 0 && syscall(SYS_capget, &self, has) == 0 &&
+	       has[CAP_TO_INDEX(CAP_NET_ADMIN)].effective & CAP_TO_MASK(CAP_NET_ADMIN);
+}
+
 /* A bridge without an address of its own takes the lowest of its members': with fe in front no
  * tap's is that, and the host keeps its address.  It is never the guest's, which may begin so, too: what is
  * for a member's address the bridge gives to the host, and the guest would hear nothing. */
@@ -161,6 +172,14 @@ int bridge_make(struct task *t, const struct bridge *b)
 	if (!l.is_up)
 		keep_host_out(t, b->name);
 	return ip_link(t, "set", "dev", b->name, "mtu", str(t, "%lld", (long long)b->mtu), "up");
+}
+
+int bridge_check(struct task *t, const struct bridge *b)
+{
+	struct link l;
+	if (link_look(t, b->name, &l) < 0)
+		return -1;
+	return !l.exists || is_ours(&l, b) ? 0 : fail(t, BRIDGE_NOT_AVAILABLE, b->name);
 }
 
 int bridge_remove(struct task *t, const struct bridge *b)

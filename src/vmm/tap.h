@@ -31,6 +31,8 @@ bool link_exists(const char *name);
 /* A new tap.  1: *ret is its descriptor; 0: this host has no taps, or none for us, and *ret_why
  * says why; -1: failed. */
 int tap_open(struct task *, const char *name, int *ret, const char **ret_why);
+/* Will tap_open() make one, as far as that can be told without making one? */
+bool tap_possible(void);
 /* Puts the tap into the bridge, and brings it up.  guest_mac: of the interface at the other end, in lower case. */
 int tap_join(struct task *, const char *name, const char *bridge, const char *guest_mac,
 	     int64_t mtu);
@@ -45,5 +47,7 @@ struct bridge {
 };
 /* It is there and up; made if need be.  BRIDGE_NOT_AVAILABLE [name]: something else has its name. */
 int bridge_make(struct task *, const struct bridge *);
+/* Nothing else has its name.  One that is not there is no error. */
+int bridge_check(struct task *, const struct bridge *);
 /* One that is not there, or not ours, is no error and left alone. */
 int bridge_remove(struct task *, const struct bridge *);

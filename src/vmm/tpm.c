@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crash.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -117,6 +118,7 @@ int tpm_start(struct task *t, const struct vmm_config *c, int *ret_control)
 	FD_SCOPE int theirs = pair[1];
 	if (tpm_write(t, c) < 0 || launch(t, c, theirs) < 0)
 		return -1;
+	crash_point();
 	*ret_control = ours;
 	ours = -1;
 	return 0;
@@ -134,10 +136,4 @@ void tpm_end(const char *dir)
 	if (t->code)
 		log_line(t, "TPM emulator not ended dir=\"%s\" error=\"%s\"", dir, task_error(t));
 	talloc_free(t);
-}
-
-int tpm_remove(struct task *t, const char *dir)
-{
-	tpm_end(dir);
-	return dir_remove(t, folder_of(t, dir));
 }

@@ -50,12 +50,13 @@ struct vmm_firmware {
 	const json_t *code; /* array of one layer; NULL: BIOS */
 	const json_t *vars; /* array, lowest first */
 	bool secure;        /* the guest cannot write the store but through the program */
+	bool read_only;     /* it is a snapshot's store, which is only looked at: no VM can start with it */
 };
 
 struct vmm_config {
 	const char *uuid;
 	const char *name; /* for people; may hold anything */
-	const char *dir;  /* the VM's own folder, 0700, exists: sockets, logs, pid */
+	const char *dir;  /* the VM's own folder, which clear() has made right: sockets, logs, pid */
 	uint64_t memory;  /* bytes, a multiple of 1 MiB */
 	unsigned vcpus;
 	const char *accel; /* "tcg" or "kvm", as vmm_accel() answers */
@@ -78,6 +79,7 @@ struct vmm_config {
 	/* A VM that was saved comes back: its memory and devices are loaded before it runs. */
 	int image; /* -1: it boots; the file, in the form that memory/image.h draws, stays the caller's */
 	uint64_t image_at;   /* where QEMU's stream begins in it */
+	uint64_t image_used; /* bytes of RAM that it holds, and that are in use from the beginning */
 	const char *machine; /* the machine type that it was; NULL: the newest */
 };
 
@@ -166,6 +168,16 @@ enum vmm_merge_state {
 struct vmm_driver {
 	const char *name;
 
+	/* Before a start: makes the folder, which exists, right for a new process, whatever an
+	 * earlier one left there, under whichever user it ran.  A process that is there still is
+	 * ended, and what was made for it goes.  Logs stay. */
+	int (*clear)(struct task *, const char *uuid, const char *dir);
+	/* Before a start, or before anything is given up for one: is there what start() needs of
+	 * the host: programs, files that can be opened, memory?  Nothing is changed, taps and
+	 * descriptors may be missing (-1), and the VM may have a process now, whose memory will be
+	 * free by then.  HOST_NOT_ENOUGH_FREE_MEMORY [needed, available]: in bytes, where a start
+	 * surely fails. */
+	int (*check)(struct task *, const struct vmm_config *);
 	/* Starts the VM; when it returns, the guest runs (or waits, if paused).  On failure no
 	 * process is left.  The process outlives the daemon; when that dies in the middle of this,
 	 * adopt() finds no VM, or one that is paused. */

@@ -107,6 +107,29 @@ def test_run():
         d.check()
 
 
+def test_what_changes_during_a_run():
+    """A VM that has left the schedule, or is gone, when its turn comes is left out; what the schedule says by then counts."""
+    with Served(delays={'fake-hang': 0.1}) as d:
+        s = Session(Json(d.port), d)
+        v = s.VMSS.create(record(s.wire, retained_snapshots=1))
+        refs = [s.VM.get_by_uuid(d.vm(name)) for name in ('first', 'leaves', 'goes', 'last')]
+        for vm in refs:
+            s.VM.set_snapshot_schedule(vm, v)
+        s.VM.start(refs[0], False, False)
+        d.restart(env={'STILLFRAME_FAKE': 'hang=rehearse'})
+        s = Session(Json(d.port), d)
+        s.VMSS.set_type(v, 'checkpoint')
+        task = s.Async.VMSS.snapshot_now(v)
+        wait_for(lambda: 'fake rehearse' in d.log())
+        s.VMSS.set_type(v, 'snapshot')
+        s.VM.set_snapshot_schedule(refs[1], 'OpaqueRef:NULL')
+        s.VM.destroy(refs[2])
+        text = finished(s, task)
+        assert text.count('VM:') == 2 and 'VM:first' in text and 'VM:last' in text, text
+        assert [len(s.VM.get_snapshots(vm)) for vm in (refs[0], refs[1], refs[3])] == [0, 0, 1]
+        d.check()
+
+
 def test_with_memory():
     with Served() as d:
         s = Session(Json(d.port), d)

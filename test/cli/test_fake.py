@@ -139,6 +139,24 @@ def test_what_comes_back_at_once_stays():
 
 
 
+def test_as_many_vms_as_there_are_numbers():
+    """Each VM with a process has a number, and a user after it; the one too many is told so, at once."""
+    need_root()
+    with Daemon('fake', options=['--qemu-uids', '70000-70002']) as d:
+        vms = [d.vm(f'vm{i}', disks=1) for i in range(3)]
+        for vm in vms[:2]:
+            d.xe('vm-start', uuid=vm)
+        d.fails('vm-start', uuid=vms[2], says='--qemu-uids')
+        assert d.state_of(vms[2]) == 'halted'
+        d.xe('vm-suspend', uuid=vms[0])             # it has none while it sleeps
+        d.xe('vm-start', uuid=vms[2])
+        d.fails('vm-resume', uuid=vms[0], says='--qemu-uids')
+        assert d.state_of(vms[0]) == 'suspended'
+        d.xe('vm-shutdown', '--force', uuid=vms[1])
+        d.xe('vm-resume', uuid=vms[0])
+        d.check()
+
+
 def test_logs_are_trimmed():
     """What a guest says without end: the end of it is kept.  A link that stands there is not followed."""
     with Daemon('fake', delays={'timer-logs': 0.02}) as d:

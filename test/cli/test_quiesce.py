@@ -65,6 +65,21 @@ def test_taken():
         d.check()
 
 
+def test_an_unpause_that_is_refused():
+    """It thaws nobody: that is for the one that lets the guest go on."""
+    with Daemon('fake', options=SELDOM) as d:
+        vm, agent = guest_with(d)
+        d.stop()
+        d.sql_write(f"UPDATE VM SET frozen = 'true' WHERE uuid = '{vm}'")
+        d.start()
+        d.fails('vm-unpause', uuid=vm, says='power state')
+        assert frozen_and_thawed(agent) == []
+        d.xe('vm-pause', uuid=vm)
+        d.xe('vm-unpause', uuid=vm)
+        assert set(frozen_and_thawed(agent)) == {'thaw'}
+        d.check()
+
+
 def test_freeze_list():
     with Daemon('fake', options=SELDOM) as d:
         vm, agent = guest_with(d)

@@ -243,4 +243,173 @@ def test_failures():
         d.check()
 
 
+# ---- what the way back needs ----
+
+def prepared(d):
+    """A VM that runs, with a disc in its drive and a kernel and a ramdisk of its own."""
+    d.isos(a=b'a' * 4096)
+    vm = d.vm(disks=1)
+    d.xe('vm-cd-add', uuid=vm, cd_name='a.iso', device=3)
+    boot = os.path.join(d.state, 'boot')
+    for name in ('kernel', 'ramdisk'):
+        with open(os.path.join(boot, name), 'wb') as f:
+            f.write(b'k' * 4096)
+    d.xe('vm-param-set', f'PV-kernel={boot}/kernel', f'PV-ramdisk={boot}/ramdisk', 'HVM-boot-policy=', uuid=vm)
+    d.xe('vm-start', uuid=vm)
+    return vm
+
+
+def volume_of(vdi):
+    return lambda d, vm: os.path.join(d.state, 'sr', d.get('vdi', d.disks(vm)[vdi], 'location') + '.qcow2')
+
+
+# A file that is gone, and what is said of it.
+MISSING = {
+    'disc': (lambda d, vm: os.path.join(d.state, 'isos', 'a.iso'), ('no longer in its storage', 'a.iso', 'vbd-eject')),
+    'kernel': (lambda d, vm: os.path.join(d.state, 'boot', 'kernel'), ('kernel: No such file', 'PV-kernel')),
+    'ramdisk': (lambda d, vm: os.path.join(d.state, 'boot', 'ramdisk'), ('ramdisk: No such file', 'PV-ramdisk')),
+    'disk': (volume_of('0'), ('no longer in its storage', 'Put it back')),
+}
+
+
+def what_was_done(d):
+    return [d.log().count(f'fake {deed} ') for deed in ('stop', 'start', 'pause', 'clear')]
+
+
+def test_a_revert_that_could_not_go_on():
+    """A running guest is not given up for a checkpoint that lacks something; when it is there again all is well."""
+    with Daemon('fake') as d:
+        vm = prepared(d)
+        snap = checkpoint(d, vm)
+        d.xe('vm-cd-eject', uuid=vm)
+        for what, (path_of, words) in MISSING.items():
+            path, before = path_of(d, snap), what_was_done(d)
+            os.rename(path, path + '-away')
+            said = d.fails('snapshot-revert', uuid=snap)
+            assert all(w in said for w in words) and 'OpaqueRef' not in said, (what, said)
+            assert d.state_of(vm) == 'running' and what_was_done(d) == before and len(images(d)) == 1, what
+            os.rename(path + '-away', path)
+            d.check()
+        folder = os.path.join(d.state, 'isos')
+        d.stop()
+        os.rename(folder, folder + '-away')
+        d.start()                                   # its SR cannot be attached, and is unplugged
+        d.fails('snapshot-revert', uuid=snap, says='pbd-plug')
+        assert d.state_of(vm) == 'running'
+        os.rename(folder + '-away', folder)
+        d.xe('pbd-plug', uuid=d.list('pbd', sr_uuid=d.list('sr', type='iso')[0])[0])
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        assert d.state_of(vm) == 'running' and d.disks(vm)['3'] != '<not in database>'
+        d.check()
+
+
+def test_a_resume_that_could_not_go_on():
+    """It begins nothing, and leaves the VM suspended with its memory."""
+    with Daemon('fake') as d:
+        vm = prepared(d)
+        d.xe('vm-suspend', uuid=vm)
+        for what, (path_of, words) in MISSING.items():
+            path, before = path_of(d, vm), what_was_done(d)
+            os.rename(path, path + '-away')
+            said = d.fails('vm-resume', uuid=vm)
+            assert all(w in said for w in words), (what, said)
+            assert d.state_of(vm) == 'suspended' and what_was_done(d) == before and len(images(d)) == 1, what
+            assert d.get('vm', vm, 'dom-id') == '-1'
+            os.rename(path + '-away', path)
+            d.check()
+        d.xe('vm-resume', uuid=vm)
+        assert d.state_of(vm) == 'running'
+        d.check()
+
+
+def test_the_disc_of_a_suspended_vm():
+    """It can be taken out, and no other is put in: the guest comes back to an empty drive."""
+    with Daemon('fake') as d:
+        vm = prepared(d)
+        d.xe('vm-suspend', uuid=vm)
+        drive, = d.list('vbd', vm_uuid=vm, type='CD')
+        assert d.get('vbd', drive, 'allowed-operations') == 'eject'
+        os.unlink(os.path.join(d.state, 'isos', 'a.iso'))
+        d.fails('vm-resume', uuid=vm, says='vbd-eject')
+        d.xe('vm-cd-eject', uuid=vm)
+        assert d.get('vbd', drive, 'empty') == 'true' and d.get('vbd', drive, 'allowed-operations') == ''
+        d.isos('more', b=b'b' * 4096)
+        d.fails('vm-cd-insert', uuid=vm, cd_name='b.iso', says='halted, running, paused')
+        d.restart()
+        d.xe('vm-resume', uuid=vm)
+        assert d.fakes()[vm]['chains']['disk-3'] == []
+        d.xe('vm-cd-insert', uuid=vm, cd_name='b.iso')
+        d.check()
+
+
+def test_a_reboot_that_could_not_go_on():
+    """The guest is asked to end when it will start again, and not before that is known."""
+    with Daemon('fake') as d:
+        vm = prepared(d)
+        for what, (path_of, words) in MISSING.items():
+            path = path_of(d, vm)
+            os.rename(path, path + '-away')
+            said = d.fails('vm-reboot', uuid=vm)
+            assert all(w in said for w in words), (what, said)
+            assert d.state_of(vm) == 'running' and 'fake shutdown' not in d.log(), what
+            os.rename(path + '-away', path)
+        d.xe('vm-reboot', uuid=vm)
+        assert d.state_of(vm) == 'running' and 'fake shutdown' in d.log()
+        d.check()
+
+
+# ---- beside each other ----
+
+def test_shut_down_by_force_while_it_comes_back():
+    """The resume fails and says why; the VM is halted, its memory gone, and its disks are free."""
+    with Daemon('fake', delays={'fake-hang': 0.05}) as d:
+        vm = running(d)
+        d.xe('vm-suspend', uuid=vm)
+        d.restart(env={'STILLFRAME_FAKE': 'hang=start'})
+        p = d.begin('vm-resume', f'uuid={vm}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for(lambda: 'fake start' in d.log().rsplit('fake save', 1)[1])
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        said = p.communicate()[1].decode()
+        assert p.returncode == 1 and 'hard_shutdown' in said, said
+        assert d.state_of(vm) == 'halted' and not images(d) and not d.fakes()
+        d.restart()
+        d.xe('vm-start', uuid=vm)
+        d.check()
+
+
+def test_a_device_that_is_on_its_way():
+    """A VM is suspended when it is known whether its guest has let go of a device."""
+    with Daemon('fake', delays={'fake-hang': 0.05}) as d:
+        vm = d.vm(disks=1)
+        nic = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=0)
+        d.xe('vm-start', uuid=vm)
+        d.restart(env={'STILLFRAME_FAKE': 'hang=unplug_nic'})
+        p = d.begin('vif-unplug', f'uuid={nic}', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: 'fake unplug_nic' in d.log())
+        d.xe('vm-suspend', uuid=vm)
+        said = d.log()
+        assert said.index('fake unplug_nic') < said.rindex('fake present') < said.index('fake save'), 'it did not wait'
+        assert p.wait() == 1 and d.get('vif', nic, 'currently-attached') == 'true'
+        d.restart()
+        d.xe('vm-resume', uuid=vm)
+        assert d.fakes()[vm]['nics'] == ['nic-0']
+        d.check()
+
+
+def test_a_reset_beside_a_pause():
+    """Both wait for a checkpoint; whichever is first, the row says what the VM does."""
+    with Daemon('fake', delays={'fake-hang': 0.03}) as d:
+        vm = running(d)
+        d.restart(env={'STILLFRAME_FAKE': 'hang=rehearse'})
+        for _ in range(4):
+            taking = d.begin('vm-checkpoint', f'uuid={vm}', 'new-name-label=c', stderr=subprocess.DEVNULL)
+            d.pending('VM.checkpoint')
+            both = [d.begin(*words, f'uuid={vm}', stderr=subprocess.DEVNULL)
+                    for words in (('vm-pause',), ('vm-reboot', '--force'))]
+            assert taking.wait() == 1 and [p.wait() for p in both] == [0, 0]
+            assert (d.state_of(vm) == 'paused') == d.fakes()[vm]['paused'] == True
+            d.xe('vm-unpause', uuid=vm)
+        d.check()
+
+
 main(globals())

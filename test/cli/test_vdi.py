@@ -245,6 +245,9 @@ def test_resize_of_a_running_vm():
         assert size(d, disk) == 3 * MIB
         d.check()
         d.restart()
+        d.xe('vm-suspend', uuid=vm)                 # the guest knows the size that it went to sleep with
+        d.fails('vdi-resize', uuid=disk, disk_size='4MiB', says='halted, running, paused')
+        d.xe('vm-resume', uuid=vm)
 
         # It is the snapshot's size again, and grows anew; what two have open does not.
         whole = d.snapshot(vm)

@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from sf import *
 from golden import golden
 from layers import *
+from tpm import emulators
 
 
 class Seen:
@@ -583,15 +584,31 @@ def test_who_holds_an_sr():
 
 
 def test_start():
+    """With a TPM: two processes begin, and neither stays without the other."""
     with Daemon() as d:
         vm = d.vm(disks=1, memory='64MiB')
+        d.xe('vtpm-create', vm_uuid=vm)
 
-        def prepare():
+        def both():
+            assert len(emulators(d, vm)) == len(d.guests()) == (d.state_of(vm) == 'running'), (emulators(d, vm), d.guests())
+
+        def halted():
+            both()
             if d.state_of(vm) != 'halted':
                 d.xe('vm-shutdown', '--force', uuid=vm)
-        at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: but_for(b, n, vm), prepare)
-        state = d.state_of(vm)
-        assert (state == 'running') == bool(d.guests()), f'{state} but processes {d.guests()}'
+        at_every_point(d, 'start', lambda: d.xe('vm-start', uuid=vm), lambda b, n: but_for(b, n, vm), halted)
+        both()
+
+        def resumed(before, now):
+            assert now.vms[vm][0][3] == 'Running' and now.vms[vm][4] and len(now.disks) == len(before.disks) - 1, now
+            return now.vms[vm][2] == before.vms[vm][2]
+
+        def suspended():
+            both()
+            if d.state_of(vm) == 'running':
+                d.xe('vm-suspend', uuid=vm)
+        at_every_point(d, 'resume', lambda: d.xe('vm-resume', uuid=vm), resumed, suspended)
+        both()
 
 
 def test_plugging():

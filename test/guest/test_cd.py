@@ -105,6 +105,41 @@ def test_in_a_running_guest():
         d.check()
 
 
+def test_a_disc_that_goes_while_the_guest_sleeps():
+    """A checkpoint wants its disc back, and the guest runs on; a guest that sleeps comes back to an empty drive."""
+    with with_drive() as (d, vm, s, cd, hello, other):
+        need_drive(s)
+        d.xe('vbd-insert', uuid=cd, vdi_uuid=hello)
+        holds(s, HELLO)
+        sr0(s, 'mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd')
+        snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+        pid, path = d.guests()[vm], os.path.join(d.state, 'isos', 'hello.iso')
+        os.rename(path, path + '-away')
+        d.fails('snapshot-revert', uuid=snap, says='hello.iso')
+        d.fails('vm-reboot', uuid=vm, says='hello.iso')
+        assert d.guests()[vm] == pid and d.state_of(vm) == 'running'
+        assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+        d.xe('vm-suspend', uuid=vm)
+        d.fails('vm-resume', uuid=vm, says='hello.iso')
+        assert d.state_of(vm) == 'suspended'
+        d.xe('vbd-eject', uuid=cd)                  # though it is mounted
+        d.fails('vbd-insert', uuid=cd, vdi_uuid=other, says='suspended')
+        d.xe('vm-resume', uuid=vm)
+        s.close()
+        s = again(d, vm)
+        sr0(s, 'umount -l /cd')
+        holds(s, None)
+        d.xe('vbd-insert', uuid=cd, vdi_uuid=other)
+        holds(s, OTHER)
+        os.rename(path + '-away', path)
+        s.close()
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        s = again(d, vm)
+        assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
+        s.close()
+        d.check()
+
+
 def files_open(d, vm, name):
     return [f for f in open_files(d.guests()[vm]) if name in f]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """VMs as processes: they boot, outlive the daemon, run without rights, and their end is seen."""
-import os, re, shutil, signal, subprocess, sys
+import os, re, shutil, signal, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from golden import golden
@@ -147,6 +147,147 @@ def test_kernels_only_from_allowed_folders():
             d.fails('vm-start', uuid=vm, says=path)
             assert d.state_of(vm) == 'halted'
         d.check()
+
+
+def left_behind(folder, d):
+    """What processes of an earlier number may leave in a VM's folder, and what nobody should find there."""
+    state = os.path.join(folder, 'tpm', 'state')
+    os.makedirs(os.path.join(state, 'deep', 'er'), exist_ok=True)
+    for name in ('.lock', 'tpm2-00.permall', 'TMP2-00.permall', 'deep/er/file'):
+        with open(os.path.join(state, name), 'wb') as f:
+            f.write(b'of another')
+        os.chown(os.path.join(state, name), 12345, 12345)
+        os.chmod(os.path.join(state, name), 0o600)
+    for path in (state, os.path.join(state, 'deep')):
+        os.chown(path, 12345, 12345)
+        os.chmod(path, 0o700)
+    for name in ('qmp.sock', 'serial.sock'):
+        if os.path.lexists(path := os.path.join(folder, name)):
+            os.unlink(path)
+        os.mkdir(path)
+    with open(os.path.join(folder, 'pid.new'), 'w') as f:
+        f.write('half')
+    secret = os.path.join(d.state, 'secret')
+    with open(secret, 'w') as f:
+        f.write('secret')
+    log = os.path.join(folder, 'qemu.log')
+    os.unlink(log)
+    os.symlink(secret, log)
+    os.chown(folder, 12345, 12345)
+    os.chmod(folder, 0o777)
+    return secret
+
+
+def test_what_an_earlier_process_left():
+    """A start and a resume find the folder as those of an earlier number left it, and make it right: the logs stay."""
+    need_root()
+    with Daemon() as d:
+        vm = d.vm(memory='64MiB')
+        d.xe('vtpm-create', vm_uuid=vm)
+        d.xe('vm-start', uuid=vm)
+        folder = os.path.join(d.state, 'run', vm)
+        log = os.path.join(folder, 'serial.log')
+        for end, begin in ((('vm-shutdown', '--force'), 'vm-start'), (('vm-suspend',), 'vm-resume')):
+            with open(log, 'ab') as f:
+                f.write(b'said before')
+            d.xe(*end, uuid=vm)
+            secret = left_behind(folder, d)
+            d.xe(begin, uuid=vm)
+            assert d.state_of(vm) == 'running'
+            with open(secret) as f, open(log, 'rb') as g:
+                assert f.read() == 'secret' and b'said before' in g.read()
+            st = os.stat(folder)
+            assert (st.st_uid, st.st_mode & 0o7777) == (0, 0o700), begin
+            uid = os.stat(f"/proc/{d.guests()[vm]}").st_uid
+            for path, _, names in os.walk(folder):
+                for name in names:
+                    inside = path == os.path.join(folder, 'tpm', 'state')
+                    st = os.lstat(os.path.join(path, name))
+                    assert st.st_uid == (uid if inside else 0) and not st.st_mode & 0o077, f'{begin}: {name}'
+            assert not os.path.exists(os.path.join(folder, 'tpm', 'state', 'deep'))
+        d.check()
+
+
+def test_shut_down_by_force_while_it_comes_back():
+    """At whatever moment: the daemon lives, the VM is halted, and no process has its disks."""
+    with Daemon() as d:
+        vm = d.vm(disks=1, memory='256MiB')
+        for wait in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5):
+            if d.state_of(vm) == 'halted':
+                d.xe('vm-start', uuid=vm)
+            if d.state_of(vm) == 'running':
+                d.xe('vm-suspend', uuid=vm)
+            p = d.begin('vm-resume', f'uuid={vm}', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(wait)
+            d.xe('vm-shutdown', '--force', uuid=vm)
+            p.wait()
+            assert d.process.poll() is None, f'{wait} s: the daemon died'
+            assert d.state_of(vm) == 'halted' and not d.guests(), f'{wait} s: {d.state_of(vm)}, {d.guests()}'
+            attached = d.sql("SELECT currently_attached FROM VBD WHERE currently_attached = 'true'")
+            assert not attached and not d.sql("SELECT uuid FROM VDI WHERE type = 'suspend'"), wait
+        d.xe('vm-start', uuid=vm)
+        d.check()
+
+
+def test_shut_down_by_force_while_it_reboots():
+    """A reboot waits for a guest that does not heed the button; when that was ended by force it is not started again."""
+    with Daemon() as d:
+        vm = d.vm(disks=1, memory='64MiB')
+        d.xe('vm-start', uuid=vm)
+        p = d.begin('vm-reboot', f'uuid={vm}', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        d.pending('VM.clean_reboot')
+        wait_for(lambda: 'clean_reboot' in d.get('vm', vm, 'current-operations'))
+        time.sleep(0.5)
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        assert d.state_of(vm) == 'halted' and not d.guests()
+        said = p.communicate()[1].decode()
+        assert p.returncode == 1 and 'hard_shutdown' in said, said
+        assert d.state_of(vm) == 'halted' and not d.guests(), 'it was started again'
+        d.check()
+
+
+FIGURES = """MemTotal: {total} kB
+MemAvailable: {available} kB
+SwapTotal: 0 kB
+SwapFree: 0 kB
+CommitLimit: 2097152 kB
+Committed_AS: {promised} kB
+"""
+
+
+def test_memory_of_the_host():
+    """What surely cannot be is refused with the figures before anything is given up, and nothing else is."""
+    need_root()
+    with tempfile.TemporaryDirectory() as folder:
+        told, mode = os.path.join(folder, 'meminfo'), os.path.join(folder, 'overcommit')
+
+        def host(total=4 << 20, available=4 << 20, promised=0, overcommit=0):
+            with open(told, 'w') as f:
+                f.write(FIGURES.format(total=total, available=available, promised=promised))
+            with open(mode, 'w') as f:
+                f.write(f'{overcommit}\n')
+        host()
+        lie = f'mount --bind {told} /proc/meminfo && mount --bind {mode} /proc/sys/vm/overcommit_memory && exec "$@"'
+        with golden(under=('unshare', '-m', 'sh', '-c', lie, 'sh')) as (d, vm, s):
+            big = d.vm('big', memory='5GiB')
+            d.fails('vm-start', uuid=big, says=f'needed: {5 << 30}\navailable: {4 << 30}')
+            assert d.state_of(big) == 'halted'
+            host(overcommit=2, promised=2 << 20)
+            d.fails('vm-start', uuid=big, says=f'needed: {5 << 30}\navailable: 0')
+            host(overcommit=1, available=1)
+            d.xe('vm-start', uuid=big)              # it may never touch it
+            d.xe('vm-shutdown', '--force', uuid=big)
+            # The memory that its present process has will hold what comes back.
+            snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+            s.close()
+            host(total=512 << 10, available=1)
+            d.xe('snapshot-revert', uuid=snap)
+            assert 'available: 1024' in d.fails('vm-resume', uuid=vm)
+            assert d.state_of(vm) == 'suspended' and not d.guests()
+            host()
+            d.xe('vm-resume', uuid=vm)
+            again(d, vm).close()
+            d.check()
 
 
 main(globals())

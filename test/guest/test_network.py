@@ -191,6 +191,30 @@ def test_bridge_of_ours_comes_back():
         d.check()
 
 
+def test_a_bridge_that_went():
+    """A guest is not given up for what would lack a bridge of the host's; one of ours is made when it is needed."""
+    ip('link', 'add', 'house', 'type', 'bridge')
+    with Daemon() as d:
+        theirs = d.xe('network-create', name_label='theirs', bridge='house', managed='false')
+        ours = d.xe('network-create', name_label='ours')
+        vm = d.vm(memory='64MiB')
+        for i, n in enumerate((theirs, ours)):
+            d.xe('vif-create', vm_uuid=vm, network_uuid=n, device=i)
+        d.xe('vm-start', uuid=vm)
+        snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+        pid, bridge = d.guests()[vm], d.get('network', ours, 'bridge')
+        ip('link', 'del', 'house')
+        ip('link', 'del', bridge)
+        there = set(links())
+        assert 'bridge: house' in d.fails('snapshot-revert', uuid=snap)
+        assert 'bridge: house' in d.fails('vm-reboot', uuid=vm)
+        assert d.guests()[vm] == pid and d.state_of(vm) == 'running' and set(links()) == there, links()
+        ip('link', 'add', 'house', 'type', 'bridge')
+        d.xe('snapshot-revert', uuid=snap, resume='true')
+        assert members('house') == {tap(vm)} and members(bridge) == {tap(vm, 1)}
+        d.check()
+
+
 def test_plugged_into_a_bridge():
     """An interface joins its bridge while the guest runs, and its tap goes with it."""
     with Daemon() as d:

@@ -18,18 +18,25 @@ from sf import *
 
 PLACE = '/srv'                  # of the folder; each Debian has it, and nothing of ours is there
 
-# What each is; a VM with a TPM does not come back from its memory yet, and boots.  Its agent has been heard before the checkpoint, so whatever needs one has it.
+# What each is.  Its agent has been heard before the checkpoint, so whatever needs one has it.
 FLAVOURS = {
     'plain': lambda d: guest_vm(d, disks=1, start=False),
     'two': lambda d: guest_vm(d, disks=2, size='64MiB', start=False, memory='256MiB'),
     'cd': lambda d: with_cd_drive(guest_vm(d, disks=1, start=False), d),
     'screen': lambda d: guest_vm(d, disks=1, start=False, kernel='vmlinuz'),        # has a console of text to draw on
     'uefi': lambda d: uefi_vm(d),
+    # QEMU lays the initrd of an unpacked kernel over the ACPI tables, which a TPM's log pushes down.
+    'tpm': lambda d: with_tpm(guest_vm(d, start=False, kernel='vmlinuz'), d),
 }
 
 
 def with_cd_drive(vm, d):
     d.xe('vbd-create', vm_uuid=vm, device=3, type='CD')
+    return vm
+
+
+def with_tpm(vm, d):
+    d.xe('vtpm-create', vm_uuid=vm)
     return vm
 
 
