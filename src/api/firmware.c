@@ -342,5 +342,5 @@ int firmware_config(struct task *t, const struct VM_row *vm, const char *store,
 
 int firmware_check(struct task *t, const struct VM_row *vm)
 {
-	return !is_uefi(vm) || wanted(t, vm) ? 0 : -1;
+	return !firmware_is_uefi(vm) || wanted(t, vm) ? 0 : -1;
 }

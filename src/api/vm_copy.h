@@ -9,10 +9,10 @@ struct task;
 struct vm_copy {
 	const struct VM_row *from;
 	const char *new_name;
-	bool snapshot;        /* else a clone */
-	bool memory;          /* devices are attached as they were, for the memory knows them */
-	const char *tpm;      /* what its TPM remembered at the instant; NULL: what it remembers now */
-	struct map vdis;      /* ref of a disk -> ref of its copy; drives of others are left out */
+	bool snapshot;   /* else a clone */
+	bool memory;     /* devices are attached as they were, for the memory knows them */
+	const char *tpm; /* what its TPM remembered at the instant; NULL: what it remembers now */
+	struct map vdis; /* ref of a disk -> ref of its copy; drives of others are left out */
 	struct list disowned; /* of these copies, those that shall not be deleted with the VM */
 	struct VM_row *ret;   /* stored; may be changed and put again in the transaction */
 };

@@ -17,8 +17,9 @@ struct taken {
 	struct VDI_row
 		*memory; /* with memory: its disk, which is stored with the rest; else NULL */
 	uint64_t memory_bytes;
-	int64_t number;  /* with memory: the VM's, when it was taken */
-	const char *tpm; /* what the VM's TPM remembered at the instant; NULL: it has none, or what it does now */
+	int64_t number; /* with memory: the VM's, when it was taken */
+	const char *
+		tpm; /* what the VM's TPM remembered at the instant; NULL: it has none, or what it does now */
 	const char *ret; /* ref of the snapshot */
 };
 

@@ -50,14 +50,14 @@ struct vmm_firmware {
 	const json_t *code; /* array of one layer; NULL: BIOS */
 	const json_t *vars; /* array, lowest first */
 	bool secure;        /* the guest cannot write the store but through the program */
-	bool read_only;     /* it is a snapshot's store, which is only looked at: no VM can start with it */
+	bool read_only; /* it is a snapshot's store, which is only looked at: no VM can start with it */
 };
 
 struct vmm_config {
 	const char *uuid;
 	const char *name; /* for people; may hold anything */
-	const char *dir;  /* the VM's own folder, which clear() has made right: sockets, logs, pid */
-	uint64_t memory;  /* bytes, a multiple of 1 MiB */
+	const char *dir; /* the VM's own folder, which clear() has made right: sockets, logs, pid */
+	uint64_t memory; /* bytes, a multiple of 1 MiB */
 	unsigned vcpus;
 	const char *accel; /* "tcg" or "kvm", as vmm_accel() answers */
 	uid_t uid;         /* what the VM's process runs as; the daemon's own when not root */
@@ -78,8 +78,9 @@ struct vmm_config {
 	bool paused; /* do not let the guest run yet */
 	/* A VM that was saved comes back: its memory and devices are loaded before it runs. */
 	int image; /* -1: it boots; the file, in the form that memory/image.h draws, stays the caller's */
-	uint64_t image_at;   /* where QEMU's stream begins in it */
-	uint64_t image_used; /* bytes of RAM that it holds, and that are in use from the beginning */
+	uint64_t image_at; /* where QEMU's stream begins in it */
+	uint64_t
+		image_used; /* bytes of RAM that it holds, and that are in use from the beginning */
 	const char *machine; /* the machine type that it was; NULL: the newest */
 };
 
