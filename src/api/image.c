@@ -14,6 +14,7 @@ static const struct image_format formats[] = {
 	{
 		.name = "raw",
 		.content_type = "application/octet-stream",
+		.judge = image_judge_raw,
 		.pour = image_pour_raw,
 	},
 	{
@@ -37,7 +38,11 @@ static const struct image_format formats[] = {
 	},
 };
 
-const struct image_format image_chunked = { .name = "raw", .pour = image_pour_chunks };
+const struct image_format image_chunked = {
+	.name = "raw",
+	.judge = image_judge_chunks,
+	.pour = image_pour_chunks,
+};
 
 const struct image_format *image_format(struct task *t, const char *name)
 {

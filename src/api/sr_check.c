@@ -296,7 +296,9 @@ static int check_tables(struct task *t, struct check *c, const struct VDI_row *v
 	}
 	const char *subject = subject_of(t, vdi);
 	const char *leaks = str(t, "%llu clusters", (unsigned long long)r.leaks);
-	const char *faults = str(t, "%llu places", (unsigned long long)r.faults);
+	const char *known = r.text && *r.text ? text_plain(t, r.text, 300) : NULL;
+	const char *faults = str(t, "%llu places%s%s", (unsigned long long)r.faults,
+				 known ? ", one of them: " : "", known ? known : "");
 	if (r.verdict != SR_SOUND && !is_quiet(t, vdi))
 		say(c, BUSY, subject, "", LEFT);
 	else if (r.verdict == SR_BUSY)

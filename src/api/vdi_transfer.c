@@ -58,9 +58,13 @@ static int import_over(struct task *t, struct vdi_import *a)
 	if (!sr)
 		return -1;
 	struct intake i = {
-		.format = a->format, .sr = sr, .vdi = a->vdi, .room = (uint64_t)vdi->virtual_size
+		.format = a->format,
+		.source = &a->source,
+		.sr = sr,
+		.vdi = a->vdi,
+		.room = (uint64_t)vdi->virtual_size,
 	};
-	int result = intake_judge(t, &i, a->in, a->length);
+	int result = intake_judge(t, &i);
 	if (result == 0) {
 		a->touched = true;
 		result = intake_pour(t, &i, sr, vdi->location);
@@ -87,10 +91,14 @@ static int record(struct task *t, struct VDI_row *vdi)
 static struct VDI_row *make(struct task *t, struct vdi_import *a, const struct sr *sr)
 {
 	struct intake i = {
-		.format = a->format, .sr = sr, .vdi = NULL_REF, .room = HEADER_SIZE_MAX
+		.format = a->format,
+		.source = &a->source,
+		.sr = sr,
+		.vdi = NULL_REF,
+		.room = HEADER_SIZE_MAX,
 	};
 	struct VDI_row *vdi = NULL;
-	if (intake_judge(t, &i, a->in, a->length) == 0)
+	if (intake_judge(t, &i) == 0)
 		vdi = vdi_make(t, a->sr, (int64_t)i.size);
 	crash_point();
 	if (vdi && intake_pour(t, &i, sr, vdi->location) < 0)

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/image.h"
+
 struct task;
-struct image_format;
-struct outlet;
 
 struct vdi_export {
 	const char *vdi;
@@ -23,8 +23,7 @@ struct vdi_import {
 	const char *vdi; /* what is written over, as vdi_begin_overwrite() takes it; or NULL_REF: */
 	const char *sr;  /* where a new disk, "Imported VDI", is made */
 	const struct image_format *format;
-	int in;
-	uint64_t length; /* STREAM_OPEN: to the end of the stream */
+	struct image_source source;
 
 	const char *result; /* the disk */
 	bool touched;       /* set when the disk's content is undefined after a failure */

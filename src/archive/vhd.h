@@ -4,8 +4,8 @@
  *     fixed      the disk | footer
  *     dynamic    footer | header | table | block, block, ... | footer
  *
- * The parts of a dynamic one are where the ones before say; only the footer's copy at the beginning has its
- * place.  All integers are big-endian.
+ * The parts of a dynamic one are where the parts before say; only the footer at the end, and its copy
+ * at the beginning, have a fixed place.  All integers are big-endian.
  *
  *     footer, 512 bytes                              header, 1024 bytes
  *       0   8  "conectix"                              0   8  "cxsparse"
@@ -68,6 +68,7 @@ int vhd_write(struct task *, const struct blocks *, struct image_disk *, struct 
 struct vhd {
 	bool dynamic;
 	uint64_t size; /* of the disk */
+	unsigned char uuid[16];
 	/* of a dynamic one */
 	uint64_t header_at, table_at;
 	uint32_t entries;
@@ -88,12 +89,17 @@ struct vhd_map {
  * with it, on ctx, and ret is as it was. */
 const char *vhd_read_footer(const void *ctx, const void *footer, struct vhd *ret);
 const char *vhd_read_header(const void *ctx, const void *header, struct vhd *ret);
-/* file_size: of the whole image.  Blocks lie in the file, over nothing else.  The map is on ctx. */
+/* Compares the footer at the end of a dynamic image with its copy at the beginning.  NULL: both are
+ * sound, and of the same image. */
+const char *vhd_check_end(const void *ctx, const void *footer, const struct vhd *copy);
+/* file_size: of the whole image.  Blocks lie in the file, in front of its footer, over nothing else.
+ * The map is on ctx. */
 const char *vhd_read_table(const void *ctx, const void *table, uint64_t file_size,
 			   const struct vhd *, struct vhd_map *ret);
 uint64_t vhd_table_bytes(const struct vhd *); /* rounded up to the sector */
 
-/* The whole disk from the stream, which stands in front of the first block, or of a fixed one's first byte;
- * all of it, zeros too, goes to the beginning of disk. */
+/* The whole disk from the stream, which stands in front of the first block, or of a fixed one's first
+ * byte; all of it, zeros too, goes to the beginning of disk.  The footer at the end of a dynamic image
+ * is checked when it comes, behind the last block: IMPORT_ERROR when it does not fit the beginning. */
 int vhd_receive(struct task *, const struct vhd *, const struct vhd_map *, struct stream *,
 		struct image_disk *);

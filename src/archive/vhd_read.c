@@ -63,7 +63,23 @@ const char *vhd_read_footer(const void *ctx, const void *footer, struct vhd *ret
 		return str(ctx, "its header is said to be at %llu", (number)header_at);
 	ret->dynamic = type == DYNAMIC;
 	ret->size = size;
+	memcpy(ret->uuid, f + 68, sizeof ret->uuid);
 	ret->header_at = type == DYNAMIC ? header_at : 0;
+	return NULL;
+}
+
+const char *vhd_check_end(const void *ctx, const void *footer, const struct vhd *copy)
+{
+	struct vhd end = { 0 };
+	const char *wrong = vhd_read_footer(ctx, footer, &end);
+	if (wrong)
+		return str(ctx,
+			   "it is cut off, or damaged: the footer at its end is not what is at its "
+			   "beginning (%s)",
+			   wrong);
+	if (end.dynamic != copy->dynamic || end.size != copy->size ||
+	    end.header_at != copy->header_at || memcmp(end.uuid, copy->uuid, sizeof end.uuid) != 0)
+		return "the footer at its end is that of another image than its beginning";
 	return NULL;
 }
 
@@ -133,9 +149,12 @@ static const char *check_block(const void *ctx, const struct vhd *v, uint64_t fi
 			       const struct vhd_block *b)
 {
 	uint64_t n = bitmap_bytes(v) + v->block;
-	if (n > file_size || b->at > file_size - n)
-		return str(ctx, "its block %u is said to be at %llu, behind the file's end at %llu",
-			   b->number, (number)b->at, (number)file_size);
+	if (n + VHD_FOOTER > file_size || b->at > file_size - VHD_FOOTER - n)
+		return str(ctx,
+			   "its block %u is said to be at %llu, of %llu bytes, behind the file's "
+			   "end at "
+			   "%llu or the footer there",
+			   b->number, (number)b->at, (number)n, (number)file_size);
 	if (b->at < VHD_FOOTER || overlap(b->at, n, v->header_at, VHD_HEADER) ||
 	    overlap(b->at, n, v->table_at, vhd_table_bytes(v)))
 		return str(ctx, "its block %u at %llu overlaps its header or table", b->number,
@@ -165,6 +184,11 @@ const char *vhd_read_table(const void *ctx, const void *table, uint64_t file_siz
 			   const struct vhd *v, struct vhd_map *ret)
 {
 	struct vhd_map m = { .v = talloc_array(ctx, struct vhd_block, v->entries) };
+	if (v->table_at + vhd_table_bytes(v) + VHD_FOOTER > file_size)
+		return str(ctx,
+			   "its table at %llu reaches to the file's end at %llu, where its footer "
+			   "is",
+			   (number)v->table_at, (number)file_size);
 	for (uint32_t i = 0; i < v->entries; i++) {
 		int32_t sector = (int32_t)get_be((const char *)table + 4 * (size_t)i, 4);
 		struct vhd_block b = { .at = (uint64_t)(uint32_t)sector * 512, .number = i };
@@ -262,6 +286,20 @@ static int take_fixed(struct task *t, struct reading *r)
 	return 0;
 }
 
+/* The footer is the stream's last 512 bytes.  Other bytes may stand between the last block and it. */
+static int take_end(struct task *t, struct reading *r)
+{
+	unsigned char footer[VHD_FOOTER];
+	struct stream *in = r->in;
+	if (in->length - in->at < VHD_FOOTER)
+		return fail(t, IMPORT_ERROR, "the vhd image has no footer at its end");
+	if (stream_skip(t, in, in->length - in->at - VHD_FOOTER) < 0 ||
+	    stream_read(t, in, footer, sizeof footer) < 0)
+		return -1;
+	const char *wrong = vhd_check_end(t, footer, r->vhd);
+	return wrong ? fail(t, IMPORT_ERROR, str(t, "the vhd image is refused: %s", wrong)) : 0;
+}
+
 int vhd_receive(struct task *t, const struct vhd *v, const struct vhd_map *m, struct stream *in,
 		struct image_disk *disk)
 {
@@ -276,5 +314,5 @@ int vhd_receive(struct task *t, const struct vhd *v, const struct vhd_map *m, st
 	for (size_t i = 0; i < m->n; i++)
 		if (take_block(t, &r, &m->v[i]) < 0)
 			return -1;
-	return stream_skip(t, in, in->length - in->at);
+	return take_end(t, &r);
 }

@@ -7,13 +7,23 @@
  *     while (... stream_read(t, &s, buf, n) == 0)
  *     stream_end(&s);
  *
- * In between the descriptor does not block, so that a cancel is heard; afterwards it is as it was. */
+ * In between the descriptor does not block, so that a cancel is heard; afterwards it is as it was.
+ *
+ * A reader learns in one of three ways where the stream ends:
+ *
+ *     a length           was announced before the first byte; fewer bytes are IMPORT_ERROR
+ *     HTTP's last chunk  comes behind the last byte (coding.h); an end before it is IMPORT_ERROR
+ *     a plain end        comes when the sender closes its end, and also when the sender dies
+ *
+ * So a plain end does not tell whether all bytes came.  The reader has to find that out in some other way. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include "base/coding.h"
 
 struct task;
 
@@ -25,12 +35,21 @@ struct stream {
 	/* Writing: NULL, or where the last byte is put instead.  A reader that counts goes on with that byte, so who
 	 * has more to end than the stream sends it himself when all is ended. */
 	unsigned char *last;
+	struct coding *coding; /* reading: NULL, or how far the reader is in HTTP's chunks */
+	/* Reading: the bytes that stream_peek() has read; those from ahead_at to ahead_n are still to be taken. */
+	unsigned char *ahead;
+	size_t ahead_at, ahead_n;
 };
 #define STREAM_OPEN UINT64_MAX
 
 void stream_begin(struct stream *, int fd, uint64_t length);
+/* Begins to read a stream that comes in HTTP's chunks.  coding is zeroed, and lives as long as the stream. */
+void stream_begin_coded(struct stream *, int fd, struct coding *coding);
 void stream_end(struct stream *);
 
+/* Shows the next n bytes, or fewer when the stream ends before, without taking them.  *ret points to them
+ * until the next call.  Returns how many they are, or -1: announced bytes did not come (IMPORT_ERROR). */
+ssize_t stream_peek(struct task *, struct stream *, size_t n, const unsigned char **ret);
 /* Up to n bytes, fewer only at the end of the stream; what was announced must come (IMPORT_ERROR). */
 ssize_t stream_some(struct task *, struct stream *, void *to, size_t n);
 /* n bytes; IMPORT_ERROR when the stream ends before. */

@@ -34,7 +34,9 @@ const struct command commands_vdi[] = {
 	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
 	  "Writes what is in a file, an image of format=raw, qcow2 or vhd, over a disk that is as "
 	  "large "
-	  "or larger.  progress=true draws a bar." },
+	  "or larger.  An image that is not whole is refused, and so is, unless format=raw is "
+	  "said, what "
+	  "looks like another format.  progress=true draws a bar." },
 	{ 0 },
 };
 
@@ -141,13 +143,16 @@ static int vdi_resize(struct cli *c)
 
 /* ---- in and out ---- */
 
-/* The path over which the client's own connection moves the bytes; NULL: failed. */
+/* The path over which the client's own connection moves the bytes; NULL: failed.  The path names no
+ * format when the user named none: then the server looks whether the data may be of another one. */
 static const char *transfer_path(struct cli *c, const char *uri)
 {
-	const struct image_format *format = image_format(c->t, cli_arg_or(c, "format", "raw"));
-	struct VDI_row *vdi = format ? cli_object(c, VDI, "uuid") : NULL;
-	return vdi ? str(c->t, "%s&format=%s", cli_path(c, uri, "vdi", vdi->uuid), format->name)
-		   : NULL;
+	const char *said = cli_arg(c, "format");
+	if (said && !image_format(c->t, said))
+		return NULL;
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	const char *path = vdi ? cli_path(c, uri, "vdi", vdi->uuid) : NULL;
+	return path && said ? str(c->t, "%s&format=%s", path, said) : path;
 }
 
 static int vdi_export(struct cli *c)

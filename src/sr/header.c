@@ -238,16 +238,22 @@ const char *header_read(const void *bytes, size_t n, uint64_t file_size, struct 
 		.size = r.size,
 		.cluster_bits = r.cluster_bits,
 		.dirty = r.features & FEATURE_DIRTY,
+		.extended = r.features & FEATURE_EXTENDED_L2,
 		.snapshots = r.snapshots,
+		.l1_at = r.l1_at,
+		.reftable_at = r.reftable_at,
+		.reftable_clusters = r.reftable_clusters,
 	};
 	const char *wrong = check_shape(&r);
 	if (!wrong)
 		wrong = check_tables(&r, file_size);
 	if (!wrong)
 		wrong = read_names(s, &r, &h);
-	if (!wrong)
-		*ret = h;
-	return wrong;
+	if (wrong)
+		return wrong;
+	h.l1_entries = (uint32_t)l1_needed(&r);
+	*ret = h;
+	return NULL;
 }
 
 /* The name as far as it can be shown, when there is one. */

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* header.h -- reads the header of a qcow2 image that nobody vouches for.
+/* header.h -- reads the header and walks through the tables of a qcow2 image that nobody vouches for.
  *
  * QEMU's tools do what an image says: open the file that it names as its backing, connect to the
  * server it names as its data.  So no tool gets an image before its header was read here and
- * found to name nothing, or a volume of ours.  Pure functions over bytes: no file is touched.
+ * found to name nothing, or a volume of ours.  Pure functions over bytes, but for tables_walk(): no
+ * file is touched.
  *
  * All integers are big-endian.  Version 2 ends at 72; version 3 says its own length at 100.
  *
@@ -56,6 +57,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct task;
+
 enum {
 	HEADER_BYTES = 4096,     /* all of header, extensions and name must be in these; QEMU's
 	                            own take less than 700 */
@@ -69,8 +72,12 @@ struct header {
 	unsigned version;
 	uint64_t size; /* bytes of the disk */
 	unsigned cluster_bits;
-	bool dirty;                             /* was not closed; QEMU repairs it */
-	unsigned snapshots;                     /* internal ones */
+	bool dirty;                  /* was not closed; QEMU repairs it */
+	bool extended;               /* entries of L2 tables have 16 bytes */
+	unsigned snapshots;          /* internal ones */
+	uint64_t l1_at, reftable_at; /* the tables, which lie in the file */
+	uint32_t l1_entries;         /* that the disk needs; there may be more */
+	uint32_t reftable_clusters;
 	char backing[HEADER_NAME + 1];          /* as it stands there; "" none */
 	char backing_format[HEADER_FORMAT + 1]; /* "" not said */
 };
@@ -90,3 +97,43 @@ const char *header_ours(const struct header *, char *ret_parent);
 
 /* NULL when the image names no other file, so that a tool may read it; else what it names. */
 const char *header_alone(const struct header *);
+
+/* ---- tables (tables.c) ---- */
+
+/* The tables of an image say where its parts lie:
+ *
+ *     L1 table        8 bytes for each L2 table
+ *     L2 table        a cluster of entries, one for each cluster of the disk; an entry has 8 bytes,
+ *                     in an extended table 16
+ *     refcount table  8 bytes for each refcount block, a cluster
+ *
+ *     entry of L1     bits 9-55: where the L2 table is, 0: none
+ *                     bit 63: nothing else refers to the table
+ *     entry of L2     bits 9-55: where the data are, 0: none
+ *                     bit 63: nothing else refers to the data
+ *                     bit 0: the cluster reads as zeros, whatever stands there (version 3)
+ *                     bit 62: the data are compressed.  The bits below 62-(cluster_bits-8) say at which
+ *                     byte they begin, the bits above into how many sectors of 512 bytes behind the
+ *                     first one they reach
+ *     extended        bits 0-31 of the second 8 bytes say which 32nds of the cluster have data, bits
+ *                     32-63 which are zeros
+ *     of refcounts    bits 9-63: where the block is, 0: none
+ *
+ *     80 00 00 00  00 05 00 00      the data are at 0x50000, and nothing else refers to them */
+struct tables {
+	/* NULL: the file has all that the disk shows, each part in a place of its own.  On the task. */
+	const char *wrong;
+	/* Compressed data end somewhere in their last sector.  Where the file's end cuts that sector, the
+	 * tables do not tell whether data are missing.  This is the place on the disk of the last such
+	 * cluster, or NOWHERE. */
+	uint64_t unsure;
+};
+#define NOWHERE UINT64_MAX
+
+/* Walks through all tables of an image whose header is sound; fd is its file, of file_size bytes.  Each
+ * byte that is needed to read the disk has to lie in the file, and no two entries of L1 may name one L2
+ * table.  apart: nor may two entries name the same data, when one of them says that nothing else does.
+ * The time that this takes grows with the tables that the file holds, and not with the sizes in its
+ * header.  -1: the file cannot be read, or the task was cancelled. */
+int tables_walk(struct task *, int fd, uint64_t file_size, const struct header *, bool apart,
+		struct tables *ret);

@@ -181,7 +181,8 @@ struct sr_check {
 	enum sr_verdict verdict; /* after the repair */
 	uint64_t leaks, faults;  /* clusters, places */
 	uint64_t repaired;       /* clusters given back */
-	const char *text;        /* of SR_UNREADABLE: why; on the task */
+	/* Of SR_UNREADABLE: why; of SR_FAULTS: what is known of one of them, or "".  On the task. */
+	const char *text;
 };
 
 /* Which layers become one:

@@ -131,6 +131,16 @@ static uint64_t length_of(const struct request *req)
 							       : (uint64_t)req->body_length;
 }
 
+static struct image_source source_of(const struct request *req)
+{
+	return (struct image_source){
+		.in = req->fd,
+		.length = length_of(req),
+		.coded = req->chunked,
+		.unsaid = !map_get(&req->query, "format"),
+	};
+}
+
 /* A disk that is there, or an SR for a new one, whose size has to be known. */
 static int chosen_place(struct task *t, struct request *req, struct vdi_import *a)
 {
@@ -163,8 +173,7 @@ static const char *verdict(struct task *t, const struct vdi_import *a)
 
 static void import_body(struct task *t, struct request *req, struct vdi_import *a)
 {
-	a->in = req->fd;
-	a->length = length_of(req);
+	a->source = source_of(req);
 	if (http_begin(t, req) < 0)
 		return;
 	if (req->body_length == 0)
@@ -180,9 +189,7 @@ static void import_body(struct task *t, struct request *req, struct vdi_import *
 static void import_vdi(struct task *t, struct request *req)
 {
 	struct vdi_import a = { .result = NULL_REF };
-	if (req->chunked)
-		fail(t, IMPORT_ERROR_CANNOT_HANDLE_CHUNKED);
-	if (req->chunked || chosen_format(t, req, &a) < 0 || chosen_place(t, req, &a) < 0)
+	if (chosen_format(t, req, &a) < 0 || chosen_place(t, req, &a) < 0)
 		refuse(t, req);
 	else
 		import_body(t, req, &a);

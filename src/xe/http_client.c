@@ -149,6 +149,30 @@ static int connect_url(struct carrier *c, const char *url, const char **path)
 	return *host ? server_connect_to(t, tls, host, port) : server_connect(t, c->options);
 }
 
+/* In place of a length: there is no body, or one of unknown length. */
+enum {
+	NO_BODY = -1,
+	CHUNKS = -2, /* the body is sent in HTTP's chunks */
+	CLOSED = -3, /* the body ends with the connection: the server takes no chunks */
+};
+
+/* Chunks need HTTP/1.1. */
+static const char *head_of(const struct carrier *c, const char *method, const char *path,
+			   long long length)
+{
+	struct task *t = c->task;
+	const char *body = length >= 0        ? str(t, "Content-Length: %lld\r\n", length)
+			   : length == CHUNKS ? "Transfer-Encoding: chunked\r\n"
+					      : "";
+	const char *host = c->options->server ? c->options->server : "localhost";
+	return str(t,
+		   "%s %s HTTP/1.%d\r\n"
+		   "Host: %s\r\n"
+		   "User-agent: xe-cli/Unix/0.2\r\n"
+		   "%s\r\n",
+		   method, path, length == CHUNKS, host, body);
+}
+
 /* Sends the request's head and reads the answer's. */
 static int ask(struct carrier *c, int fd, const char *method, const char *path, long long length,
 	       struct answer *ret)
@@ -157,30 +181,30 @@ static int ask(struct carrier *c, int fd, const char *method, const char *path, 
 	for (const char *p = path; *p; p++)
 		if ((unsigned char)*p <= ' ' || *p == 127)
 			return fail(t, INTERNAL_ERROR, "the server named a path with blanks in it");
-	const char *size = length < 0 ? "" : str(t, "Content-Length: %lld\r\n", length);
-	const char *head = str(t,
-			       "%s %s HTTP/1.0\r\n"
-			       "User-agent: xe-cli/Unix/0.2\r\n"
-			       "%s\r\n",
-			       method, path, size);
+	const char *head = head_of(c, method, path, length);
 	if (write_piece(c, fd, head, strlen(head)) < 0)
 		return -1;
 	return read_head(c, fd, ret);
 }
 
-/* A connection on which the request was answered with 200, redirections followed; or -1. */
-static int request(struct carrier *c, const char *method, const char *url, long long length,
+/* A connection on which the request was answered with 200, redirections followed; or -1.  XenServer
+ * refuses chunks: then the request is sent once more with CLOSED, and *length says so. */
+static int request(struct carrier *c, const char *method, const char *url, long long *length,
 		   struct answer *ret)
 {
 	for (int i = 0; i < REDIRECTS; i++) {
 		const char *path;
 		FD_SCOPE int fd = connect_url(c, url, &path);
-		if (fd < 0 || ask(c, fd, method, path, length, ret) < 0)
+		if (fd < 0 || ask(c, fd, method, path, *length, ret) < 0)
 			return -1;
 		if (ret->status == 200) {
 			int keep = fd;
 			fd = -1;
 			return keep;
+		}
+		if (*length == CHUNKS && (ret->status == 403 || ret->status == 501)) {
+			*length = CLOSED;
+			continue;
 		}
 		if (ret->status != 302 || !ret->location)
 			return fail(c->task, INTERNAL_ERROR,
@@ -250,7 +274,8 @@ static int get_into(struct carrier *c, const char *path, int out, bool sparse)
 {
 	struct answer answer;
 	struct sink to = { .fd = out, .sparse = sparse };
-	FD_SCOPE int fd = request(c, "GET", path, -1, &answer);
+	long long none = NO_BODY;
+	FD_SCOPE int fd = request(c, "GET", path, &none, &answer);
 	if (fd < 0 || receive_body(c, fd, answer.length, &to) < 0)
 		return -1;
 	if (sparse && (ftruncate(out, to.at) < 0 || fsync(out) < 0))
@@ -286,7 +311,7 @@ static bool is_hole(int file, long long at, size_t n, long long *data)
 }
 
 /* The same as read_piece() for what is to be sent; a hole is not read, which would take as long as data.  A
- * stream (length -1) has none. */
+ * body of unknown length (below 0) has none. */
 static ssize_t next_piece(struct carrier *c, int in, long long length, long long at, char *to,
 			  size_t n, long long *data)
 {
@@ -299,6 +324,23 @@ static ssize_t next_piece(struct carrier *c, int in, long long length, long long
 	if (lseek(in, at, SEEK_SET) < 0)
 		return task_fail_errno(c->task, errno, "lseek");
 	return read_piece(c, in, to, n);
+}
+
+static int put_chunk(struct carrier *c, int fd, const char *from, size_t n)
+{
+	char line[24];
+	int digits = snprintf(line, sizeof line, "%zx\r\n", n);
+	if (write_piece(c, fd, line, (size_t)digits) < 0 || write_piece(c, fd, from, n) < 0)
+		return -1;
+	return write_piece(c, fd, "\r\n", 2);
+}
+
+/* Ends a body of unknown length. */
+static int end_body(struct carrier *c, int fd, long long length)
+{
+	if (length == CHUNKS && put_chunk(c, fd, "", 0) < 0)
+		return -1;
+	return shutdown(fd, SHUT_WR) < 0 ? task_fail_errno(c->task, errno, "shutdown") : 0;
 }
 
 static int send_body(struct carrier *c, int in, long long length, int fd)
@@ -316,16 +358,15 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 		if (got == 0)
 			break;
 		total += got;
-		if (write_piece(c, fd, piece, (size_t)got) < 0)
+		if ((length == CHUNKS ? put_chunk(c, fd, piece, (size_t)got)
+				      : write_piece(c, fd, piece, (size_t)got)) < 0)
 			return -1;
 		progress_add(&p, got);
 	}
 	talloc_free(piece);
 	if (length >= 0 && total != length)
 		return fail(c->task, INTERNAL_ERROR, "the file became shorter meanwhile");
-	if (length < 0 && shutdown(fd, SHUT_WR) < 0)
-		return task_fail_errno(c->task, errno, "shutdown");
-	return 0;
+	return length < 0 ? end_body(c, fd, length) : 0;
 }
 
 static int interrupted(void)
@@ -340,14 +381,16 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 {
 	struct task *t = c->task;
 	struct answer answer;
-	FD_SCOPE int fd = request(c, "PUT", path, length, &answer);
+	FD_SCOPE int fd = request(c, "PUT", path, &length, &answer);
 	if (fd < 0)
 		return -1;
 	const char *trouble = send_body(c, in, length, fd) < 0 ? what_failed(t) : NULL;
 	if (t->code == TASK_CANCELLED)
 		return interrupted();
-	if (trouble)
+	if (trouble) {
 		task_forgive(t);
+		shutdown(fd, SHUT_WR); /* no more comes: the server need not wait for it */
+	}
 	const char *verdict = read_text(c, fd);
 	if (t->code == TASK_CANCELLED)
 		return interrupted();
@@ -359,12 +402,12 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 int carry_put(struct carrier *c, const char *file, const char *path)
 {
 	if (!*file || streq(file, "-"))
-		return put_from(c, STDIN_FILENO, -1, path);
+		return put_from(c, STDIN_FILENO, CHUNKS, path);
 	struct stat st;
 	FD_SCOPE int in = open(file, O_RDONLY | O_CLOEXEC);
 	if (in < 0 || fstat(in, &st) < 0)
 		return task_fail_errno(c->task, errno, file);
-	return put_from(c, in, S_ISREG(st.st_mode) ? st.st_size : -1, path);
+	return put_from(c, in, S_ISREG(st.st_mode) ? st.st_size : CHUNKS, path);
 }
 
 /* ---- CONNECT ---- */
@@ -389,6 +432,7 @@ static int relay_terminal(struct task *t, int fd)
 int carry_terminal(struct carrier *c, const char *path)
 {
 	struct answer answer;
-	FD_SCOPE int fd = request(c, "CONNECT", path, -1, &answer);
+	long long none = NO_BODY;
+	FD_SCOPE int fd = request(c, "CONNECT", path, &none, &answer);
 	return fd < 0 ? -1 : relay_terminal(c->task, fd);
 }

@@ -20,7 +20,8 @@ struct carrier {
 /* GET path into a new file, or to standard output when file is "".  Blocks of zeroes become
  * holes.  A file that did not become whole is removed. */
 int carry_get(struct carrier *, const char *file, const char *path);
-/* PUT of the file, or of standard input when file is "" or "-". */
+/* PUT of the file, or of standard input when file is "" or "-".  A regular file is sent with its length,
+ * other input in HTTP's chunks, so that the server knows in both cases when it has everything. */
 int carry_put(struct carrier *, const char *file, const char *path);
 /* CONNECT, then the terminal: raw, until Ctrl-] or the other end; or standard input and output as they
  * are, until either ends. */

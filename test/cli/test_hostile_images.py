@@ -44,6 +44,34 @@ def extension(kind, data):
     return ((112, be(4, kind) + be(4, len(data)) + data.encode() + bytes(-len(data) % 8 + 8)),)
 
 
+ALONE, PLACE = 1 << 63, (1 << 56) - 512
+
+
+def entry(q, at):
+    return int.from_bytes(q[at:at + 8], 'big')
+
+
+def table_cases(q):
+    """Tables that point astray, in an image whose header is sound."""
+    refcounts, l1 = entry(q, 48), entry(q, 40)
+    l2 = entry(q, l1) & PLACE
+    data = entry(q, l2) & PLACE
+    behind = len(q) + 0xffff & ~0xffff
+    for at, value, says in (
+            (l1, ALONE | 0x123 << 9, 'L1 table has an entry'), (l1, ALONE | behind, 'cut off'),
+            (l1, ALONE | PLACE & ~0xffff, 'cut off'), (l1, ALONE | l1, 'two of its parts'),
+            (l1, ALONE | refcounts, 'two of its parts'), (l1, ALONE | l2 | 1, 'L1 table has an entry'),
+            (l2, ALONE | 0x123 << 9, 'L2 table has an entry'), (l2, ALONE | behind, 'cut off'),
+            (l2, ALONE | PLACE & ~0xffff, 'cut off'), (l2, ALONE | l2, 'two of its parts'),
+            (l2 + 8, ALONE | data, 'two of its parts'), (l2 + 504, ALONE | data, 'two of its parts'),
+            (l2, ALONE | data | 2, 'L2 table has an entry'), (l2, 1 << 62 | behind, 'cut off'),
+            (l2, (1 << 63) - 1, 'cut off'), (refcounts, 0x123 << 9, 'refcount table has an entry'),
+            (refcounts, behind, 'cut off'), (refcounts + 8, entry(q, refcounts), 'two of its parts')):
+        yield f'entry {value:x} at {at}', patched(q, (at, be(8, value))), says
+    for n in (1, 512, 65536, 131072):
+        yield f'{n} bytes less', q[:-n], 'cut off'
+
+
 def qcow2_cases(d, outside):
     q = qemu_img(d, 'qcow2')
     assert q[100:104] == be(4, 112) and len(q) < MIB
@@ -75,6 +103,7 @@ def qcow2_cases(d, outside):
     yield 'an endless extension', patched(q, (112, be(4, 77) + be(4, 0xffffffff))), 'longer than the header'
     for n in range(512, 4097, 512):
         yield f'cut off at {n}', q[:n], 'IMPORT_ERROR'
+    yield from table_cases(q)
     path = os.path.join(d.state, 'image')
     subprocess.run(['qemu-img', 'snapshot', '-c', f'../{SECRET}', path], check=True)
     with open(path, 'rb') as f:
@@ -82,6 +111,8 @@ def qcow2_cases(d, outside):
     for magic in (b'KDMV', b'QED\0', b'LUKS\xba\xbe', b'<<< Oracle VM', b'conectix', b'vhdxfile', b'\x7fELF'):
         yield magic.decode(errors='replace'), magic + bytes(4096), 'no qcow2 image'
     yield 'garbage', os.urandom(100000), 'IMPORT_ERROR'
+    for magic, says in ((b'conectix', 'say format=vhd'), (b'KDMV', 'VMDK'), (b'\x1f\x8b\x08', 'gzip')):
+        yield says, magic + bytes(4096), says
     yield 'one byte', b'Q', 'too short'
     yield 'much behind a small disk', q + os.urandom(100 * MIB), 'it has more than'
 
@@ -151,6 +182,12 @@ def vhd_cases(d, outside):
     yield 'blocks overlap', vhd(f, h, be(4, 4) + be(4, 5) + t[8:], b + bytes(4 * MIB)), 'blocks 0 and 1 overlap'
     for n in range(512, 4097, 512):
         yield f'cut off at {n}', image[:n], 'IMPORT_ERROR'
+    for n in (1, 511, 512, 513, MIB):
+        yield f'{n} bytes less', image[:-n], 'file\'s end'
+    for n in (1, 511):              # the table is whole, and has no block
+        yield f'an empty one, {n} bytes less', vhd(f, h, t.replace(t[:4], b'\xff' * 4), b'')[:-n], 'reaches to the file'
+    yield 'only the footer at the end is good', patched(image, (0, b'C')), 'at its beginning, is damaged'
+    yield 'qcow2', b'QFI\xfb' + bytes(4096), 'say format=qcow2'
     yield 'garbage', os.urandom(100000), 'no VHD image'
     yield 'one byte', b'c', 'IMPORT_ERROR'
     fixed = qemu_img(d, 'vpc', '-o', 'subformat=fixed,force_size=on', size=SIZE)
@@ -241,19 +278,42 @@ def test_refused():
 
 
 def test_lies_that_are_found_later():
-    """Tables that point nowhere: an error, and no more than the disk is written."""
+    """What only who unpacks them, or waits for their end, can see: an error, and no more than the disk is written."""
     with Daemon('fake') as d:
-        q = qemu_img(d, 'qcow2')
-        l1 = int.from_bytes(q[40:48], 'big')
-        l2 = int.from_bytes(q[l1:l1 + 8], 'big') & ((1 << 56) - 512)
+        q = qemu_img(d, 'qcow2', '-c')
+        l2 = entry(q, entry(q, 40)) & PLACE
+        assert q[l2] & 0x40, 'not compressed'
+        f, h, t, b = vhd_of(qemu_img(d, 'vpc', '-o', 'force_size=on'))
+        footer = summed(patched(f, (70, b'other')), 64)
         disk = d.vdi(SIZE)
-        for entry in (l1, l2):
-            answer = send(d, f'vdi={disk}&format=qcow2', patched(q, (entry, be(8, 1 << 63 | 0x123 << 9))))
-            assert 'IMPORT_ERROR: the image cannot be read' in answer, answer
+        for form, image, says in (
+                ('qcow2', patched(q, (entry(q, l2) & (1 << 54) - 1, b'\xff' * 50)), 'the image cannot be read'),
+                ('vhd', f + h + t + b + footer, 'footer at its end is that of another image'),
+                ('vhd', f + h + t + b + bytes(512), 'footer at its end is not what is at its beginning')):
+            answer = send(d, f'vdi={disk}&format={form}', image)
+            assert f'IMPORT_ERROR: ' in answer and says in answer, answer
             assert 'content is undefined' in answer
             before = d.volumes()
-            send(d, f'sr_id={d.sr()}&format=qcow2', patched(q, (entry, be(8, 1 << 63 | 0x123 << 9))))
+            send(d, f'sr_id={d.sr()}&format={form}', image)
             assert d.volumes() == before
+        # Of a length that nobody said, a VHD's end is there to be looked at.
+        for end in (footer, bytes(512)):
+            answer = send(d, f'vdi={disk}&format=vhd', f + h + t + b + end, known=False)
+            assert 'footer at its end' in answer and 'as it was' in answer, answer
+        d.check()
+
+
+def test_64_tib():
+    """One table of 64 KiB for each 512 MiB of it would be read 131072 times."""
+    with Daemon('fake') as d:
+        q = qemu_img(d, 'qcow2')
+        entries, l2 = 131072, entry(q, entry(q, 40)) & PLACE
+        q += bytes(-len(q) % 65536)
+        header = (24, be(8, 64 << 40)), (36, be(4, entries)), (40, be(8, len(q)))
+        begin, before = time.time(), d.volumes()
+        answer = send(d, f'sr_id={d.sr()}&format=qcow2', patched(q, *header) + be(8, ALONE | l2) * entries)
+        assert 'two of its parts' in answer and time.time() - begin < 5 * SLOW, answer
+        assert d.volumes() == before
         d.check()
 
 
@@ -305,7 +365,7 @@ def test_a_raw_disk_is_never_looked_into():
     with Daemon('fake') as d:
         q = patched(qemu_img(d, 'qcow2'), *backing(f'/etc/{SECRET}'))
         disk = d.vdi(SIZE)
-        assert send(d, f'vdi={disk}', q) == ''
+        assert send(d, f'vdi={disk}&format=raw', q) == ''
         out = os.path.join(d.state, 'out')
         for command in ('vdi-snapshot', 'vdi-copy', 'vdi-clone'):
             made = d.xe(command, uuid=disk)

@@ -205,6 +205,15 @@ def test_what_qemu_img_makes():
         taken(d, raw, size, raw, 'raw')
         odd = write_raw(os.path.join(d.state, 'odd'), MIB + 1, ((MIB - 5, 6),))
         taken(d, odd, MIB + 512, odd, 'raw')
+        # What is written bit by bit ends where the last bit does.
+        for options, write in (((), 'write -c -P 7 0 64k'), (('-o', 'extended_l2=on'), 'write -P 7 100k 1k'),
+                               (('-o', 'preallocation=metadata'), 'write -P 7 0 512')):
+            part = os.path.join(d.state, 'part')
+            tool('qemu-img', 'create', '-q', '-f', 'qcow2', *options, part, str(size))
+            tool('qemu-io', '-f', 'qcow2', '-c', write, part)
+            assert 'metadata' in str(options) or os.path.getsize(part) % 65536, options
+            tool('qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', part, os.path.join(d.state, 'plain'))
+            taken(d, os.path.join(d.state, 'plain'), size, part, 'qcow2')
         bitmaps = made(d, raw, 'qcow2')
         tool('qemu-img', 'bitmap', '--add', '-f', 'qcow2', bitmaps, 'b0')
         taken(d, raw, size, bitmaps, 'qcow2')
@@ -299,6 +308,209 @@ def test_chunks():
             assert says in answer and b'content is undefined' in answer, answer
         assert ask(d, 'PUT', path + '&format=qcow2', body)[0] == 400
         assert ask(d, 'PUT', f'/import_raw_vdi?sr_id={d.sr()}&chunked=true', body)[0] == 400
+        d.check()
+
+
+# ---- what is not whole, and what nobody has said the format of ----
+
+def answered(d, words, head, body):
+    """What a PUT is told in the end, whatever its head promises of the body; NB: it may end in the middle."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(os.path.join(d.state, 'xapi.sock'))
+    s.sendall(f'PUT /import_raw_vdi?{words} HTTP/1.1\r\n{head}\r\n'.encode())
+    try:
+        s.sendall(body)
+        s.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass                            # it has seen enough
+    got = b''
+    try:
+        while piece := s.recv(65536):
+            got += piece
+    except OSError:
+        pass
+    s.close()
+    return got.decode().split('\r\n\r\n', 1)[1]
+
+
+CODED = 'Transfer-Encoding: chunked\r\n'
+
+
+def coded(body, piece=100000):
+    """In HTTP's chunks, the last one too."""
+    parts = [body[i:i + piece] for i in range(0, len(body), piece)] + [b'']
+    return b''.join(b'%x\r\n%b\r\n' % (len(p), p) for p in parts)
+
+
+def by_file(d, disk, form, image):
+    with open(os.path.join(d.state, 'sent'), 'wb') as f:
+        f.write(image)
+    status, _, err = d.run('vdi-import', uuid=disk, filename=f.name, format=form)
+    return err if status else ''
+
+
+def by_pipe(d, disk, form, image):
+    status, _, err = d.run('vdi-import', uuid=disk, filename='-', format=form, input=image)
+    return err if status else ''
+
+
+WAYS = {
+    'file': by_file, 'pipe': by_pipe,
+    'length': lambda d, disk, form, b: answered(d, f'vdi={disk}&format={form}', f'Content-Length: {len(b)}\r\n', b),
+    'chunks': lambda d, disk, form, b: answered(d, f'vdi={disk}&format={form}', CODED, coded(b)),
+    'end': lambda d, disk, form, b: answered(d, f'vdi={disk}&format={form}', '', b),
+}
+
+
+def test_cut_off():
+    """An image that is not whole is refused before a byte is written, however it comes."""
+    size = 3 * MIB
+    with in_common() as d:
+        raw = os.path.join(d.state, 'raw')
+        with open(raw, 'wb') as f:
+            f.write(os.urandom(size // 2).hex().encode())       # something for zlib to do
+        disk = d.vdi(size)
+        put(d, disk, write_raw(os.path.join(d.state, 'before'), size, ((0, size),)))
+        before = os.path.join(d.state, 'before')
+        for form, *options in (('qcow2',), ('qcow2', 'compat=0.10'), ('qcow2', 'compressed'),
+                               ('qcow2', 'compressed', 'compression_type=zstd'), ('qcow2', 'cluster_size=512'),
+                               ('qcow2', 'extended_l2=on', 'cluster_size=128k'), ('qcow2', 'preallocation=full'),
+                               ('qcow2', 'preallocation=metadata'), ('vhd', 'force_size=on'),
+                               ('vhd', 'subformat=fixed', 'force_size=on')):
+            with open(made(d, raw, DRIVER[form], *options), 'rb') as f:
+                image = f.read()
+            plain = len(options) < 2 and 'compressed' not in options
+            # The last bytes of what is compressed, in front of what pads its sector.
+            last = [len(image) - len(image.rstrip(b'\0')) + 8] if 'compressed' in options else []
+            for less in (1, 513, 65536, len(image) // 2, len(image) - 3000, *last):
+                for way in WAYS if plain else ('file', 'chunks'):
+                    err = WAYS[way](d, disk, form, image[:-less])
+                    what = f'{form}, {options}, {less} bytes less, {way}'
+                    if not err:         # what pads that sector says nothing
+                        assert 'compressed' in options and less < 512, what
+                        same(raw, 'raw', export(d, disk, 'raw'), 'raw')
+                        put(d, disk, before)
+                        continue
+                    assert 'IMPORT_ERROR' in err and 'disk is as it was' in err, f'{what}: {err}'
+            same(before, 'raw', export(d, disk, 'raw'), 'raw')
+            assert WAYS['chunks'](d, disk, form, image) == '', (form, options)
+            same(raw, 'raw', export(d, disk, 'raw'), 'raw')
+            put(d, disk, before)
+        d.check()
+
+
+def test_bodies_that_end_early():
+    """The image would be whole, and was announced to be longer; or the last chunk is missing."""
+    with in_common() as d:
+        size = 3 * MIB
+        raw = write_raw(os.path.join(d.state, 'ref'), size, ((0, size),))
+        disk = d.vdi(size)
+        for form in DRIVER:
+            with open(made(d, raw, DRIVER[form], *(('force_size=on',) if form == 'vhd' else ())), 'rb') as f:
+                image = f.read()
+            for head, body in ((f'Content-Length: {len(image) + 1}\r\n', image),
+                               (f'Content-Length: {len(image)}\r\n', image[:-1]), (CODED, coded(image)[:-1]),
+                               (CODED, coded(image)[:-5]), (CODED, coded(image)[:-len(image) // 2])):
+                answer = answered(d, f'vdi={disk}&format={form}', head, body)
+                # A stream that is written as it comes is known to be cut off when it is.
+                says = 'content is undefined' if form == 'raw' or (form == 'vhd' and head != CODED) else 'as it was'
+                wrong = f'{form}, {head!r}, {len(body)} bytes: {answer}'
+                assert answer.startswith('Error: IMPORT_ERROR: the data ') or 'VDI_TOO_SMALL' in answer, wrong
+                assert says in answer or ('VDI_TOO_SMALL' in answer and 'as it was' in answer), wrong
+        d.check()
+
+
+def test_what_says_that_raw_bytes_are_all():
+    """A length, or the last chunk, or that they fill the disk: a plain end is that of a sender who died, too."""
+    with in_common() as d:
+        size, short = 2 * MIB, MIB + 1000
+        disk = d.vdi(size)
+        for n, way, error in ((size, 'file', ''), (size, 'pipe', ''), (size, 'length', ''), (size, 'chunks', ''),
+                              (size, 'end', ''), (short, 'file', ''), (short, 'pipe', ''), (short, 'length', ''),
+                              (short, 'chunks', ''), (short, 'end', 'nothing says that they were all'),
+                              (size + 1, 'end', 'VDI_TOO_SMALL'), (size + 1, 'chunks', 'VDI_TOO_SMALL'),
+                              (0, 'pipe', 'nothing to import'), (0, 'end', 'nothing to import')):
+            body = os.urandom(n)
+            answer = WAYS[way](d, disk, 'raw', body)
+            assert error in answer and bool(error) == bool(answer), f'{n}, {way}: {answer}'
+            assert not error or ('as it was' if n == 0 else 'content is undefined') in answer, f'{n}, {way}: {answer}'
+            if not error:
+                with open(export(d, disk, 'raw'), 'rb') as f:
+                    assert f.read(n) == body, f'{n}, {way}'
+        # Who says that he does not know it: a PiB, as Xen Orchestra does.
+        pib = f'Content-Length: {1 << 50}\r\n'
+        assert answered(d, f'vdi={disk}&format=raw', pib, os.urandom(size)) == ''
+        assert 'nothing says' in answered(d, f'vdi={disk}&format=raw', pib, os.urandom(short))
+        # xe dies in the middle of a pipe: a failure, though all that the disk can hold may come yet.
+        p = d.begin('vdi-import', f'uuid={disk}', 'filename=', stdin=subprocess.PIPE)
+        p.stdin.write(os.urandom(MIB))
+        p.stdin.flush()
+        task = d.pending('VDI.import_raw')
+        p.kill()
+        p.wait()
+        p.stdin.close()
+        end = time.time() + 20 * SLOW
+        while (status := d.sql(f"SELECT status FROM task WHERE uuid = '{task}'")) == ['pending']:
+            assert time.time() < end
+            time.sleep(0.02)
+        assert status == ['failure'], status
+        d.check()
+
+
+FOREIGN = {b'QFI\xfb\0\0\0\3': 'say format=qcow2', b'conectix\0\0\0\2': 'say format=vhd', b'vhdxfile': 'VHDX',
+           b'KDMV\1\0\0\0': 'VMDK', b'COWD\1': 'VMDK', b'# Disk DescriptorFile\n': 'VMDK', b'QED\0': 'QED',
+           b'<<< Oracle VM VirtualBox Disk Image >>>\n'.ljust(64, b'\0') + b'\x7f\x10\xda\xbe': 'VirtualBox',
+           b'\x1f\x8b\x08': 'gzip', b'\xfd7zXZ\0': 'xz', b'\x28\xb5\x2f\xfd': 'zstd', b'BZh91AY&SY': 'bzip2',
+           b'PK\3\4': 'zip', b'disk.vmdk'.ljust(257, b'\0') + b'ustar\0': 'tar archive'}
+# What disks begin with as they are.
+OWN = (b'\xeb\x63\x90', bytes(1024), b'\xeb\x58\x90mkfs.fat', b'LUKS\xba\xbe\0\1', b'XFSB', b'hsqs', b'\x7fELF', b'QFI',
+       bytes(510) + b'\x55\xaaEFI PART')
+
+
+def test_a_format_that_nobody_said():
+    """What looks like another format than raw is taken for that by nobody: it is asked for."""
+    with in_common() as d:
+        disk, small = d.vdi(MIB), d.vdi(65536)
+        before = write_raw(os.path.join(d.state, 'before'), MIB, ((0, MIB),))
+        put(d, disk, before)
+        path = os.path.join(d.state, 'image')
+        for begin, says in FOREIGN.items():
+            image = begin + os.urandom(100000)
+            with open(path, 'wb') as f:
+                f.write(image)
+            err = d.fails('vdi-import', uuid=small, filename=path, says=says)   # and not that the disk is too small
+            assert 'format=raw' in err and 'as it was' in err, err
+            answer = answered(d, f'vdi={disk}', f'Content-Length: {len(image)}\r\n', image)
+            assert says in answer and 'as it was' in answer, answer
+            answer = answered(d, f'sr_id={d.sr()}', f'Content-Length: {len(image)}\r\n', image)
+            assert says in answer, answer
+        assert 'QFI' not in err and says in answered(d, f'vdi={disk}', CODED, coded(image))
+        pieces = struct.pack('<qi', 0, len(image)) + image + bytes(12)
+        assert says in answered(d, f'vdi={disk}&chunked=true', f'Content-Length: {len(pieces)}\r\n', pieces)
+        same(before, 'raw', export(d, disk, 'raw'), 'raw')
+        for begin in OWN:
+            with open(path, 'wb') as f:
+                f.write(begin + b'more')
+            d.xe('vdi-import', uuid=disk, filename=path)
+            with open(export(d, disk, 'raw'), 'rb') as f:
+                assert f.read(len(begin)) == begin
+        # A guest wrote such a thing: out and in again, by its name.
+        for begin in list(FOREIGN)[:2]:
+            content = begin + os.urandom(MIB - len(begin))
+            with open(path, 'wb') as f:
+                f.write(content)
+            d.xe('vdi-import', uuid=disk, filename=path, format='raw')
+            for form in DRIVER:
+                put(d, disk, export(d, disk, form), form)
+            with open(export(d, disk, 'raw'), 'rb') as f:
+                assert f.read() == content
+        # A fixed VHD is the disk, and a footer behind it.
+        fixed = made(d, before, 'vpc', 'subformat=fixed', 'force_size=on')
+        large = d.vdi(2 * MIB)
+        d.xe('vdi-import', uuid=large, filename=fixed)
+        with open(export(d, large, 'raw'), 'rb') as f, open(before, 'rb') as g:
+            assert f.read(MIB) == g.read() and f.read(8) == b'conectix'
+        d.fails('vdi-import', uuid=disk, filename=before, format='qcow2', says='no qcow2 image')
         d.check()
 
 

@@ -130,6 +130,25 @@ def test_all_that_can_be_wrong():
         assert not d.sql('SELECT verb FROM journal')
 
 
+def test_a_file_that_was_cut_off():
+    """sr-scan takes what has a sound header; sr-check tells, where QEMU's own check finds nothing too."""
+    with Daemon('fake') as d:
+        whole = d.vdi('8MiB', 'whole')
+        write(d, whole, 0, 4)
+        with open(path(d, whole), 'rb') as f:
+            content = f.read()
+        cuts = {f'{less:024x}': less for less in (1, 4095, CLUSTER, 1 << 20)}
+        for name, less in cuts.items():
+            with open(os.path.join(d.state, 'sr', name + '.qcow2'), 'wb') as f:
+                f.write(content[:-less])
+        d.xe('sr-scan', uuid=d.sr())
+        status, lines, figures = check(d)
+        assert status == 1 and figures == (5, 4, 0), (figures, lines)
+        for name, less in cuts.items():
+            found(lines, name, 'cut off', f'the file ends at {len(content) - less}', 'contradict')
+        d.check()
+
+
 def test_a_lost_layer():
     """It becomes a disk, which can be deleted."""
     with Daemon('fake') as d:

@@ -12,7 +12,7 @@ def put(d, disk, content):
     path = os.path.join(d.state, 'in')
     with open(path, 'wb') as f:
         f.write(content)
-    d.xe('vdi-import', uuid=disk, filename=path)
+    d.xe('vdi-import', uuid=disk, filename=path, format='raw')
 
 
 def content(d, disk):

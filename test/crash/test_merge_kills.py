@@ -52,7 +52,7 @@ class Work(threading.Thread):
             self.size += 1 << 20
             d.xe('vdi-resize', uuid=self.other, disk_size=(16 << 20) + self.size)
         elif what == 'import':
-            d.xe('vdi-import', uuid=self.other, filename=os.path.join(d.state, 'boot', 'initrd.img'))
+            d.xe('vdi-import', uuid=self.other, filename=os.path.join(d.state, 'boot', 'initrd.img'), format='raw')
 
     def run(self):
         try:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* fuzz_vhd.c -- any bytes as a VHD's parts: a byte that says whether the checksums are made right, 8 of the
- * file's size, footer, header, table. */
+ * file's size, footer, header, table, and what is last is the footer at the end, too. */
 #include <assert.h>
 #include <string.h>
 #include <talloc.h>
@@ -26,7 +26,8 @@ static void check(const struct vhd *v, const struct vhd_map *m, uint64_t file_si
 	uint64_t end = VHD_FOOTER;
 	for (size_t i = 0; i < m->n; i++) {
 		uint64_t at = m->v[i].at, next = at + v->block + v->block / 4096;
-		assert(at >= end && next <= file_size && m->v[i].number < v->entries);
+		assert(at >= end && m->v[i].number < v->entries);
+		assert(next <= file_size && file_size - next >= VHD_FOOTER);
 		assert(next <= v->header_at || at >= v->header_at + VHD_HEADER);
 		assert(next <= v->table_at || at >= v->table_at + vhd_table_bytes(v));
 		end = next;
@@ -48,6 +49,8 @@ static void read_parts(const void *ctx, unsigned char *b, size_t n, uint64_t fil
 	if (vhd_read_header(ctx, header, &v))
 		return;
 	assert(vhd_table_bytes(&v) <= VHD_TABLE_MAX && (uint64_t)v.entries * v.block >= v.size);
+	assert(!vhd_check_end(ctx, b, &v));
+	vhd_check_end(ctx, b + n - VHD_FOOTER, &v);
 	if (vhd_table_bytes(&v) <= n - VHD_FOOTER - VHD_HEADER &&
 	    !vhd_read_table(ctx, table, file_size, &v, &m))
 		check(&v, &m, file_size);

@@ -7,6 +7,7 @@
 #include "archive/blocks.h"
 #include "base/bytes.h"
 #include "archive/image.h"
+#include "archive/kind.h"
 #include "archive/qcow2_stream.h"
 #include "archive/vhd.h"
 #include "base/stream.h"
@@ -149,16 +150,32 @@ static void test_large(struct task *t)
 	talloc_free(b);
 }
 
-static void receive(struct task *t, const struct vhd *v, const struct vhd_map *map,
-		    const char *image, uint64_t length, struct memory *to)
+static int take_image(struct task *t, const struct vhd *v, const struct vhd_map *map,
+		      const char *image, uint64_t length, struct memory *to)
 {
 	struct stream in;
 	int fd = memfd_create("image", 0);
 	CHECK(write(fd, image, (size_t)length) == (ssize_t)length && lseek(fd, 0, SEEK_SET) == 0);
 	stream_begin(&in, fd, length);
-	CHECK(vhd_receive(t, v, map, &in, &to->disk) == 0);
+	int result = vhd_receive(t, v, map, &in, &to->disk);
 	stream_end(&in);
 	close(fd);
+	return result;
+}
+
+static void receive(struct task *t, const struct vhd *v, const struct vhd_map *map,
+		    const char *image, uint64_t length, struct memory *to)
+{
+	CHECK(take_image(t, v, map, image, length, to) == 0);
+}
+
+/* The footer that comes last is looked at, too. */
+static void refuses_end(struct task *t, const struct vhd *v, const struct vhd_map *map,
+			const char *image, uint64_t length, struct memory *to, const char *why)
+{
+	CHECK(take_image(t, v, map, image, length, to) < 0 && t->code == IMPORT_ERROR);
+	CHECK(strstr(t->params[0], why));
+	task_forgive(t);
 }
 
 /* Out and in, onto a disk that has something else everywhere. */
@@ -183,7 +200,52 @@ static void test_vhd(struct task *t)
 	image[2048] = 0x7f;
 	receive(t, &v, &map, image, length, back);
 	CHECK(is_zero(back->b, 512) && !memcmp(m->b + 512, back->b + 512, SIZE - 512));
-	CHECK(strstr(vhd_read_table(t, image + 1536, length - 513, &v, &map), "behind the file"));
+	for (uint64_t n = 1; n <= 2 * MIB; n += 100000)
+		CHECK(strstr(vhd_read_table(t, image + 1536, length - n, &v, &map),
+			     "behind the file's end"));
+	CHECK(strstr(vhd_read_table(t, image + 1536, 2048 + 511, &v, &map),
+		     "reaches to the file's"));
+
+	char *footer = image + length - 512;
+	footer[100]++;
+	refuses_end(t, &v, &map, image, length, back, "the checksum");
+	put_be(footer + 64, 4, get_be(footer + 64, 4) - 1);
+	CHECK(!vhd_check_end(t, footer, &v)); /* what is said at 100 is nothing that counts */
+	footer[80]++;
+	put_be(footer + 64, 4, get_be(footer + 64, 4) - 1);
+	refuses_end(t, &v, &map, image, length, back, "of another image");
+	memset(footer, 0, 512);
+	refuses_end(t, &v, &map, image, length, back, "there is no footer");
+}
+
+static void test_kinds(struct task *t)
+{
+	static const char *const plain[] = { "",
+					     "\xeb\x63\x90",
+					     "EFI PART",
+					     "LUKS\xba\xbe",
+					     "hsqs",
+					     "QFI",
+					     "BZh9",
+					     "\x7f"
+					     "ELF" };
+	unsigned char b[KIND_BYTES] = { 0 };
+	(void)t;
+	for (size_t i = 0; i < COUNT(plain); i++) {
+		memset(b, 0, sizeof b);
+		memcpy(b, plain[i], strlen(plain[i]));
+		CHECK(!kind_of(b, sizeof b));
+	}
+	memcpy(b, "QFI\xfb", 4);
+	CHECK(streq(kind_of(b, 4)->format, "qcow2") && !kind_of(b, 3));
+	memcpy(b, "conectix", 8);
+	CHECK(streq(kind_of(b, sizeof b)->format, "vhd"));
+	memset(b, 0, sizeof b);
+	memcpy(b + 64, "\x7f\x10\xda\xbe", 4);
+	CHECK(strstr(kind_of(b, sizeof b)->what, "VirtualBox") && !kind_of(b, 67));
+	memset(b, 0, sizeof b);
+	memcpy(b + 257, "ustar", 5);
+	CHECK(strstr(kind_of(b, sizeof b)->what, "tar") && !kind_of(b, 261));
 }
 
 int main(void)
@@ -193,6 +255,7 @@ int main(void)
 	test_qcow2(t);
 	test_large(t);
 	test_vhd(t);
+	test_kinds(t);
 	talloc_free(t);
 	return 0;
 }

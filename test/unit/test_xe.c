@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/coding.h"
 #include "base/io.h"
 #include "base/run.h"
 #include "base/task.h"
@@ -21,6 +22,7 @@ enum { DISK = 3 << 20 };
 static const char *xe;
 static char disk[DISK]; /* what /disk gives: a hole in the middle */
 static _Atomic bool cancelled;
+static _Atomic bool ended; /* the last body, with something that told so */
 
 /* ---- the server ---- */
 
@@ -165,10 +167,23 @@ static void serve_sink(struct task *t, struct request *req)
 	static const char head[] = "HTTP/1.0 200 OK\r\n\r\n", sorry[] = "Error: IT_DIFFERS: a, b\n";
 	char *got = talloc_zero_array(t, char, DISK + 1);
 	size_t want = req->body_length < 0 ? DISK + 1 : (size_t)req->body_length;
+	struct coding coding = { 0 };
 	io_write(t, req->fd, head, sizeof head - 1, 1000);
-	if (want > DISK + 1 || io_read(t, req->fd, got, want, 5000) != DISK ||
-	    memcmp(got, disk, DISK))
+	ssize_t n = want > DISK + 1 ? -1
+		    : req->chunked  ? coding_read(t, req->fd, &coding, got, want)
+				    : io_read(t, req->fd, got, want, 5000);
+	ended = req->body_length >= 0 || coding.over;
+	if (n != DISK || memcmp(got, disk, DISK))
 		io_write(t, req->fd, sorry, sizeof sorry - 1, 1000);
+}
+
+/* As XenServer's. */
+static void serve_old_sink(struct task *t, struct request *req)
+{
+	if (req->chunked)
+		http_refuse(t, req, 403, "no chunks");
+	else
+		serve_sink(t, req);
 }
 
 static void serve_shout(struct task *t, struct request *req)
@@ -185,7 +200,8 @@ static const struct route routes[] = {
 	{ "POST", "/cli", serve_cli },        { "GET", "/disk", serve_disk },
 	{ "GET", "/short", serve_short },     { "GET", "/redirect", serve_redirect },
 	{ "GET", "/circle", serve_circle },   { "PUT", "/sink", serve_sink },
-	{ "CONNECT", "/shout", serve_shout }, { 0 },
+	{ "CONNECT", "/shout", serve_shout }, { "PUT", "/old-sink", serve_old_sink },
+	{ 0 },
 };
 
 /* ---- running xe ---- */
@@ -323,18 +339,46 @@ static void test_get(struct task *t)
 	CHECK(run(t, &r) == 0 && r.ret_status == 0 && is_the_disk("d"));
 }
 
+/* What came by then is not taken for all. */
+static void killed_in_the_middle(struct task *t)
+{
+	const char *const *argv = RUN_ARGV(xe, "put", "file=", "to=/sink");
+	int fd[2];
+	pid_t pid;
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
+	CHECK(run_start(t, argv, (const int[]){ fd[0], -1, -1, -1 }, &pid) == 0);
+	close(fd[0]);
+	CHECK(io_write(t, fd[1], disk, 1 << 20, 10000) == 0);
+	ended = true;
+	kill(pid, SIGKILL);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+	close(fd[1]);
+	for (int i = 0; i < 1000 && ended; i++)
+		task_wait(t, -1, 0, 10);
+	CHECK(!ended);
+}
+
 static void test_put(struct task *t)
 {
 	XE(t, 0, NULL, "", "", "put", "file=a", "to=/sink");
 	XE(t, 1, NULL, "", "Error: IT_DIFFERS: a, b", "put", "file=small", "to=/sink");
 	XE(t, 1, NULL, "", "No such file", "put", "file=missing", "to=/sink");
 	XE(t, 1, NULL, "", "405", "put", "file=a", "to=/disk");
-	FD_SCOPE int in = open("a", O_RDONLY | O_CLOEXEC);
-	struct run r = { .argv = RUN_ARGV(xe, "put", "file=-", "to=/sink"),
-			 .in = in,
-			 .out = -1,
-			 .timeout_ms = 20000 };
-	CHECK(run(t, &r) == 0 && r.ret_status == 0);
+	CHECK(ended);
+	/* A stream's end is told, where the server can be told. */
+	static const struct {
+		const char *to;
+		bool told;
+	} sinks[] = { { "to=/sink", true }, { "to=/old-sink", false } };
+	for (size_t i = 0; i < COUNT(sinks); i++) {
+		FD_SCOPE int in = open("a", O_RDONLY | O_CLOEXEC);
+		struct run r = { .argv = RUN_ARGV(xe, "put", "file=-", sinks[i].to),
+				 .in = in,
+				 .out = -1,
+				 .timeout_ms = 20000 };
+		CHECK(run(t, &r) == 0 && r.ret_status == 0 && ended == sinks[i].told);
+	}
+	killed_in_the_middle(t);
 	XE(t, 1, "not it", "", "IT_DIFFERS", "put", "file=", "to=/sink");
 }
 
