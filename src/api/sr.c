@@ -73,6 +73,8 @@ static int record_plugged(struct task *t, const char *sr)
 {
 	DB_SCOPE(t);
 	struct PBD_row *pbd = pbd_of(t, sr);
+	if (!pbd)
+		return fail(t, SR_HAS_NO_PBDS, sr);
 	pbd->currently_attached = true;
 	map_remove(&pbd->device_config, TAKE_OVER); /* it was meant for once */
 	if (db_put(t, &pbd->row) < 0 || set_default(t, sr) < 0 || journal_drop(t) < 0)
@@ -398,6 +400,26 @@ static int check_no_copy(struct task *t, const struct SR_row *row)
 	return result;
 }
 
+static int attach(struct task *t, const struct SR_row *sr)
+{
+	const struct PBD_row *pbd = pbd_of(t, sr->row.ref);
+	if (!pbd)
+		return fail(t, SR_HAS_NO_PBDS, sr->row.ref);
+	if (undo_sr_let_go(t, sr->row.ref) < 0 ||
+	    storage_attach(t, sr, &pbd->device_config, false) < 0 || check_no_copy(t, sr) < 0)
+		return -1;
+	return record_plugged(t, sr->row.ref);
+}
+
+/* Whoever lets go of it meanwhile looks whether it is plugged before that, or behind. */
+static int plug(struct task *t, const struct SR_row *sr)
+{
+	void *alone = storage_alone(t, sr->uuid);
+	int result = attach(t, sr);
+	talloc_free(alone);
+	return result;
+}
+
 int PBD_plug(struct task *t, struct PBD_plug *a)
 {
 	struct PBD_row *pbd = db_get(t, PBD, a->self);
@@ -410,9 +432,7 @@ int PBD_plug(struct task *t, struct PBD_plug *a)
 		task_forgive(t);
 		return SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref });
 	}
-	if (undo_sr_let_go(t, sr->row.ref) < 0 ||
-	    storage_attach(t, sr, &pbd->device_config, false) < 0 || check_no_copy(t, sr) < 0 ||
-	    record_plugged(t, sr->row.ref) < 0)
+	if (plug(t, sr) < 0)
 		return -1;
 	if (SR_scan(t, &(struct SR_scan){ .sr = sr->row.ref }) < 0)
 		return -1;

@@ -21,17 +21,18 @@ struct attached {
 	int users;
 };
 
-/* One that is being attached just now, or left. */
-struct coming {
-	struct coming *next;
+/* A thread that attaches an SR just now, or lets go of it. */
+struct alone {
+	struct alone *next;
 	const char *uuid;
+	pthread_t thread;
 };
 
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct attached *first;
-	struct coming *coming;
+	struct alone *alone;
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 /* ---- using them ---- */
@@ -162,34 +163,44 @@ static struct attached *take_off(const char *uuid)
 	return a;
 }
 
-static bool is_coming(const char *uuid)
+static bool is_others(const char *uuid)
 {
-	const struct coming *c = all.coming;
-	while (c && !streq(c->uuid, uuid))
-		c = c->next;
-	return c;
+	const struct alone *a = all.alone;
+	while (a && (!streq(a->uuid, uuid) || pthread_equal(a->thread, pthread_self())))
+		a = a->next;
+	return a;
 }
 
-/* Of two that attach one SR the second finds it attached. */
-static void begin(struct coming *c)
+static int alone_free(struct alone *a)
 {
+	struct alone **at = &all.alone;
 	pthread_mutex_lock(&all.lock);
-	while (is_coming(c->uuid))
-		pthread_cond_wait(&all.changed, &all.lock);
-	c->next = all.coming;
-	all.coming = c;
-	pthread_mutex_unlock(&all.lock);
-}
-
-static void end(struct coming *c)
-{
-	struct coming **at = &all.coming;
-	pthread_mutex_lock(&all.lock);
-	while (*at != c)
+	while (*at != a)
 		at = &(*at)->next;
-	*at = c->next;
+	*at = a->next;
 	pthread_cond_broadcast(&all.changed);
 	pthread_mutex_unlock(&all.lock);
+	return 0;
+}
+
+void *storage_alone(const void *ctx, const char *uuid)
+{
+	struct alone *a = talloc_zero(ctx, struct alone);
+	a->uuid = talloc_strdup(a, uuid);
+	a->thread = pthread_self();
+	pthread_mutex_lock(&all.lock);
+	while (is_others(uuid))
+		pthread_cond_wait(&all.changed, &all.lock);
+	a->next = all.alone;
+	all.alone = a;
+	pthread_mutex_unlock(&all.lock);
+	talloc_set_destructor(a, alone_free);
+	return a;
+}
+
+static struct PBD_row *pbd_of(struct task *t, const char *sr_ref)
+{
+	return *(struct PBD_row **)db_find(t, &class_PBD, "SR", sr_ref);
 }
 
 static bool is_attached_well(struct task *t, const char *uuid)
@@ -218,10 +229,9 @@ static int attach(struct task *t, const struct SR_row *row, const struct map *co
 
 int storage_attach(struct task *t, const struct SR_row *row, const struct map *config, bool create)
 {
-	struct coming c = { .uuid = row->uuid };
-	begin(&c);
+	void *alone = storage_alone(t, row->uuid);
 	int result = is_attached_well(t, row->uuid) ? 0 : attach(t, row, config, create);
-	end(&c);
+	talloc_free(alone);
 	return result;
 }
 
@@ -250,14 +260,18 @@ static bool may_move(struct task *t, const char *sr_ref)
 	return may;
 }
 
-static int attach_anew(struct task *t, const char *sr_ref)
+/* It may have been unplugged since it was found to be plugged. */
+static int attach_anew(struct task *t, const struct SR_row *row)
 {
-	const struct SR_row *row = db_get(t, SR, sr_ref);
-	const struct PBD_row *pbd = *(struct PBD_row **)db_find(t, &class_PBD, "SR", sr_ref);
-	if (!row || !pbd || storage_attach(t, row, &pbd->device_config, false) < 0)
-		return -1;
-	log_line(t, "sr found again sr=%s", row->uuid);
-	return 0;
+	void *alone = storage_alone(t, row->uuid);
+	const struct PBD_row *pbd = pbd_of(t, row->row.ref);
+	int result = pbd && pbd->currently_attached
+			     ? storage_attach(t, row, &pbd->device_config, false)
+			     : fail(t, SR_NOT_ATTACHED, row->row.ref);
+	talloc_free(alone);
+	if (result == 0)
+		log_line(t, "sr found again sr=%s", row->uuid);
+	return result;
 }
 
 /* That nothing is there to be attached says less than what came in the place of what was. */
@@ -268,7 +282,8 @@ int storage_find_again(struct task *t, const char *sr_ref)
 	if (!may_move(t, sr_ref))
 		return -1;
 	struct task *part = task_part(t);
-	int result = attach_anew(part, sr_ref);
+	const struct SR_row *row = db_get(part, SR, sr_ref);
+	int result = row ? attach_anew(part, row) : -1;
 	if (result == 0 || part->code != SR_BACKEND_FAILURE_47)
 		task_forgive(t);
 	if (result < 0 && t->code == NO_ERROR)
@@ -305,15 +320,19 @@ static int leave(struct task *t, struct attached *a)
 	return left;
 }
 
-int storage_leave(struct task *t, const struct SR_row *row, const struct map *config)
+int storage_leave(struct task *t, const struct SR_row *row)
 {
+	void *alone = storage_alone(t, row->uuid);
 	const struct holder holder = us(t);
-	const struct sr_place place = { row->type, row->uuid, config, &holder };
-	struct coming c = { .uuid = row->uuid };
-	begin(&c);
-	struct attached *a = take_off(row->uuid);
-	int left = a ? leave(t, a) : sr_abandon(t, &place);
-	end(&c);
+	const struct PBD_row *pbd = pbd_of(t, row->row.ref);
+	int left = 0;
+	if (pbd && !pbd->currently_attached) {
+		struct attached *a = take_off(row->uuid);
+		const struct sr_place place = { row->type, row->uuid, &pbd->device_config,
+						&holder };
+		left = a ? leave(t, a) : sr_abandon(t, &place);
+	}
+	talloc_free(alone);
 	return left;
 }
 

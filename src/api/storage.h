@@ -31,8 +31,12 @@ int storage_attach(struct task *, const struct SR_row *, const struct map *confi
 int storage_find_again(struct task *, const char *sr_ref);
 /* Waits for a moment for those who are at work on it. */
 void storage_detach(const char *sr_uuid);
-/* The same, and its place says that nobody holds it: also where only that is still to be done. */
-int storage_leave(struct task *, const struct SR_row *, const struct map *config);
+/* Of an SR that is not plugged: the same, and its place says that nobody holds it; also where only
+ * that is still to be done. */
+int storage_leave(struct task *, const struct SR_row *);
+/* No other thread attaches the SR or lets go of it until what is returned, or ctx, is freed: so that
+ * its row can be read or written with it.  May be nested. */
+void *storage_alone(const void *ctx, const char *sr_uuid);
 /* The place is no SR any more, after the journal was told.  SR_NOT_EMPTY. */
 int storage_destroy(struct task *, const struct SR_row *, const struct map *config);
 /* What that has taken away of an SR that is not plugged is there again. */

@@ -322,8 +322,7 @@ static int sr_let_go(struct task *t, args a, const char *op)
 {
 	(void)op;
 	struct SR_row *row = db_seek(t, SR, a[0]);
-	struct PBD_row *pbd = row ? pbd_of(t, a[0]) : NULL;
-	if (!pbd || pbd->currently_attached || storage_leave(t, row, &pbd->device_config) == 0)
+	if (!row || storage_leave(t, row) == 0)
 		return 0;
 	log_line(t, "sr's mark may still name this host sr=%s error=\"%s\"", row->uuid,
 		 task_error(t));

@@ -26,8 +26,11 @@ const struct command commands_sr[] = {
 	{ "sr-forget", sr_forget, 0, "uuid", "", "Drops the records; the storage stays as it is." },
 	{ "sr-destroy", sr_destroy, 0, "uuid", "",
 	  "Deletes a storage repository that holds no disks." },
-	{ "pbd-create", pbd_create, 0, "host-uuid,sr-uuid",
-	  "device-config:", "Tells a host how to reach a storage repository; prints its uuid." },
+	{ "pbd-create", pbd_create, 0, "host-uuid,sr-uuid", "device-config:",
+	  "Tells a host how to reach a storage repository; prints its uuid.  With "
+	  "device-config:take-over-from= and the uuid of a host that is lost, the next pbd-plug "
+	  "takes "
+	  "the storage repository away from that host." },
 	{ "pbd-plug", pbd_plug, 0, "uuid", "", "Attaches the storage repository to the host." },
 	{ "pbd-unplug", pbd_unplug, 0, "uuid", "", "Detaches the storage repository." },
 	{ "pbd-destroy", pbd_destroy, 0, "uuid", "", "Forgets how the host reaches it." },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "place/mark.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -170,14 +171,20 @@ static int open_mark(struct task *t, const struct mark_place *p, bool to_lock,
 	return 1;
 }
 
-static int read_mark(struct task *t, const struct mark_place *p, int fd, struct mark *ret)
+/* NULL, or why it is no mark. */
+static const char *parse_file(const void *ctx, int fd, struct mark *ret)
 {
 	char text[MARK_MOST + 1];
 	ssize_t n;
 	do
 		n = pread(fd, text, sizeof text, 0);
 	while (n < 0 && errno == EINTR);
-	const char *wrong = n < 0 ? strerror(errno) : mark_parse(t, text, (size_t)n, ret);
+	return n < 0 ? strerror(errno) : mark_parse(ctx, text, (size_t)n, ret);
+}
+
+static int read_mark(struct task *t, const struct mark_place *p, int fd, struct mark *ret)
+{
+	const char *wrong = parse_file(t, fd, ret);
 	if (wrong)
 		return refuse(t, p, str(t, "its " NAME " is no mark of an SR: %s", wrong));
 	if (ret->version > MARK_VERSION)
@@ -199,6 +206,20 @@ int mark_read(struct task *t, const struct mark_place *p, struct mark *ret)
 	if (result == 0)
 		*ret = none;
 	return result;
+}
+
+/* By the folder's list: of a file system in user space the kernel remembers names for a second that
+ * are gone, and opens what had them. */
+static bool is_there(int dir, const char *name)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	bool found = !d;
+	for (struct dirent *e; !found && (e = readdir(d));)
+		found = streq(e->d_name, name);
+	if (d)
+		closedir(d);
+	return found;
 }
 
 /* Is the open file the one by that name? */
@@ -274,8 +295,7 @@ static int fill(struct task *t, int fd, const char *text)
 /* old: the file that has the name, -1: none has. */
 static int take_name(struct task *t, const struct mark_place *p, int old)
 {
-	bool as_it_was = old >= 0 ? is_named(p->dir, NAME, old)
-				  : faccessat(p->dir, NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+	bool as_it_was = old >= 0 ? is_named(p->dir, NAME, old) : !is_there(p->dir, NAME);
 	if (!as_it_was)
 		return refuse(t, p, "somebody else has just written its " NAME);
 	if (renameat(p->dir, NEW, p->dir, NAME) < 0)
@@ -283,7 +303,10 @@ static int take_name(struct task *t, const struct mark_place *p, int old)
 	return 0;
 }
 
-/* The file that has the name now, locked. */
+/* The file that has the name now, locked.
+ *
+ * A file system in user space may take the old file away before it gives the new one its name, and
+ * be stopped in between: then the new one is all there is, and stays (bring_back). */
 static int replace(struct task *t, const struct mark_place *p, int old, const struct mark *m)
 {
 	FD_SCOPE int fd = begin_new(t, p);
@@ -293,7 +316,8 @@ static int replace(struct task *t, const struct mark_place *p, int old, const st
 	int written = fill(t, fd, mark_text(t, m));
 	crash_point();
 	if (written < 0 || take_name(t, p, old) < 0) {
-		unlinkat(p->dir, NEW, 0);
+		if (written < 0 || is_there(p->dir, NAME))
+			unlinkat(p->dir, NEW, 0);
 		return -1;
 	}
 	crash_point();
@@ -381,8 +405,8 @@ static bool can_do_without(const struct task *t, const struct mark_place *p,
 			   const struct mark_lock *l, const struct mark *m,
 			   const struct mark_wish *w)
 {
-	return t->code == SR_BACKEND_FAILURE_44 && is_named(p->dir, NAME, l->fd) &&
-	       (is_me(m, w) || !*m->owner.uuid);
+	return t->code == SR_BACKEND_FAILURE_44 && is_there(p->dir, NAME) &&
+	       is_named(p->dir, NAME, l->fd) && (is_me(m, w) || !*m->owner.uuid);
 }
 
 static bool says(const struct mark *m, const struct mark *wanted)
@@ -420,6 +444,21 @@ static int own_it(struct task *t, const struct mark_place *p, const struct mark 
 	return 0;
 }
 
+/* A whole new file without an old one (replace).  1: it has its name by now. */
+static int bring_back(struct task *t, const struct mark_place *p, const struct mark_wish *w)
+{
+	struct mark m;
+	bool read_only;
+	FD_SCOPE int fd = open_to_lock(p->dir, NEW, &read_only);
+	if (fd < 0 || read_only || try_lock(fd, false) < 0 || !is_named(p->dir, NEW, fd) ||
+	    parse_file(t, fd, &m) || !streq(m.sr, w->sr))
+		return refuse(t, p, "it holds no SR; is its file system mounted?");
+	if (take_name(t, p, -1) < 0)
+		return -1;
+	log_line(t, "sr's mark brought back sr=%s path=%s", w->sr, p->path);
+	return sync_file(p->dir, SYNC_FILE_NAME) < 0 ? task_fail_errno(t, errno, p->path) : 1;
+}
+
 static int make(struct task *t, const struct mark_place *p, const struct mark_wish *w,
 		struct mark_lock *ret)
 {
@@ -440,10 +479,11 @@ static int take_one(struct task *t, const struct mark_place *p, const struct mar
 	if (!there && w->create)
 		return make(t, p, w, l);
 	if (!there)
-		return refuse(t, p, "it holds no SR; is its file system mounted?");
+		return bring_back(t, p, w);
 	if (read_mark(t, p, l->fd, &m) < 0 || judge(t, p, &m, w) < 0 || lock_it(t, p, l, &m, w) < 0)
 		return -1;
-	return is_named(p->dir, NAME, l->fd) ? own_it(t, p, &m, w, l) : 1;
+	bool still = is_there(p->dir, NAME) && is_named(p->dir, NAME, l->fd);
+	return still ? own_it(t, p, &m, w, l) : 1;
 }
 
 int mark_take(struct task *t, const struct mark_place *p, const struct mark_wish *w,
@@ -458,7 +498,7 @@ int mark_take(struct task *t, const struct mark_place *p, const struct mark_wish
 			return 0;
 		}
 		fd_close(&l.fd);
-		if (taken < 0)
+		if (taken < 0 || task_wait(t, -1, 0, delay_ms(DELAY_SR_LOCK_AGAIN)) < 0)
 			return -1;
 	}
 	return refuse(t, p, "its " NAME " is another file again and again");
@@ -511,15 +551,23 @@ int mark_leave(struct task *t, const struct mark_place *p, const struct mark_loc
 
 int mark_remove(struct task *t, const struct mark_place *p, const struct mark_lock *l)
 {
-	if (is_named(p->dir, NAME, l->fd) && unlinkat(p->dir, NAME, 0) < 0)
+	if (is_named(p->dir, NAME, l->fd) && unlinkat(p->dir, NAME, 0) < 0 && errno != ENOENT)
 		return task_fail_errno(t, errno, str(t, "%s/" NAME, p->path));
 	return sync_file(p->dir, SYNC_FILE_GONE) < 0 ? task_fail_errno(t, errno, p->path) : 0;
 }
 
+static bool is_whole(struct task *t, int dir, const char *name)
+{
+	struct mark m;
+	FD_SCOPE int fd = openat(dir, name, O_RDONLY | HOW);
+	return fd >= 0 && !parse_file(t, fd, &m);
+}
+
+/* What may be brought back stays. */
 int mark_tidy(struct task *t, const struct mark_place *p)
 {
-	bool there = faccessat(p->dir, NEW, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-	if (there && clear_left(p->dir) && sync_file(p->dir, SYNC_FILE_GONE) < 0)
+	bool waste = is_there(p->dir, NEW) && (is_there(p->dir, NAME) || !is_whole(t, p->dir, NEW));
+	if (waste && clear_left(p->dir) && sync_file(p->dir, SYNC_FILE_GONE) < 0)
 		return task_fail_errno(t, errno, p->path);
 	return 0;
 }

@@ -85,6 +85,7 @@ int mark_check(struct task *, const struct mark_place *, const struct mark_lock 
 /* It names nobody any more; the lock stays until it is closed. */
 int mark_leave(struct task *, const struct mark_place *, const struct mark_lock *);
 
-/* Removes the mark, or what a killed process has left of making one.  Durable. */
+/* Removes the mark; or what a killed process has left of writing one, where that is no use.
+ * Durable. */
 int mark_remove(struct task *, const struct mark_place *, const struct mark_lock *);
 int mark_tidy(struct task *, const struct mark_place *);

@@ -159,6 +159,24 @@ def test_taken_where_no_lock_reaches():
         assert d.volumes_now(place) == before and mark(place) == theirs
 
 
+def test_all_at_once():
+    """Plugged, unplugged, scanned and used by many at the same time: the row and the mark agree when it is quiet."""
+    with Daemon('fake', delays=SOON) as d:
+        place = d.folder_for('busy')
+        sr = make(d, place)
+        pbd, disk = pbd_of(d, sr), d.vdi('1MiB', 'disk', sr)
+        words = [('pbd-plug', f'uuid={pbd}'), ('pbd-unplug', f'uuid={pbd}'), ('sr-scan', f'uuid={sr}'), ('vdi-snapshot', f'uuid={disk}')]
+        for _ in range(8):
+            running = [d.begin(*dice.choice(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(12)]
+            for p in running:
+                assert p.wait(60 * SLOW) in (0, 1)
+            d.wait_quiet(merged=False)
+            attached = d.get('pbd', pbd, 'currently-attached') == 'true'
+            assert owner(place) == (d.list('host')[0] if attached else None), f'attached: {attached}'
+        d.xe('pbd-plug', uuid=pbd)
+        d.check()
+
+
 def test_children_have_no_lock():
     """Programs that the daemon runs, and that might outlive it."""
     with Daemon('fake') as d:
@@ -229,6 +247,11 @@ def test_unmounted():
         subprocess.run(['umount', fs.folder], check=True)
         check_back(d, sr, disk, doomed, fs.folder)
 
+        subprocess.run(['umount', '-l', fs.folder], check=True)
+        d.xe('pbd-unplug', uuid=pbd_of(d, sr))          # by the descriptor, which is the last that holds it
+        subprocess.run(['mount', '-o', 'loop', fs.image, fs.folder], check=True)
+        assert owner(fs.folder) is None and os.path.exists(os.path.join(fs.folder, 'sr-uuid'))
+        d.xe('pbd-plug', uuid=pbd_of(d, sr))
         d.xe('pbd-unplug', uuid=pbd_of(d, sr))
         subprocess.run(['umount', fs.folder], check=True)       # it was let go of
         d.fails('pbd-plug', uuid=pbd_of(d, sr), says='is its file system mounted?')
@@ -343,19 +366,34 @@ def test_what_was_to_be_deleted():
 
 # ---- where one may be ----
 
+@contextlib.contextmanager
+def nothing_left(place):
+    """In a folder of this host, where a daemon that is wrong would leave a mark."""
+    mark = os.path.join(place, 'sr-uuid')
+    assert not os.path.exists(mark), mark
+    try:
+        yield
+        assert not os.path.exists(mark), mark
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(mark)
+
+
 def test_places():
     with Daemon('fake') as d:
         state = os.path.realpath(d.state)
         for place in ('/etc', '/usr/share', '/boot', '/dev', '/dev/shm', '/proc', '/sys', '/run'):
             if os.path.isdir(place):
-                refused(d, place, "the system's")
-                assert not os.path.exists(os.path.join(place, 'sr-uuid'))
-        refused(d, '/', 'the root of the system')
+                with nothing_left(place):
+                    refused(d, place, "the system's")
+        with nothing_left('/'):
+            refused(d, '/', 'the root of the system')
         for place in (state, os.path.join(state, 'run'), os.path.join(state, 'sr', '..')):
             refused(d, place, "the server's own folder")
         link = os.path.join(state, 'sr', 'link')
         os.symlink('/etc', link)
-        refused(d, link, '/etc is the system')
+        with nothing_left('/etc'):
+            refused(d, link, '/etc is the system')
         os.unlink(link)
         refused(d, 'relative', 'not an absolute path')
         refused(d, '/etc/passwd', 'not a directory')

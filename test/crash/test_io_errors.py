@@ -232,9 +232,38 @@ def sr_destroy(k):
     assert not k.d.list('sr', name_label='new') and 'sr-uuid' not in os.listdir(place)
 
 
+def pbd_plug(k):
+    """Of an SR that was unplugged: its mark names nobody, and then us; without room for that it stays as it is, and is
+    locked all the same."""
+    create, place = new_place(k, f'plugged-{time.time()}')
+    sr = create()
+    pbd, = k.d.list('pbd', sr_uuid=sr)
+    k.d.xe('pbd-unplug', uuid=pbd)
+    try:
+        yield lambda: k.d.xe('pbd-plug', uuid=pbd)
+    except Failed:
+        assert k.d.get('pbd', pbd, 'currently-attached') == 'false'
+        k.d.xe('pbd-plug', uuid=pbd)
+    with open(os.path.join(place, 'sr-uuid')) as f:
+        owners = [line.split()[1] for line in f.read().splitlines() if line.startswith('owner ')]
+    assert owners in ([], k.d.list('host'))
+    k.d.xe('sr-destroy', uuid=sr)
+
+
+def pbd_unplug(k):
+    """A storage that does not work is let go of all the same."""
+    create, place = new_place(k, f'unplugged-{time.time()}')
+    sr = create()
+    pbd, = k.d.list('pbd', sr_uuid=sr)
+    yield lambda: k.d.xe('pbd-unplug', uuid=pbd)
+    assert k.d.get('pbd', pbd, 'currently-attached') == 'false'
+    k.d.xe('pbd-plug', uuid=pbd)
+    k.d.xe('sr-destroy', uuid=sr)
+
+
 OPERATIONS = [vdi_create, vdi_create_raw, imports('raw'), imports('qcow2'), imports('vhd'), vdi_copy, vdi_clone,
               vdi_snapshot, vdi_resize, vm_snapshot, snapshot_revert, snapshot_uninstall, sr_check_repair, sr_create,
-              sr_destroy]
+              sr_destroy, pbd_plug, pbd_unplug]
 
 
 # ---- one fault ----

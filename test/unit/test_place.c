@@ -431,8 +431,8 @@ static void test_kills(struct task *t, const char *kept)
 		through = killed_at(++n, create, t, &p, &l);
 		CHECK(said(t, &p).version == 0 || streq(file_read(t, mark_of(t), MARK_MOST), new));
 		GOOD(mark_tidy(t, &p));
-		CHECK(has_only("sr-uuid"));
 		GOOD(take(t, &p, &us, "", true, &l));
+		CHECK(has_only("sr-uuid"));
 		close(l.fd);
 	}
 	CHECK(n > 4);
@@ -448,6 +448,32 @@ static void test_kills(struct task *t, const char *kept)
 		CHECK(!*said(t, &p).owner.uuid && has_only("sr-uuid"));
 	}
 	CHECK(n > 4 && unlink(mark_of(t)) == 0);
+	close(p.dir);
+}
+
+/* Not every file system renames in one step: the old one may be gone, and the new one not have its
+ * name yet. */
+static void test_half_renamed(struct task *t)
+{
+	struct mark_place p = here();
+	struct mark_lock l;
+	struct mark ours = { MARK_VERSION, UUID, us };
+	const char *new = str(t, "%s.new", mark_of(t));
+	GOOD(file_write(t, new, mark_text(t, &ours), 0600));
+	GOOD(mark_tidy(t, &p));
+	CHECK(mark_take(t, &p, &(struct mark_wish){ OTHER, &us, "", false }, &l) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
+	GOOD(take(t, &p, &us, "", false, &l));
+	CHECK(has_only("sr-uuid") && streq(said(t, &p).owner.uuid, us.uuid));
+	GOOD(mark_check(t, &p, &l));
+	GOOD(mark_remove(t, &p, &l));
+	close(l.fd);
+
+	GOOD(file_write(t, new, "stillframe-sr 2\nuuid 7d7c", 0600)); /* half of one is no use */
+	CHECK(take(t, &p, &us, "", false, &l) < 0 &&
+	      failed(t, SR_BACKEND_FAILURE_47, "holds no SR"));
+	GOOD(mark_tidy(t, &p));
+	CHECK(has_only(""));
 	close(p.dir);
 }
 
@@ -555,6 +581,7 @@ int main(int argc, char **argv)
 	test_a_child_being_born(t);
 	test_upgrade(t, argv[1]);
 	test_kills(t, argv[1]);
+	test_half_renamed(t);
 	test_links(t);
 	test_a_link_before_a_file(t);
 	test_no_room(t, argv[1]);
