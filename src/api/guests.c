@@ -455,7 +455,7 @@ int guest_settle_state(struct task *t, const char *ref)
 	return result;
 }
 
-/* The row may say yet that it has one. */
+/* The row may still say that the VM has a process. */
 static void has_none(struct task *t, const char *ref)
 {
 	static const char needed[] = "running, paused";
@@ -600,8 +600,8 @@ static int kill_unheard(struct task *t, const char *ref)
 	return vm ? settings.vmm->kill(t, vm->uuid, guest_path(t, vm->uuid)) : 0;
 }
 
-/* The guest off the list of those that can be used; NULL: there is none.  False: one is being
- * started, by a task that knows now that nobody wants it. */
+/* Takes the guest off the list of those that can be used; *ret is NULL when there is none.  False:
+ * another task is starting one just now, and is told that nobody wants it. */
 static bool claim(const char *ref, struct guest **ret)
 {
 	pthread_mutex_lock(&all.lock);
@@ -616,8 +616,8 @@ static bool claim(const char *ref, struct guest **ret)
 	return is_there;
 }
 
-/* Who starts one is not waited for, but for his noticing: whatever process he has made by now is
- * ended. */
+/* A start that is under way may take long, and is not waited for: its process is ended as often as
+ * there is one, until the task that starts it has noticed. */
 static int claim_or_end(struct task *t, const char *ref, struct guest **ret)
 {
 	while (!claim(ref, ret))

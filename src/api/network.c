@@ -35,7 +35,7 @@ static struct bridge bridge_of(struct task *t, const char *name, const char *uui
 	return (struct bridge){ .name = name, .address = mac_from_seed(t, uuid, "0"), .mtu = mtu };
 }
 
-/* One of ours may be missing, and is made then; look: when it is needed. */
+/* A bridge of ours that is missing is made; look: it need not be there yet. */
 static int get_bridge(struct task *t, const struct network_row *n, bool look)
 {
 	struct link l;

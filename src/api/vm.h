@@ -47,8 +47,8 @@ int vm_force_halt(struct task *, const char *ref);
  * VM down by force (OTHER_OPERATION_IN_PROGRESS).  then: the VM as the process will be started. */
 int vm_take_number(struct task *, struct VM_row *, enum vm_power_state from,
 		   const struct VM_row *then);
-/* In a transaction: is the VM yet what it was when it had that number, and has nobody recorded the
- * end of its process since?  done: "started", what the error says of one that has ended. */
+/* In a transaction: does the VM still have this number, so that nobody has recorded the end of its
+ * process since?  done: "started", what the error says of a VM that has ended. */
 int vm_check_number(struct task *, const struct VM_row *, int64_t number, const char *done);
 /* In a transaction that stores the row: the VM's process is there, and runs or stands still. */
 int vm_mark_up(struct task *, struct VM_row *, int64_t number, bool paused, const char *done);

@@ -283,8 +283,9 @@ int vm_force_halt(struct task *t, const char *ref)
 	return 0;
 }
 
-/* A reboot that finds its guest ended would start it: it is to find our mark first.  A VM that was
- * shut down does not run a moment later.  (A resume finds that the VM is not suspended any more.) */
+/* A reboot starts the VM when its guest has ended.  The reboot has to find our mark before we take
+ * that off, or the VM would run a moment after it was shut down.  A resume is not waited for: it
+ * finds that the VM is not suspended any more. */
 static int wait_for_reboots(struct task *t, const char *ref)
 {
 	static const char *const starts[] = { "clean_reboot", NULL };

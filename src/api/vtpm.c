@@ -14,9 +14,9 @@ static struct VTPM_row *of(struct task *t, const struct VM_row *vm)
 	return *(struct VTPM_row **)db_find(t, &class_VTPM, "VM", vm->row.ref);
 }
 
-/* Who has a number is started, or runs, and its file counts: what an earlier process left was
- * taken away before the number was given.  None, or an empty one, is what is left when the host
- * went down before the first word was written. */
+/* A VM that has a number is being started or runs, and its file counts: what an earlier process
+ * left was taken away before the number was given.  None, or an empty one, is what is left when
+ * the host went down before the first word was written. */
 static const char *remembered(struct task *t, const struct VM_row *vm, const struct VTPM_row *vtpm)
 {
 	if (vm->domid < 0)
