@@ -30,6 +30,8 @@ enum {
 	PIECE = 256 << 10,
 	BLOCK = 4 << 10, /* the smallest hole */
 	LEAVE = 0x1d,    /* Ctrl-] */
+	CHUNK_HEAD = 10, /* "00040000\r\n" */
+	CHUNK_END = 2,   /* "\r\n" */
 };
 
 /* Waits for the descriptor as long as it takes, and tells the server that we are at it. */
@@ -326,26 +328,29 @@ static ssize_t next_piece(struct carrier *c, int in, long long length, long long
 	return read_piece(c, in, to, n);
 }
 
-static int put_chunk(struct carrier *c, int fd, const char *from, size_t n)
+/* One write for each chunk: n bytes stand in room behind CHUNK_HEAD bytes that are still free. */
+static int put_chunk(struct carrier *c, int fd, char *room, size_t n)
 {
-	char line[24];
-	int digits = snprintf(line, sizeof line, "%zx\r\n", n);
-	if (write_piece(c, fd, line, (size_t)digits) < 0 || write_piece(c, fd, from, n) < 0)
-		return -1;
-	return write_piece(c, fd, "\r\n", 2);
+	char line[CHUNK_HEAD + 1];
+	snprintf(line, sizeof line, "%08x\r\n", (unsigned)n);
+	memcpy(room, line, CHUNK_HEAD);
+	memcpy(room + CHUNK_HEAD + n, "\r\n", CHUNK_END);
+	return write_piece(c, fd, room, CHUNK_HEAD + n + CHUNK_END);
 }
 
 /* Ends a body of unknown length. */
-static int end_body(struct carrier *c, int fd, long long length)
+static int end_body(struct carrier *c, int fd, long long length, char *room)
 {
-	if (length == CHUNKS && put_chunk(c, fd, "", 0) < 0)
+	if (length == CHUNKS && put_chunk(c, fd, room, 0) < 0)
 		return -1;
 	return shutdown(fd, SHUT_WR) < 0 ? task_fail_errno(c->task, errno, "shutdown") : 0;
 }
 
-static int send_body(struct carrier *c, int in, long long length, int fd)
+/* ret_ours: a failure is one of the input, and not of the connection. */
+static int send_body(struct carrier *c, int in, long long length, int fd, bool *ret_ours)
 {
-	char *piece = talloc_array(c->task, char, PIECE);
+	char *room = talloc_array(c->task, char, CHUNK_HEAD + PIECE + CHUNK_END);
+	char *piece = room + CHUNK_HEAD;
 	long long total = 0, data = 0;
 	struct progress p SHOWN;
 	progress_begin(&p, c->options, length);
@@ -353,20 +358,23 @@ static int send_body(struct carrier *c, int in, long long length, int fd)
 		size_t want =
 			length < 0 || length - total > PIECE ? PIECE : (size_t)(length - total);
 		ssize_t got = next_piece(c, in, length, total, piece, want, &data);
+		*ret_ours = got < 0;
 		if (got < 0)
 			return -1;
 		if (got == 0)
 			break;
 		total += got;
-		if ((length == CHUNKS ? put_chunk(c, fd, piece, (size_t)got)
+		if ((length == CHUNKS ? put_chunk(c, fd, room, (size_t)got)
 				      : write_piece(c, fd, piece, (size_t)got)) < 0)
 			return -1;
 		progress_add(&p, got);
 	}
-	talloc_free(piece);
-	if (length >= 0 && total != length)
+	*ret_ours = length >= 0 && total != length;
+	if (*ret_ours)
 		return fail(c->task, INTERNAL_ERROR, "the file became shorter meanwhile");
-	return length < 0 ? end_body(c, fd, length) : 0;
+	int result = length < 0 ? end_body(c, fd, length, room) : 0;
+	talloc_free(room);
+	return result;
 }
 
 static int interrupted(void)
@@ -376,7 +384,8 @@ static int interrupted(void)
 }
 
 /* After the body, the server ends the connection; or first says what went wrong, perhaps before
- * it has taken all of it. */
+ * it has taken all of it.  When the input could not be read, the server only knows that bytes are
+ * missing: our reason takes the place of its first line, and what it says of the disk stays. */
 static int put_from(struct carrier *c, int in, long long length, const char *path)
 {
 	struct task *t = c->task;
@@ -384,7 +393,8 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 	FD_SCOPE int fd = request(c, "PUT", path, &length, &answer);
 	if (fd < 0)
 		return -1;
-	const char *trouble = send_body(c, in, length, fd) < 0 ? what_failed(t) : NULL;
+	bool ours = false;
+	const char *trouble = send_body(c, in, length, fd, &ours) < 0 ? what_failed(t) : NULL;
 	if (t->code == TASK_CANCELLED)
 		return interrupted();
 	if (trouble) {
@@ -394,6 +404,10 @@ static int put_from(struct carrier *c, int in, long long length, const char *pat
 	const char *verdict = read_text(c, fd);
 	if (t->code == TASK_CANCELLED)
 		return interrupted();
+	const char *of_the_disk = strchr(verdict, '\n');
+	if (ours)
+		return fail(t, INTERNAL_ERROR,
+			    str(t, "%s%s", trouble, of_the_disk ? of_the_disk : ""));
 	if (starts_with(verdict, "Error: "))
 		return fail(t, INTERNAL_ERROR, verdict + strlen("Error: "));
 	return trouble ? fail(t, INTERNAL_ERROR, trouble) : 0;

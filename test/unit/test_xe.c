@@ -361,10 +361,11 @@ static void killed_in_the_middle(struct task *t)
 static void test_put(struct task *t)
 {
 	XE(t, 0, NULL, "", "", "put", "file=a", "to=/sink");
+	CHECK(ended);
 	XE(t, 1, NULL, "", "Error: IT_DIFFERS: a, b", "put", "file=small", "to=/sink");
 	XE(t, 1, NULL, "", "No such file", "put", "file=missing", "to=/sink");
 	XE(t, 1, NULL, "", "405", "put", "file=a", "to=/disk");
-	CHECK(ended);
+	XE(t, 1, NULL, "", "s a directory", "put", "file=/tmp", "to=/sink");
 	/* A stream's end is told, where the server can be told. */
 	static const struct {
 		const char *to;
