@@ -267,7 +267,7 @@ static int bring_up(struct task *t, struct vmm *vm, const struct vmm_config *c)
 	vm->stopped = true;
 	if (greet(t, vm, delay_ms(DELAY_QEMU_START)) < 0)
 		return -1;
-	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at) < 0)
+	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at, c->memory) < 0)
 		return -1;
 	if (disks_settle(t, vm->qmp) < 0)
 		return -1;
