@@ -60,6 +60,7 @@ static int save(struct task *t, const struct VM_row *vm, struct vmm *vmm, struct
 		return -1;
 	if (settings.vmm->save(t, vmm, &v) < 0)
 		return suspend_image_failed(t, m);
+	m->cpu = v.cpu;
 	return suspend_image_finish(t, m, vm, NULL) < 0 ? -1
 							: settings.vmm->save_end(t, vmm, false);
 }
@@ -173,6 +174,7 @@ static int load(struct task *t, const char *ref, const struct saved *s)
 	c->image = s->fd;
 	c->image_at = IMAGE_STREAM_AT;
 	c->machine = s->image->machine;
+	c->cpu = s->cpu;
 	int loaded = load_verified(t, ref, c, s->image);
 	boot_done(c);
 	return loaded;

@@ -5,6 +5,7 @@
  *     process  starts it without rights, notes its pid, finds it again
  *     qmp      talks to it
  *     devices  what the guest finds where
+ *     cpu      what a guest has, and gets again (probe: whether it can be had)
  *     disks    layers, and the instant in which all disks switch
  *     save     memory and disks at one instant, and back (pages: large ones again before it)
  *     merge    layers that become one, while the guest runs (pace: as slowly as it needs)
@@ -30,9 +31,11 @@
 #include "base/text.h"
 #include "vmm/args.h"
 #include "vmm/cgroup.h"
+#include "vmm/cpu.h"
 #include "vmm/disks.h"
 #include "vmm/merge.h"
 #include "vmm/plug.h"
+#include "vmm/probe.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
@@ -420,12 +423,16 @@ static void tidy(struct task *t, struct vmm *vm, size_t n, const struct vmm_swit
 
 static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	if (cpu_ask(t, vm->qmp, &v->cpu) < 0)
+		return -1;
 	return save_rehearse(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir),
 			     v);
 }
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	if (!v->rehearsed && rehearse(t, vm, v) < 0)
+		return -1;
 	return save_begin(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir), v);
 }
 
@@ -590,7 +597,8 @@ const struct vmm_driver vmm_qemu = {
 	.save = save,
 	.save_end = do_save_end,
 	.announce = announce,
-	.knows_machine = args_knows_machine,
+	.knows_machine = probe_knows_machine,
+	.missing_features = probe_missing_features,
 	.resize = resize,
 	.settle = settle,
 	.forget = forget,
