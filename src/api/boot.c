@@ -15,6 +15,7 @@
 #include "api/network.h"
 #include "api/settings.h"
 #include "api/storage.h"
+#include "api/suspend_image.h"
 #include "api/vm.h"
 #include "api/vtpm.h"
 #include "base/io.h"
@@ -307,6 +308,7 @@ static struct vmm_config *make_config(struct task *t, const struct view *v,
 		c->image_at = IMAGE_STREAM_AT;
 		c->image_used = image->used;
 		c->machine = image->machine;
+		c->cpu = suspend_image_cpu(image);
 	}
 	if (add_disks(t, v, c) < 0 || add_nics(t, v, c) < 0 || add_kernel(t, v->vm, c) < 0 ||
 	    add_firmware(t, v, c) < 0 || settings.vmm->check(t, c) < 0) {

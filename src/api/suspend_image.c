@@ -15,6 +15,7 @@
 #include "api/vdi.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -95,10 +96,10 @@ int suspend_image_socket(struct task *t, void *image)
 	return m->receiver ? theirs : -1;
 }
 
-static json_t *notes(struct task *t, const struct VM_row *vm, bool frozen)
+static json_t *notes(struct task *t, const struct suspend_image *m, const struct VM_row *vm)
 {
-	return json_own(t, json_pack("{s:s, s:s, s:b}", "accel", settings.accel, "record",
-				     vm->last_booted_record, "frozen", frozen));
+	return json_own(t, json_pack("{s:s, s:s, s:b, s:O*}", "accel", settings.accel, "record",
+				     vm->last_booted_record, "frozen", m->frozen, "cpu", m->cpu));
 }
 
 /* ---- the variables of UEFI ---- */
@@ -148,7 +149,7 @@ int suspend_image_finish(struct task *t, struct suspend_image *m, const struct V
 {
 	struct image_writer *w = receiver_wait(t, m->receiver);
 	if (!w || put_variables(t, w, p) < 0 ||
-	    image_finish(t, w, notes(t, vm, m->frozen), &m->bytes) < 0 || round_up(t, m->fd) < 0)
+	    image_finish(t, w, notes(t, m, vm), &m->bytes) < 0 || round_up(t, m->fd) < 0)
 		return -1;
 	return m->sr->layout->sync(t, m->sr, m->volume);
 }
@@ -238,16 +239,20 @@ static int cannot(struct task *t, const struct VM_row *vm, const char *why)
 }
 
 /* Another accelerator is another processor. */
-static int check_host(struct task *t, const struct VM_row *vm, const char *accel,
-		      const char *machine)
+static int check_accel(struct task *t, const struct VM_row *vm, const char *accel)
 {
-	bool known;
 	if (!streq(accel, settings.accel))
 		return cannot(t, vm,
 			      str(t,
 				  "its memory was taken under %s, and this host runs VMs under %s",
 				  accel, settings.accel));
-	if (settings.vmm->knows_machine(t, machine, &known) < 0)
+	return 0;
+}
+
+static int check_machine(struct task *t, const struct VM_row *vm, const char *machine)
+{
+	bool known;
+	if (settings.vmm->knows_machine(t, settings.accel, machine, &known) < 0)
 		return -1;
 	return known ? 0
 		     : cannot(t, vm,
@@ -255,6 +260,26 @@ static int check_host(struct task *t, const struct VM_row *vm, const char *accel
 				  "its machine type is %s, which this host's QEMU does not have: "
 				  "use the version that it was started with, or a newer one",
 				  machine));
+}
+
+const json_t *suspend_image_cpu(const struct image *image)
+{
+	return json_object_get(image->notes, "cpu");
+}
+
+/* Programs in the guest have looked at its CPU, and will use what they saw. */
+static int check_cpu(struct task *t, const struct VM_row *vm, const json_t *cpu)
+{
+	struct list missing = { 0 };
+	if (cpu && settings.vmm->missing_features(t, settings.accel, cpu, &missing) < 0)
+		return -1;
+	return !missing.n ? 0
+			  : cannot(t, vm,
+				   str(t,
+				       "its CPU has %s, which this host does not give: its memory "
+				       "can be used "
+				       "on a host that does",
+				       list_join(t, &missing, ", ")));
 }
 
 static int read_saved(struct task *t, const struct VM_row *vm, struct saved *s)
@@ -271,7 +296,9 @@ static int read_saved(struct task *t, const struct VM_row *vm, struct saved *s)
 	if (metadata_read(t, record, &then->row, none) < 0)
 		return -1;
 	s->vm = then;
-	return check_host(t, vm, accel, s->image->machine);
+	return check_accel(t, vm, accel) < 0 || check_machine(t, vm, s->image->machine) < 0
+		       ? -1
+		       : check_cpu(t, vm, suspend_image_cpu(s->image));
 }
 
 int saved_open(struct task *t, const struct VM_row *vm, struct saved *ret)

@@ -4,10 +4,12 @@
  *
  * The volume is raw, its bytes are an image (memory/image.h), whose notes are
  *
- *     {"accel": "tcg", "record": the VM's record as it was started, in the form of metadata.h, "frozen": true}
+ *     {"accel": "tcg", "record": the VM's record as it was started, in the form of metadata.h, "frozen": true,
+ *      "cpu": {"model": ..., "props": ..., "more": ...}}
  *
- * ("frozen" where the guest's file systems were, which are to be thawed when it comes back.)
- * Together with the drives and interfaces that are attached, and the machine type that QEMU writes, they make
+ * ("frozen" where the guest's file systems were, which are to be thawed when it comes back.  "cpu": what vmm_save.cpu
+ * says, vmm/cpu.h draws it; images from before there was such a note have none, and their guests get the CPU of a new
+ * start.)  Together with the drives and interfaces that are attached, and the machine type that QEMU writes, they make
  * just that machine again.  Nobody writes an image twice, so that a copy is another name for the same bytes. */
 #pragma once
 
@@ -30,6 +32,7 @@ struct suspend_image {
 	uint64_t limit; /* bytes of RAM, and of what else QEMU keeps as such */
 	struct receiver *receiver;
 	bool frozen;    /* the guest is, or may be */
+	json_t *cpu;    /* its, as vmm_save.cpu says */
 	uint64_t bytes; /* what the finished image holds */
 };
 
@@ -62,5 +65,8 @@ struct saved {
 	const struct VM_row *vm; /* as it was started */
 	bool frozen;
 };
+/* The note of the guest's CPU, for vmm_config; NULL: there is none. */
+const json_t *suspend_image_cpu(const struct image *);
+
 /* The image but for its pages, verified; and that this host and its QEMU can load it, or what they lack.  On t. */
 int saved_open(struct task *, const struct VM_row *, struct saved *ret);

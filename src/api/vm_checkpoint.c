@@ -49,6 +49,7 @@ static int save(struct task *t, struct taking *k, struct plan *p, struct suspend
 		return -1;
 	if (settings.vmm->rehearse(t, p->vmm, &v) < 0)
 		return suspend_image_failed(t, m);
+	m->cpu = v.cpu;
 	if (quiesce_freeze(t, q) < 0)
 		return -1;
 	if (plan_save(t, p, &v) < 0)

@@ -68,6 +68,7 @@ static int save(struct task *t, const struct VM_row *vm, struct vmm *vmm, struct
 		return -1;
 	if (settings.vmm->save(t, vmm, &v) < 0)
 		return suspend_image_failed(t, m);
+	m->cpu = v.cpu;
 	return suspend_image_finish(t, m, vm, NULL) < 0 ? -1
 							: settings.vmm->save_end(t, vmm, false);
 }

@@ -8,6 +8,7 @@
 
 #include "base/task.h"
 #include "base/text.h"
+#include "memory/sums.h"
 
 int image_pread(struct task *t, int fd, void *to, size_t n, uint64_t at)
 {
@@ -45,6 +46,25 @@ uint64_t image_sum(const void *page)
 {
 	uint64_t sum = XXH3_64bits(page, MIGRATION_PAGE);
 	return sum ? sum : 1;
+}
+
+int image_find(struct task *t, const struct image *m, const struct image_block *b, uint64_t page,
+	       uint64_t *ret)
+{
+	uint64_t found, end = b->first + b->size / MIGRATION_PAGE;
+	if (sums_find(t, m->sums, b->first + page, end, &found) < 0)
+		return -1;
+	*ret = found - b->first;
+	return 0;
+}
+
+int image_damaged(struct task *t, const char *what)
+{
+	return fail(t, INTERNAL_ERROR,
+		    str(t,
+			"The memory image is damaged: %s. Delete the snapshot that it belongs to; "
+			"others are not affected.",
+			what));
 }
 
 static int sum_range(struct task *t, int fd, uint64_t from, uint64_t to, XXH3_state_t *sum)

@@ -32,5 +32,12 @@ int image_pwrite(struct task *, int fd, const void *from, size_t n, uint64_t at)
 /* XXH3 of a page that is not zeros, which is never 0. */
 uint64_t image_sum(const void *page);
 
+/* The first page from `page` on of a block that is not zeros; the number of its pages: there is none. */
+int image_find(struct task *, const struct image *, const struct image_block *, uint64_t page,
+	       uint64_t *ret);
+
+/* -1: what is wrong with the image, for its user. */
+int image_damaged(struct task *, const char *what);
+
 /* XXH3 of the stream without its blocks' pages, as it is in the file. */
 int image_sum_stream(struct task *, const struct image *, uint64_t *ret);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* image_read.c -- an image that is whole: nothing of it is used that was not verified. */
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "base/bytes.h"
@@ -8,18 +10,9 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "memory/image_file.h"
+#include "memory/sums.h"
 
-enum { DEPTH = 16, PIECE = 1 << 20 };
-
-static int damaged(struct task *t, const char *what)
-{
-	return fail(t, INTERNAL_ERROR,
-		    str(t,
-			"The memory image is damaged: %s. Delete the snapshot that it belongs to; "
-			"others "
-			"are not affected.",
-			what));
-}
+enum { DEPTH = 16, PIECE = 1 << 20, RUN_PAGES = PIECE / MIGRATION_PAGE };
 
 /* ---- header and parts ---- */
 
@@ -33,9 +26,9 @@ static int read_header(struct task *t, int fd, unsigned char header[IMAGE_HEADER
 	if (image_pread(t, fd, header, IMAGE_HEADER, 0) < 0)
 		return -1;
 	if (memcmp(header, IMAGE_MAGIC, 8) != 0)
-		return damaged(t, "it has no header, so it was not finished");
+		return image_damaged(t, "it has no header, so it was not finished");
 	if (get_be(header + AT_CHECK, 8) != XXH3_64bits(header, AT_CHECK))
-		return damaged(t, "the checksum of its header is wrong");
+		return image_damaged(t, "the checksum of its header is wrong");
 	uint64_t version = get_be(header + AT_VERSION, 4);
 	if (version != IMAGE_VERSION)
 		return fail(t, INTERNAL_ERROR,
@@ -52,14 +45,15 @@ static void *read_part(struct task *t, struct image *m, const struct image_part 
 		       uint64_t limit, const char *what)
 {
 	if (part->n > limit || part->at > INT64_MAX - part->n) {
-		damaged(t, str(t, "the size of its %s is %llu", what, (unsigned long long)part->n));
+		image_damaged(t, str(t, "the size of its %s is %llu", what,
+				     (unsigned long long)part->n));
 		return NULL;
 	}
 	void *bytes = talloc_size(m, part->n + 1);
 	if (image_pread(t, m->fd, bytes, part->n, part->at) < 0)
 		return NULL;
 	if (XXH3_64bits(bytes, part->n) != part->sum) {
-		damaged(t, str(t, "the checksum of its %s is wrong", what));
+		image_damaged(t, str(t, "the checksum of its %s is wrong", what));
 		return NULL;
 	}
 	return bytes;
@@ -75,9 +69,13 @@ static int read_block(struct task *t, struct image *m, json_t *j, uint64_t *end)
 		    0 ||
 	    size <= 0 || size % MIGRATION_PAGE || at % IMAGE_PAGES_ALIGN || at < (json_int_t)*end ||
 	    size > INT64_MAX - at || (uint64_t)(at + size) > m->stream_end)
-		return damaged(t, "its table has a block that cannot be");
+		return image_damaged(t, "its table has a block that cannot be");
 	b->size = (uint64_t)size;
 	b->pages_at = (uint64_t)at;
+	b->first = m->pages;
+	if (b->size > IMAGE_RAM_MAX - m->pages * MIGRATION_PAGE)
+		return image_damaged(t, "its blocks are larger than a VM's memory");
+	m->pages += b->size / MIGRATION_PAGE;
 	*end = b->pages_at + b->size;
 	m->nblocks++;
 	return 0;
@@ -94,7 +92,7 @@ static int read_table(struct task *t, struct image *m, const struct image_part *
 	if (json_unpack(table, "{s:s, s:o, s:o}", "machine", &m->machine, "blocks", &blocks,
 			"notes", &m->notes) < 0 ||
 	    !json_array_size(blocks) || json_array_size(blocks) > MIGRATION_BLOCKS)
-		return damaged(t, "its table is of another form");
+		return image_damaged(t, "its table is of another form");
 	m->blocks = talloc_zero_array(m, struct image_block, (unsigned)json_array_size(blocks));
 	for (size_t i = 0; i < json_array_size(blocks); i++)
 		if (read_block(t, m, json_array_get(blocks, i), &end) < 0)
@@ -102,32 +100,41 @@ static int read_table(struct task *t, struct image *m, const struct image_part *
 	return 0;
 }
 
-/* ---- sums ---- */
+/* ---- sums and stream ---- */
 
-static uint64_t pages_of(const struct image *m)
+/* All of it lies in the file. */
+static int check_part(struct task *t, int fd, const struct image_part *part)
 {
-	uint64_t n = 0;
-	for (size_t i = 0; i < m->nblocks; i++)
-		n += m->blocks[i].size / MIGRATION_PAGE;
-	return n;
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return task_fail_errno(t, errno, "memory image");
+	return part->at <= (uint64_t)st.st_size && part->n <= (uint64_t)st.st_size - part->at
+		       ? 0
+		       : fail(t, INTERNAL_ERROR, "The memory image is cut off.");
+}
+
+/* What is made for sums, and read of the stream, is no more than the blocks need.  Of the stream no pages are bitmaps,
+ * QEMU's words about RAM and what aligns its pages, and devices. */
+static int check_sizes(struct task *t, const struct image *m, const struct image_part *sums)
+{
+	uint64_t words = m->stream_end - IMAGE_STREAM_AT - m->pages * MIGRATION_PAGE;
+	uint64_t most =
+		m->pages / 8 + (m->nblocks + 1) * 2 * IMAGE_PAGES_ALIGN + MIGRATION_STATE_MAX;
+	if (words > most)
+		return image_damaged(t, str(t, "%llu bytes of its stream are no pages",
+					    (unsigned long long)words));
+	if (sums->n != m->pages * sizeof(uint64_t))
+		return image_damaged(t, "it has not a checksum for each page");
+	return check_part(t, m->fd, sums);
 }
 
 static int read_sums(struct task *t, struct image *m, const struct image_part *part)
 {
-	uint64_t n = pages_of(m);
-	if (part->n != n * sizeof(uint64_t))
-		return damaged(t, "it has not a checksum for each page");
-	uint64_t *sums = read_part(t, m, part, part->n, "checksums");
-	if (!sums)
+	uint64_t used;
+	m->sums = sums_new(m, m->fd, m->pages, SUMS_KEPT_READING);
+	if (sums_read(t, m->sums, part, &used) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++) {
-		sums[i] = get_be(&sums[i], 8);
-		m->used += sums[i] ? MIGRATION_PAGE : 0;
-	}
-	for (size_t i = 0; i < m->nblocks; i++) {
-		m->blocks[i].sums = sums;
-		sums += m->blocks[i].size / MIGRATION_PAGE;
-	}
+	m->used = used * MIGRATION_PAGE;
 	return 0;
 }
 
@@ -141,11 +148,11 @@ struct image *image_open(struct task *t, int fd)
 		return NULL;
 	struct image_part sums = get_part(header + AT_SUMS), table = get_part(header + AT_TABLE);
 	m->stream_end = get_be(header + AT_STREAM, 8);
-	if (read_table(t, m, &table) < 0 || read_sums(t, m, &sums) < 0 ||
-	    image_sum_stream(t, m, &sum) < 0)
+	if (read_table(t, m, &table) < 0 || check_sizes(t, m, &sums) < 0 ||
+	    read_sums(t, m, &sums) < 0 || image_sum_stream(t, m, &sum) < 0)
 		return NULL;
 	if (sum != get_be(header + AT_STREAM + 8, 8)) {
-		damaged(t, "the checksum of its devices is wrong");
+		image_damaged(t, "the checksum of its devices is wrong");
 		return NULL;
 	}
 	return m;
@@ -155,15 +162,17 @@ struct image *image_open(struct task *t, int fd)
 
 static int wrong_page(struct task *t, const struct image_block *b, uint64_t offset)
 {
-	return damaged(t, str(t, "the page at %llu of %s is not what was written",
-			      (unsigned long long)offset, b->name));
+	return image_damaged(t, str(t, "the page at %llu of %s is not what was written",
+				    (unsigned long long)offset, b->name));
 }
 
 int image_page(struct task *t, const struct image *m, size_t block, uint64_t offset,
 	       unsigned char page[MIGRATION_PAGE])
 {
 	const struct image_block *b = &m->blocks[block];
-	uint64_t sum = b->sums[offset / MIGRATION_PAGE];
+	uint64_t sum;
+	if (sums_get(t, m->sums, b->first + offset / MIGRATION_PAGE, &sum) < 0)
+		return -1;
 	if (!sum) {
 		memset(page, 0, MIGRATION_PAGE);
 		return 0;
@@ -173,42 +182,57 @@ int image_page(struct task *t, const struct image *m, size_t block, uint64_t off
 	return image_sum(page) == sum ? 0 : wrong_page(t, b, offset);
 }
 
-/* The pages of a piece, as many as come before one of zeros. */
-static size_t run_at(const struct image_block *b, uint64_t offset)
+/* Pages that follow each other, none of them zeros, as many as a piece holds. */
+struct run {
+	const struct image_block *b;
+	uint64_t page; /* the first one, in the block */
+	size_t n;
+	uint64_t sums[RUN_PAGES];
+};
+
+/* The sums of those that come after `page`, as many as come before one of zeros; n 0: there are none any more. */
+static int next_run(struct task *t, const struct image *m, uint64_t page, struct run *r)
 {
-	size_t n = 0;
-	while (n < PIECE && offset + n < b->size && b->sums[(offset + n) / MIGRATION_PAGE])
-		n += MIGRATION_PAGE;
-	return n;
+	uint64_t pages = r->b->size / MIGRATION_PAGE, sum;
+	r->n = 0;
+	if (image_find(t, m, r->b, page, &r->page) < 0)
+		return -1;
+	while (r->n < RUN_PAGES && r->page + r->n < pages) {
+		if (sums_get(t, m->sums, r->b->first + r->page + r->n, &sum) < 0)
+			return -1;
+		if (!sum)
+			break;
+		r->sums[r->n++] = sum;
+	}
+	return 0;
 }
 
-static int verify_run(struct task *t, const struct image *m, const struct image_block *b,
-		      uint64_t offset, size_t n, unsigned char *piece)
+static int verify_run(struct task *t, const struct image *m, const struct run *r,
+		      unsigned char piece[PIECE])
 {
-	if (image_pread(t, m->fd, piece, n, b->pages_at + offset) < 0)
+	uint64_t offset = r->page * MIGRATION_PAGE;
+	if (image_pread(t, m->fd, piece, r->n * MIGRATION_PAGE, r->b->pages_at + offset) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i += MIGRATION_PAGE)
-		if (image_sum(piece + i) != b->sums[(offset + i) / MIGRATION_PAGE])
-			return wrong_page(t, b, offset + i);
+	for (size_t i = 0; i < r->n; i++)
+		if (image_sum(piece + i * MIGRATION_PAGE) != r->sums[i])
+			return wrong_page(t, r->b, offset + i * MIGRATION_PAGE);
 	return 0;
 }
 
 static int verify_block(struct task *t, const struct image *m, const struct image_block *b,
 			uint64_t *done, unsigned char *piece)
 {
-	for (uint64_t offset = 0; offset < b->size;) {
-		size_t n = run_at(b, offset);
-		if (!n) {
-			offset += MIGRATION_PAGE;
-			continue;
-		}
-		if (task_check(t) < 0 || verify_run(t, m, b, offset, n, piece) < 0)
+	struct run r = { .b = b };
+	for (uint64_t page = 0;; page = r.page + r.n) {
+		if (task_check(t) < 0 || next_run(t, m, page, &r) < 0)
 			return -1;
-		offset += n;
-		*done += n;
+		if (!r.n)
+			return 0;
+		if (verify_run(t, m, &r, piece) < 0)
+			return -1;
+		*done += r.n * MIGRATION_PAGE;
 		task_progress(t, (double)*done / (double)m->used);
 	}
-	return 0;
 }
 
 int image_verify(struct task *t, const struct image *m)

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* image_write.c -- an image while it comes in.
  *
- * Pages go to their places at once, in runs; what stands before and between them (QEMU's words about RAM, bitmaps) and
- * behind them (devices, sums, table) when all pages have come. */
+ * Pages go to their places at once, in runs, and so do the devices behind them; what stands before and between pages
+ * (QEMU's words about RAM, bitmaps) and at the end (sums, table) when all pages have come.  Of a guest of more than
+ * 8 GiB some sums have to go before the devices have come, and with them the place where the stream ends: so they
+ * have one behind all that devices may have to say. */
 #include <errno.h>
 #include <string.h>
 #include <xxhash.h>
@@ -13,23 +15,20 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "memory/image_file.h"
+#include "memory/sums.h"
 
-enum { RUN = 1 << 20, TEXT_MAX = 512 };
+enum { RUN = 1 << 20, TEXT_MAX = 512, BITS = 64 << 10 /* bytes of a bitmap at a time */ };
 
 struct image_writer {
-	struct task *t;
 	struct image m;
 	unsigned char *run; /* pages that follow each other, not written yet */
 	uint64_t run_at;    /* in the file */
 	size_t run_n;       /* bytes */
-	unsigned char *state;
-	size_t nstate;
 };
 
 struct image_writer *image_begin(struct task *t, int fd)
 {
 	struct image_writer *w = talloc_zero(t, struct image_writer);
-	w->t = t;
 	w->m.fd = fd;
 	w->run = talloc_size(w, RUN);
 	return w;
@@ -129,12 +128,18 @@ static uint64_t bitmap_at(const struct image *m, size_t i)
 
 /* ---- what comes in ---- */
 
+static int too_large(struct task *t, uint64_t bytes)
+{
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "The VM has %s of memory, and a memory image holds %s at most",
+			size_str(t, bytes), size_str(t, IMAGE_RAM_MAX)));
+}
+
 static int on_begin(struct task *t, void *arg, const char *machine, size_t n,
 		    const struct migration_block *blocks)
 {
 	struct image_writer *w = arg;
 	struct image *m = &w->m;
-	(void)t;
 	m->machine = talloc_strdup(w, machine);
 	m->nblocks = n;
 	m->blocks = talloc_zero_array(w, struct image_block, (unsigned)n);
@@ -142,9 +147,14 @@ static int on_begin(struct task *t, void *arg, const char *machine, size_t n,
 		struct image_block *b = &m->blocks[i];
 		b->name = talloc_strdup(w, blocks[i].name);
 		b->size = blocks[i].size;
-		b->sums = talloc_zero_size(w, b->size / MIGRATION_PAGE * sizeof *b->sums);
+		b->first = m->pages;
+		if (b->size > IMAGE_RAM_MAX - m->pages * MIGRATION_PAGE)
+			return too_large(t, m->pages * MIGRATION_PAGE + b->size);
+		m->pages += b->size / MIGRATION_PAGE;
 		b->pages_at = align(bitmap_at(m, i) + bitmap_bytes(b));
 	}
+	m->sums = sums_new(w, m->fd, m->pages, SUMS_KEPT_WRITING);
+	sums_place(m->sums, align(entry_at(m, n) + TEXT_MAX + MIGRATION_STATE_MAX));
 	return 0;
 }
 
@@ -155,16 +165,29 @@ static int flush_run(struct task *t, struct image_writer *w)
 	return n ? image_pwrite(t, w->m.fd, w->run, n, w->run_at) : 0;
 }
 
+static int no_page(struct task *t, const struct image_block *b, uint64_t offset)
+{
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "The VM's memory has no page at %llu of %s, of %llu bytes",
+			(unsigned long long)offset, b ? b->name : "a block that it has not",
+			(unsigned long long)(b ? b->size : 0)));
+}
+
 int image_put(struct task *t, struct image_writer *w, size_t block, uint64_t offset,
 	      const void *page)
 {
-	struct image_block *b = &w->m.blocks[block];
-	uint64_t *sum = &b->sums[offset / MIGRATION_PAGE], at = b->pages_at + offset;
-	w->m.used += page ? *sum ? 0 : MIGRATION_PAGE : 0;
-	w->m.used -= !page && *sum ? MIGRATION_PAGE : 0;
-	*sum = page ? image_sum(page) : 0;
+	const struct image_block *b = block < w->m.nblocks ? &w->m.blocks[block] : NULL;
+	uint64_t before;
+	if (!b || offset >= b->size || offset % MIGRATION_PAGE)
+		return no_page(t, b, offset);
+	if (sums_set(t, w->m.sums, b->first + offset / MIGRATION_PAGE, page ? image_sum(page) : 0,
+		     &before) < 0)
+		return -1;
+	w->m.used += page && !before ? MIGRATION_PAGE : 0;
+	w->m.used -= !page && before ? MIGRATION_PAGE : 0;
 	if (!page)
 		return 0; /* nobody reads what is there */
+	uint64_t at = b->pages_at + offset;
 	if ((w->run_n == RUN || at != w->run_at + w->run_n) && flush_run(t, w) < 0)
 		return -1;
 	if (!w->run_n)
@@ -181,12 +204,15 @@ static int on_page(struct task *t, void *arg, size_t block, uint64_t offset, con
 
 static int on_state(struct task *t, void *arg, const void *bytes, size_t n)
 {
-	struct image_writer *w = arg;
-	(void)t;
-	w->state = talloc_size(w, n);
-	w->nstate = n;
-	memcpy(w->state, bytes, n);
-	return 0;
+	struct image *m = &((struct image_writer *)arg)->m;
+	unsigned char text[TEXT_MAX];
+	uint64_t at = entry_at(m, m->nblocks); /* behind the last block */
+	size_t closing = put_closing(text);
+	m->stream_end = at + closing + n;
+	return image_pwrite(t, m->fd, text, closing, at) < 0 ||
+			       image_pwrite(t, m->fd, bytes, n, at + closing) < 0
+		       ? -1
+		       : 0;
 }
 
 struct migration_sink image_sink(struct image_writer *w)
@@ -204,17 +230,33 @@ size_t image_block(const struct image_writer *w, const char *name)
 
 /* ---- the end ---- */
 
+/* A piece of a block's bitmap: the one that *page is in, which is not zeros.  Then *page is the first one behind it
+ * that is not. */
+static int write_bits(struct task *t, struct image_writer *w, size_t i, uint64_t *page)
+{
+	const struct image_block *b = &w->m.blocks[i];
+	unsigned char bits[BITS] = { 0 };
+	uint64_t from = *page / 8 / BITS * BITS, left = bitmap_bytes(b) - from;
+	size_t n = left < BITS ? left : BITS;
+	while (*page < b->size / MIGRATION_PAGE && *page / 8 < from + n) {
+		bits[*page / 8 - from] |= (unsigned char)(1 << *page % 8);
+		if (image_find(t, &w->m, b, *page + 1, page) < 0)
+			return -1;
+	}
+	return image_pwrite(t, w->m.fd, bits, n, bitmap_at(&w->m, i) + from);
+}
+
+/* What is not written is a hole, and reads as zeros. */
 static int write_bitmap(struct task *t, struct image_writer *w, size_t i)
 {
 	const struct image_block *b = &w->m.blocks[i];
-	size_t n = bitmap_bytes(b);
-	unsigned char *bits = talloc_zero_size(w, n);
-	for (size_t page = 0; page < b->size / MIGRATION_PAGE; page++)
-		if (b->sums[page])
-			bits[page / 8] |= (unsigned char)(1 << page % 8);
-	int result = image_pwrite(t, w->m.fd, bits, n, bitmap_at(&w->m, i));
-	talloc_free(bits);
-	return result;
+	uint64_t page;
+	if (image_find(t, &w->m, b, 0, &page) < 0)
+		return -1;
+	while (page < b->size / MIGRATION_PAGE)
+		if (task_check(t) < 0 || write_bits(t, w, i, &page) < 0)
+			return -1;
+	return 0;
 }
 
 static int write_block_entry(struct task *t, struct image_writer *w, size_t i)
@@ -238,33 +280,7 @@ static int write_stream(struct task *t, struct image_writer *w)
 	for (size_t i = 0; i < m->nblocks; i++)
 		if (write_block_entry(t, w, i) < 0)
 			return -1;
-	uint64_t at = entry_at(m, m->nblocks); /* behind the last block */
-	n = put_closing(text);
-	m->stream_end = at + n + w->nstate;
-	return image_pwrite(t, m->fd, text, n, at) < 0 ||
-			       image_pwrite(t, m->fd, w->state, w->nstate, at + n) < 0
-		       ? -1
-		       : 0;
-}
-
-static int write_sums(struct task *t, struct image_writer *w, struct image_part *part)
-{
-	XXH3_state_t *sum = XXH3_createState();
-	int result = 0;
-	XXH3_64bits_reset(sum);
-	*part = (struct image_part){ .at = w->m.stream_end };
-	for (size_t i = 0; result == 0 && i < w->m.nblocks; i++) {
-		struct image_block *b = &w->m.blocks[i];
-		size_t pages = b->size / MIGRATION_PAGE, n = pages * sizeof *b->sums;
-		for (size_t page = 0; page < pages; page++)
-			put_be(&b->sums[page], 8, b->sums[page]);
-		XXH3_64bits_update(sum, b->sums, n);
-		result = image_pwrite(t, w->m.fd, b->sums, n, part->at + part->n);
-		part->n += n;
-	}
-	part->sum = XXH3_64bits_digest(sum);
-	XXH3_freeState(sum);
-	return result;
+	return 0;
 }
 
 static int write_table(struct task *t, struct image_writer *w, json_t *notes,
@@ -314,13 +330,15 @@ static int write_header(struct task *t, struct image_writer *w, uint64_t stream_
 int image_finish(struct task *t, struct image_writer *w, json_t *notes, uint64_t *ret_bytes)
 {
 	struct image_part sums, table;
-	uint64_t stream_sum;
-	if (flush_run(t, w) < 0 || write_stream(t, w) < 0 || write_sums(t, w, &sums) < 0)
+	uint64_t stream_sum, sums_bytes;
+	if (flush_run(t, w) < 0 || write_stream(t, w) < 0 ||
+	    sums_write(t, w->m.sums, w->m.stream_end, &sums, &sums_bytes) < 0)
 		return -1;
 	table.at = sums.at + sums.n;
 	if (write_table(t, w, notes, &table) < 0 || image_sum_stream(t, &w->m, &stream_sum) < 0 ||
 	    sync_pages(t, w->m.fd) < 0 || write_header(t, w, stream_sum, &sums, &table) < 0)
 		return -1;
-	*ret_bytes = w->m.used + table.at + table.n - entry_at(&w->m, w->m.nblocks);
+	*ret_bytes =
+		w->m.used + w->m.stream_end - entry_at(&w->m, w->m.nblocks) + sums_bytes + table.n;
 	return 0;
 }

@@ -9,13 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
-#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/cpu.h"
 #include "vmm/devices.h"
 #include "vmm/disks.h"
 #include "vmm/vmm.h"
@@ -37,8 +36,8 @@ static const struct {
 	{ "-S", NULL },
 };
 
-/* TCG gives what it can, or newer systems' programs die of missing instructions; the five levels
- * of page tables would only cost it time. */
+/* Of a VM that starts anew.  TCG gives what it can, or newer systems' programs die of missing instructions; the five
+ * levels of page tables would only cost it time. */
 static const struct {
 	const char *accel, *cpu;
 } cpus[] = {
@@ -116,6 +115,15 @@ static int accelerator(struct task *t, struct args *a, const char *accel)
 	return 0;
 }
 
+static void processor(struct args *a, const struct vmm_config *c)
+{
+	if (c->cpu)
+		cpu_args(a, c->cpu);
+	for (size_t i = 0; !c->cpu && i < COUNT(cpus); i++)
+		if (streq(cpus[i].accel, c->accel))
+			args_add(a, "-cpu", cpus[i].cpu);
+}
+
 /* The guest's memory is in no core file.  With secure boot only code in system management mode
  * writes the variables. */
 static void machine(struct task *t, struct args *a, const struct vmm_config *c)
@@ -129,9 +137,7 @@ static void machine(struct task *t, struct args *a, const struct vmm_config *c)
 	args_add(a, "-machine", m);
 	if (f->secure)
 		args_add(a, "-global", "driver=cfi.pflash01,property=secure,value=on");
-	for (size_t i = 0; i < COUNT(cpus); i++)
-		if (streq(cpus[i].accel, c->accel))
-			args_add(a, "-cpu", cpus[i].cpu);
+	processor(a, c);
 	args_add(a, "-m", str(a, "size=%" PRIu64 "M", c->memory >> 20));
 	args_add(a, "-smp", str(a, "cpus=%u", c->vcpus));
 	args_add(a, "-uuid", c->uuid);
@@ -233,28 +239,12 @@ static int incoming(struct task *t, struct args *a, const struct vmm_config *c)
 	return 0;
 }
 
-int args_knows_machine(struct task *t, const char *machine, bool *ret)
-{
-	const char *qemu = args_program(t, "qemu-system-x86_64");
-	struct run r = { .argv = RUN_ARGV(qemu, "-machine", "help"),
-			 .in = -1,
-			 .out = -1,
-			 .timeout_ms = delay_ms(DELAY_QEMU_HELP) };
-	if (!qemu || run_ok(t, &r) < 0)
-		return -1;
-	struct list lines = list_split(t, r.ret_out, '\n');
-	*ret = false;
-	for (size_t i = 0; i < lines.n; i++)
-		*ret |= starts_with(lines.v[i], str(t, "%s ", machine));
-	return 0;
-}
-
 struct args *args_vm(struct task *t, const struct vmm_config *c)
 {
 	struct args *a = talloc_zero(t, struct args);
 	talloc_set_destructor(a, args_free);
 	const char *qemu = args_program(t, "qemu-system-x86_64");
-	if (!qemu)
+	if (!qemu || (c->cpu && cpu_check(t, c->cpu) < 0))
 		return NULL;
 
 	args_add(a, qemu, NULL);

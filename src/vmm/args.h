@@ -28,8 +28,6 @@ struct args *args_vm(struct task *, const struct vmm_config *);
 
 /* The name by which QEMU finds the image that it comes back from. */
 const char *args_image(struct task *);
-/* Has QEMU a machine of that type? */
-int args_knows_machine(struct task *, const char *machine, bool *ret);
 
 /* An option and its value (NULL: none), copied. */
 void args_add(struct args *, const char *option, const char *value);

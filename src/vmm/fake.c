@@ -4,19 +4,22 @@
  * A VM is the file DIR/fake.json, so it outlives the daemon as a real one does:
  *
  *     {"uuid": "...", "paused": false, "prepared": ["over0"], "chains": {"disk0": ["top0"]},
- *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "dropped": ["base"], "done": false}}}
+ *      "nics": ["nic-0"], "merges": {"NAME": {"disk": "disk0", "dropped": ["base"], "done": false}},
+ *      "cpu": {"model": "base", "props": {"fpu": true, "sse2": true}, "more": {"level": 1}}}
  *
  * Each call is a line of the log, "fake switch_disks vm=... disk0: top0 < over0", by which tests
  * compare what was done.  In the environment
  *
  *     STILLFRAME_FAKE=fail=switch_disks,hang=prepare
  *
- * makes these members fail, or hang until the task is cancelled or 30 s are over.  The power
+ * makes these members fail, or hang until the task is cancelled or 30 s are over; lacks=sse2 makes a host whose CPU
+ * does not have that.  The power
  * button is heeded at once, and so is a wish to unplug.  Where a test listens on DIR/agent.sock, it is
  * the guest agent.  A VM that is paused and has "full": true in its file stands still since the storage of
  * disk-0 is full; with "stays-full": true it does so again when it is let go on. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +34,7 @@
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "vmm/cpu.h"
 #include "vmm/disks.h"
 #include "vmm/fake_memory.h"
 #include "vmm/folder.h"
@@ -163,7 +167,46 @@ static json_t *names_of(const json_t *layers)
 	return chain;
 }
 
-static json_t *first_state(const struct vmm_config *c)
+/* ---- its CPU ---- */
+
+static const char *const features[] = { "fpu", "sse2" };
+
+/* What the host has. */
+static json_t *host_cpu(struct task *t)
+{
+	json_t *props = json_object();
+	for (size_t i = 0; i < COUNT(features); i++)
+		json_object_set_new(props, features[i],
+				    json_boolean(!has_fault(t, "lacks", features[i])));
+	return json_own(t, json_pack("{s:s, s:o, s:{s:i}}", "model", "base", "props", props, "more",
+				     "level", 1));
+}
+
+static int missing_features(struct task *t, const char *accel, const json_t *cpu, struct list *ret)
+{
+	(void)accel;
+	if (cpu_check(t, cpu) < 0)
+		return -1;
+	cpu_compare(t, cpu, json_object_get(host_cpu(t), "props"), UINT_MAX, ret);
+	return 0;
+}
+
+/* Refused as QEMU does it; NULL: failed. */
+static const json_t *given_cpu(struct task *t, const struct vmm_config *c)
+{
+	struct list missing = { 0 };
+	if (!c->cpu)
+		return host_cpu(t);
+	if (missing_features(t, c->accel, c->cpu, &missing) < 0)
+		return NULL;
+	return missing.n ? fail_ptr(t, INTERNAL_ERROR,
+				    str(t, "fake start: no %s here", list_join(t, &missing, ", ")))
+			 : c->cpu;
+}
+
+/* ---- its file, at first ---- */
+
+static json_t *first_state(const struct vmm_config *c, const json_t *cpu)
 {
 	json_t *chains = json_object(), *nics = json_array();
 	for (size_t i = 0; i < c->ndisks; i++)
@@ -172,8 +215,9 @@ static json_t *first_state(const struct vmm_config *c)
 		json_object_set_new(chains, VMM_NVRAM, names_of(c->firmware.vars));
 	for (size_t i = 0; i < c->nnics; i++)
 		json_array_append_new(nics, json_string(c->nics[i].id));
-	return json_pack("{s:s, s:b, s:[], s:o, s:o, s:{}}", "uuid", c->uuid, "paused", c->paused,
-			 "prepared", "chains", chains, "nics", nics, "merges");
+	return json_pack("{s:s, s:b, s:[], s:o, s:o, s:{}, s:O}", "uuid", c->uuid, "paused",
+			 c->paused, "prepared", "chains", chains, "nics", nics, "merges", "cpu",
+			 cpu);
 }
 
 /* ---- the listener ---- */
@@ -242,7 +286,10 @@ static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_
 		return NULL;
 	if (c->image >= 0 && fake_memory_load(t, c->image, c->image_at) < 0)
 		return NULL;
-	json_t *state = json_own(t, first_state(c));
+	const json_t *cpu = given_cpu(t, c);
+	json_t *state = cpu ? json_own(t, first_state(c, cpu)) : NULL;
+	if (!state)
+		return NULL;
 	return store(t, c->dir, state) < 0 ? NULL : vmm_new(t, c->dir, l);
 }
 
@@ -429,7 +476,9 @@ static int send_memory(struct task *t, struct vmm_save *v)
 static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
 	v->rehearsed = true;
-	return enter(t, vm->dir, "rehearse", "");
+	json_t *state = enter(t, vm->dir, "rehearse", "") < 0 ? NULL : load(t, vm->dir);
+	v->cpu = json_object_get(state, "cpu");
+	return state ? 0 : -1;
 }
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
@@ -458,9 +507,9 @@ static int announce(struct task *t, struct vmm *vm)
 	return enter(t, vm->dir, "announce", "");
 }
 
-static int knows_machine(struct task *t, const char *machine, bool *ret)
+static int knows_machine(struct task *t, const char *accel, const char *machine, bool *ret)
 {
-	(void)t;
+	(void)t, (void)accel;
 	*ret = streq(machine, FAKE_MACHINE);
 	return 0;
 }
@@ -806,6 +855,7 @@ const struct vmm_driver vmm_fake = {
 	.save_end = save_end,
 	.announce = announce,
 	.knows_machine = knows_machine,
+	.missing_features = missing_features,
 	.resize = resize,
 	.settle = settle,
 	.forget = forget,

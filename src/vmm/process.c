@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -133,14 +134,27 @@ bool process_gone(const struct process *p, int ms)
 	}
 }
 
+/* Field 2 of /proc/PID/statm: pages that it has.  To give them back takes the kernel a while. */
+static int ms_to_end(struct task *t, const struct process *p)
+{
+	struct list fields = list_split(t, proc_read(t, p->pid, "statm", 200), ' ');
+	int64_t pages = 0;
+	if (fields.n < 2 || !text_int(fields.v[1], &pages))
+		pages = 0;
+	int64_t ms = delay_ms(DELAY_KILL) +
+		     pages * sysconf(_SC_PAGESIZE) / (1 << 30) * delay_ms(DELAY_KILL_GIB);
+	return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
 int process_kill(struct task *t, const struct process *p)
 {
+	int ms = ms_to_end(t, p);
 	if (syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		return task_fail_errno(t, errno, "killing the VM's process");
-	if (!process_gone(p, delay_ms(DELAY_KILL)))
+	if (!process_gone(p, ms))
 		return fail(t, INTERNAL_ERROR,
 			    str(t, "process %d was killed and is still there after %d s",
-				(int)p->pid, delay_s(DELAY_KILL)));
+				(int)p->pid, ms / 1000));
 	return 0;
 }
 

@@ -51,7 +51,7 @@ struct process_memory process_memory(struct task *, const struct process *);
 /* Whether it has ended, or ends within ms. */
 bool process_gone(const struct process *, int ms);
 
-/* Kills it and waits until it is gone, 30 s at most. */
+/* Kills it and waits until it is gone: 30 s at most, and half a second for each GiB that it has. */
 int process_kill(struct task *, const struct process *);
 
 /* The end of DIR/qemu.log, on t; "" when there is none. */

@@ -5,6 +5,7 @@
  *     process  starts it without rights, notes its pid, finds it again
  *     qmp      talks to it
  *     devices  what the guest finds where
+ *     cpu      what a guest has, and gets again (probe: whether it can be had)
  *     disks    layers, and the instant in which all disks switch
  *     save     memory and disks at one instant, and back (pages: large ones again before it)
  *     merge    layers that become one, while the guest runs (pace: as slowly as it needs)
@@ -33,10 +34,12 @@
 #include "vmm/args.h"
 #include "vmm/cgroup.h"
 #include "vmm/check.h"
+#include "vmm/cpu.h"
 #include "vmm/disks.h"
 #include "vmm/folder.h"
 #include "vmm/merge.h"
 #include "vmm/plug.h"
+#include "vmm/probe.h"
 #include "vmm/process.h"
 #include "vmm/qmp.h"
 #include "vmm/save.h"
@@ -271,7 +274,7 @@ static int bring_up(struct task *t, struct vmm *vm, const struct vmm_config *c)
 	vm->stopped = true;
 	if (greet(t, vm, delay_ms(DELAY_QEMU_START)) < 0)
 		return -1;
-	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at) < 0)
+	if (c->image >= 0 && save_load(t, vm->qmp, args_image(t), c->image_at, c->memory) < 0)
 		return -1;
 	if (disks_settle(t, vm->qmp) < 0)
 		return -1;
@@ -435,12 +438,16 @@ static void tidy(struct task *t, struct vmm *vm, size_t n, const struct vmm_swit
 
 static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	if (cpu_ask(t, vm->qmp, &v->cpu) < 0)
+		return -1;
 	return save_rehearse(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir),
 			     v);
 }
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	if (!v->rehearsed && rehearse(t, vm, v) < 0)
+		return -1;
 	return save_begin(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir), v);
 }
 
@@ -607,7 +614,8 @@ const struct vmm_driver vmm_qemu = {
 	.save = save,
 	.save_end = do_save_end,
 	.announce = announce,
-	.knows_machine = args_knows_machine,
+	.knows_machine = probe_knows_machine,
+	.missing_features = probe_missing_features,
 	.resize = resize,
 	.settle = settle,
 	.forget = forget,

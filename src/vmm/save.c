@@ -2,6 +2,7 @@
 #include "vmm/save.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include "base/delay.h"
@@ -81,6 +82,18 @@ static bool is_any(const char *s, const char *const *of)
 	return false;
 }
 
+/* A wait that is the longer the more memory there is. */
+static int ms_for(uint64_t memory, enum delay all, enum delay each_gib)
+{
+	uint64_t ms = (uint64_t)delay_ms(all) + (memory >> 30) * (uint64_t)delay_ms(each_gib);
+	return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+static int ms_to_send(uint64_t memory)
+{
+	return ms_for(memory, DELAY_SAVE_SEND, DELAY_SAVE_SEND_GIB);
+}
+
 static const char *const over[] = { "completed", "failed", "cancelled", "", NULL };
 static const char *const bad[] = { "failed", "cancelled", "", NULL };
 
@@ -133,10 +146,12 @@ static int migrate(struct task *t, struct qmp *q, struct vmm_save *v)
 	return qmp_do(t, q, "migrate", json_pack("{s:s}", "uri", "fd:save"));
 }
 
-static int await_end(struct task *t, struct qmp *q)
+/* One that is cancelled while QEMU looks at all pages ends when it has. */
+static int await_end(struct task *t, struct qmp *q, const struct saving *saving)
 {
 	struct state s;
-	for (int64_t until = clock_ms() + delay_ms(DELAY_SAVE_END); clock_ms() < until;) {
+	int ms = ms_for(saving->memory, DELAY_SAVE_END, DELAY_SAVE_PROTECT_GIB);
+	for (int64_t until = clock_ms() + ms; clock_ms() < until;) {
 		if (look(t, q, &s) < 0)
 			return -1;
 		if (is_any(s.status, over))
@@ -215,7 +230,7 @@ static int cancel(struct task *t, struct qmp *q, struct saving *saving)
 	if (look(t, q, &s) < 0 && (yank(t, saving) < 0 || look(t, q, &s) < 0))
 		return -1;
 	if (!is_any(s.status, over) &&
-	    (qmp_do(t, q, "migrate_cancel", NULL) < 0 || await_end(t, q) < 0))
+	    (qmp_do(t, q, "migrate_cancel", NULL) < 0 || await_end(t, q, saving) < 0))
 		return -1;
 	return streq(s.status, "completed") ? 0 : take_zero(t, q);
 }
@@ -289,7 +304,8 @@ static void learn(const struct taking *k)
 
 static int await_protected(struct task *t, struct taking *k)
 {
-	return await_surely(t, k->q, "active", true, delay_ms(DELAY_SAVE_PROTECT), LOOK_MS);
+	int ms = ms_for(k->saving->memory, DELAY_SAVE_PROTECT, DELAY_SAVE_PROTECT_GIB);
+	return await_surely(t, k->q, "active", true, ms, LOOK_MS);
 }
 
 /* So long that the guest's stop is answered when half of the look is over: looks differ, and one that was
@@ -370,12 +386,14 @@ static int background(struct task *t, struct taking *k)
 
 static int precopy(struct task *t, struct taking *k)
 {
+	uint64_t memory = k->saving->memory;
+	int patience = ms_for(memory, DELAY_SAVE_PRECOPY, DELAY_SAVE_PRECOPY_GIB);
 	if (migrate(t, k->q, k->v) < 0)
 		return -1;
-	int there = await(t, k->q, "pre-switchover", false, delay_ms(DELAY_SAVE_PRECOPY), LOOK_MS);
+	int there = await(t, k->q, "pre-switchover", false, patience, LOOK_MS);
 	if (there < 0 || (there == 0 && stop(t, k) < 0) ||
-	    (there == 0 && await_surely(t, k->q, "pre-switchover", false, delay_ms(DELAY_SAVE_SEND),
-					LOOK_MS) < 0))
+	    (there == 0 &&
+	     await_surely(t, k->q, "pre-switchover", false, ms_to_send(memory), LOOK_MS) < 0))
 		return -1;
 	if (!k->stopped)
 		k->begin = clock_exact_ms(); /* QEMU did it, a moment before */
@@ -383,7 +401,7 @@ static int precopy(struct task *t, struct taking *k)
 	if (transaction(t, k) < 0 ||
 	    qmp_do(t, k->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover")) <
 		    0 ||
-	    await_surely(t, k->q, "completed", false, delay_ms(DELAY_SAVE_SEND), LOOK_MS) < 0)
+	    await_surely(t, k->q, "completed", false, ms_to_send(memory), LOOK_MS) < 0)
 		return -1;
 	return go_on(t, k);
 }
@@ -408,7 +426,7 @@ static int stand_again(struct task *t, struct taking *k)
 static int stopped(struct task *t, struct taking *k)
 {
 	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
-	    await_surely(t, k->q, "completed", false, delay_ms(DELAY_SAVE_SEND), SLOWLY_MS) < 0)
+	    await_surely(t, k->q, "completed", false, ms_to_send(k->saving->memory), SLOWLY_MS) < 0)
 		return -1;
 	return k->v->running ? go_on(t, k) : stand_again(t, k);
 }
@@ -424,6 +442,16 @@ static const struct way {
 	{ "stop-and-copy", "events", NULL, stopped, true },
 };
 
+static int look_at_memory(struct task *t, struct qmp *q, struct saving *s)
+{
+	struct qmp_call c = { .command = "query-memory-size-summary", .query = true };
+	if (qmp_call(t, q, &c) < 0)
+		return -1;
+	json_int_t bytes = json_integer_value(json_object_get(c.ret, "base-memory"));
+	s->memory = bytes > 0 ? (uint64_t)bytes : 0;
+	return 0;
+}
+
 /* A guest that has never run makes QEMU 10.0 abort when a background snapshot stops it; one that stood still while
  * it was saved in another way is not saved again. */
 static int look_at_guest(struct task *t, struct qmp *q, struct saving *s)
@@ -436,7 +464,7 @@ static int look_at_guest(struct task *t, struct qmp *q, struct saving *s)
 			    "QEMU does not save the memory of a paused guest twice: let it go on, "
 			    "and save it then");
 	s->fresh = streq(state, "prelaunch");
-	return 0;
+	return look_at_memory(t, q, s);
 }
 
 /* The first that QEMU takes: it looks at the kernel, and at what the guest's memory is made of. */
@@ -513,7 +541,7 @@ int save_end(struct task *t, struct qmp *q, struct saving *s, bool cancelled)
 
 int save_settle(struct task *t, struct qmp *q, struct saving *s)
 {
-	return cancel(t, q, s);
+	return look_at_memory(t, q, s) < 0 ? -1 : cancel(t, q, s);
 }
 
 void save_forget(struct saving *s)
@@ -523,7 +551,7 @@ void save_forget(struct saving *s)
 
 /* ---- back ---- */
 
-int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset)
+int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset, uint64_t memory)
 {
 	if (capabilities(t, q, "events mapped-ram multifd") < 0 ||
 	    qmp_do(t, q, "migrate-set-parameters",
@@ -532,7 +560,7 @@ int save_load(struct task *t, struct qmp *q, const char *file, uint64_t offset)
 		   json_pack("{s:s}", "uri",
 			     str(t, "file:%s,offset=%llu", file, (unsigned long long)offset))) <
 		    0 ||
-	    await_surely(t, q, "completed", false, delay_ms(DELAY_SAVE_SEND), SLOWLY_MS) < 0)
+	    await_surely(t, q, "completed", false, ms_to_send(memory), SLOWLY_MS) < 0)
 		return -1;
 	return capabilities(t, q, "");
 }

@@ -40,6 +40,7 @@ struct way;
 struct saving {
 	_Atomic int64_t active_us; /* when the event said that the migration is; 0: not yet */
 	bool fresh;                /* the guest has never run */
+	uint64_t memory;           /* bytes of it, by which waits are measured */
 	int64_t look_us; /* what QEMU's look at all pages is expected to take; 0: not known */
 	struct qmp *oob; /* while one runs: for when QEMU's main loop hangs in it; NULL: none */
 	const struct way *way; /* of the save that is prepared or runs */
@@ -59,5 +60,6 @@ int save_settle(struct task *, struct qmp *, struct saving *);
 /* The QEMU of a save is let go. */
 void save_forget(struct saving *);
 
-/* Loads the image into a QEMU that was started with -incoming defer, from that file name. */
-int save_load(struct task *, struct qmp *, const char *file, uint64_t offset);
+/* Loads the image into a QEMU of so many bytes of memory that was started with -incoming defer, from that file
+ * name. */
+int save_load(struct task *, struct qmp *, const char *file, uint64_t offset, uint64_t memory);

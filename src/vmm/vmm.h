@@ -82,6 +82,7 @@ struct vmm_config {
 	uint64_t
 		image_used; /* bytes of RAM that it holds, and that are in use from the beginning */
 	const char *machine; /* the machine type that it was; NULL: the newest */
+	const json_t *cpu;   /* its CPU, as vmm_save.cpu said; NULL: what the accelerator gives */
 };
 
 enum vmm_status { VMM_RUNNING, VMM_PAUSED, VMM_IO_ERROR };
@@ -128,6 +129,7 @@ struct vmm_save {
 	void *arg;
 	const char *method; /* returned: how it was done */
 	double pause_ms;    /* ... and how long the guest stood still */
+	json_t *cpu;        /* ... and what CPU it has, on the task: for vmm_config */
 };
 
 /* Layers of a disk that become one while the guest uses it.  sr/sr.h draws the two ways; the names here are
@@ -233,7 +235,10 @@ struct vmm_driver {
 	/* The guest came back from an image: tells its networks where it is.  Does not wait. */
 	int (*announce)(struct task *, struct vmm *);
 	/* Is there a machine of that type to be had? */
-	int (*knows_machine)(struct task *, const char *machine, bool *ret);
+	int (*knows_machine)(struct task *, const char *accel, const char *machine, bool *ret);
+	/* The names of features of such a CPU (vmm_save.cpu, which nobody vouches for) that are not to be had. */
+	int (*missing_features)(struct task *, const char *accel, const json_t *cpu,
+				struct list *ret);
 
 	/* Merges, and returns when that is done, or the task is cancelled, or it failed; progress goes to the
 	 * task.  It gives way to the guest's own I/O.  0: merge_state() says DONE, until

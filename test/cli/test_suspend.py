@@ -208,6 +208,46 @@ def test_other_hosts():
         assert d.state_of(vm) == 'running'
 
 
+CPU = {'model': 'base', 'props': {'fpu': True, 'sse2': True}, 'more': {'level': 1}}
+
+
+def notes_of(d, vm):
+    with open(d.memory_of(vm), 'rb') as f:
+        data = f.read()
+    return json.JSONDecoder().raw_decode(data[data.rindex(b'{"machine"'):].decode())[0]['notes']
+
+
+def test_cpu():
+    """A guest comes back with the CPU that it had, or not at all."""
+    with Daemon('fake') as d:
+        vm = running(d)
+        good, bad, old, wrong = [checkpoint(d, vm, n) for n in ('good', 'bad', 'old', 'wrong')]
+        assert notes_of(d, good)['cpu'] == CPU
+        renote(d.memory_of(bad), 'cpu', {**CPU, 'props': {'fpu': True, 'sse2': False, 'avx': True, 'avx2': True}})
+        renote(d.memory_of(old), 'cpu')
+        renote(d.memory_of(wrong), 'cpu', {**CPU, 'props': {'fpu=off,x': True}})
+        for snap, says in (bad, 'its CPU has avx, avx2, which this host does not give'), (wrong, 'no description'):
+            stops = d.log().count('fake stop ')
+            d.fails('snapshot-revert', uuid=snap, says=says)
+            assert d.state_of(vm) == 'running' and d.log().count('fake stop ') == stops
+        fewer = {**CPU, 'props': {'fpu': True, 'sse2': False}}
+        renote(d.memory_of(good), 'cpu', fewer)
+        d.xe('snapshot-revert', uuid=good, resume='true')
+        assert d.fakes()[vm]['cpu'] == fewer
+        d.xe('vm-suspend', uuid=vm)
+        assert notes_of(d, vm)['cpu'] == fewer, 'as it is, not as a new one would be'
+        d.restart(env={'STILLFRAME_FAKE': 'lacks=fpu'})
+        d.fails('vm-resume', uuid=vm, says='its CPU has fpu, which')
+        d.fails('snapshot-revert', uuid=good, says='its CPU has fpu, which')
+        assert d.state_of(vm) == 'suspended'
+        d.xe('snapshot-revert', uuid=old, resume='true')        # made before there was such a note
+        assert d.fakes()[vm]['cpu']['props'] == {'fpu': False, 'sse2': True}, 'what this host has'
+        d.restart()
+        d.xe('vm-suspend', uuid=vm)
+        d.xe('vm-resume', uuid=vm)
+        d.check()
+
+
 def test_no_place_for_memory():
     with Daemon('fake') as d:
         vm = running(d)

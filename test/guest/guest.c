@@ -29,6 +29,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <arpa/inet.h>
+#include <cpuid.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -1342,6 +1343,17 @@ static int cmd_shell(int argc, char **argv)
 	return rc ? -1 : 0;
 }
 
+/* Asked in this moment; what the kernel tells of it is from when it booted. */
+static int cmd_cpuid(int argc, char **argv)
+{
+	unsigned a, b, c, d;
+
+	__cpuid_count(strtoul(argv[1], NULL, 16), argc > 2 ? strtoul(argv[2], NULL, 16) : 0, a, b,
+		      c, d);
+	say("eax=%x ebx=%x ecx=%x edx=%x", a, b, c, d);
+	return 0;
+}
+
 static int cmd_help(int argc, char **argv);
 
 /* ---- the table --------------------------------------------------------- */
@@ -1369,6 +1381,7 @@ static const struct command {
 	{ "gap", "[start|stop]", 0, 1, cmd_gap, "the longest pauses since the last report" },
 	{ "firmware", "", 0, 0, cmd_firmware, "what the machine was booted by" },
 	{ "variable", "NAME [VALUE]", 1, 2, cmd_variable, "reads, or writes and reads, one of UEFI" },
+	{ "cpuid", "LEAF [SUBLEAF]", 1, 2, cmd_cpuid, "what the CPU says of itself; numbers in hex" },
 	{ "rescan", "", 0, 0, cmd_rescan, "prepares disks plugged in later" },
 	{ "eject", "LETTER", 1, 1, cmd_eject, "unmounts a disk, to be unplugged" },
 	{ "sync", "", 0, 0, cmd_sync, "flushes everything" },

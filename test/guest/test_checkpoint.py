@@ -130,6 +130,60 @@ def test_nothing_leaks():
         d.check()
 
 
+def cpu_of(s):
+    """All that a program in the guest can ask of its CPU, as it is now."""
+    ask = lambda leaf, sub=0: tuple(int(v, 16) for v in s.fields(f'cpuid {leaf:x} {sub:x}').values())
+    return {(leaf, sub): ask(leaf, sub) for first in (0, 0x40000000, 0x80000000)
+            for leaf in range(first, ask(first)[0] + 1) for sub in range(20 if leaf == 0xd else 3)}
+
+
+def cpu_option(d, vm):
+    with open(f'/proc/{d.guests()[vm]}/cmdline') as f:
+        words = f.read().split('\0')
+    return words[words.index('-cpu') + 1]
+
+
+def test_the_same_cpu():
+    """It comes back with the CPU that it had, to the letter, or not at all."""
+    with Daemon() as d:
+        vm = guest_vm(d, start=False)           # boots: a golden guest has come back already
+        s = d.boot(vm)
+        had = cpu_of(s)
+        assert len(had) > 80 and cpu_option(d, vm).startswith('max'), len(had)
+        snaps = []
+        for _ in range(2):
+            snaps.append(checkpoint(d, vm))
+            s.close()
+            d.xe('snapshot-revert', uuid=snaps[-1], resume='true')
+            s = again(d, vm)
+            now = cpu_of(s)
+            assert now == had, {k: (had.get(k), now.get(k)) for k in had | now if had.get(k) != now.get(k)}
+            assert cpu_option(d, vm).startswith('base,enforce=on,'), cpu_option(d, vm)
+        # Checkpoints of both say the same.
+        assert len({cpu_note(d, snap) for snap in snaps}) == 1
+        other = json.loads(cpu_note(d, snaps[0]))
+        other['props'].update(avx512f=True, nonsense=True, sse2=True)
+        renote(d.memory_of(snaps[0]), 'cpu', other)
+        pid = d.guests()[vm]
+        d.fails('snapshot-revert', uuid=snaps[0], says='its CPU has avx512f, nonsense, which this host does not give')
+        assert d.guests()[vm] == pid and d.state_of(vm) == 'running'
+        assert cpu_of(s) == had
+        s.close()
+        renote(d.memory_of(snaps[1]), 'cpu')    # as it was before there was such a note
+        d.xe('snapshot-revert', uuid=snaps[1], resume='true')
+        s = again(d, vm)
+        assert cpu_option(d, vm).startswith('max') and cpu_of(s) == had
+        s.close()
+        d.check()
+
+
+def cpu_note(d, snap):
+    with open(d.memory_of(snap), 'rb') as f:
+        data = f.read()
+    table = json.JSONDecoder().raw_decode(data[data.rindex(b'{"machine"'):].decode(errors='replace'))[0]
+    return json.dumps(table['notes']['cpu'], sort_keys=True)
+
+
 def forks(s):
     """How often the guest was told by its VM generation ID that it is not the one it was."""
     return int(s.ask("shell dmesg | grep -c 'virtual machine fork' || true").split()[0].rstrip('\\n'))

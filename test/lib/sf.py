@@ -608,6 +608,11 @@ def again(d, vm):
 FIRST_PAGE = 1 << 20        # of a memory image
 
 
+def renote(image, key, note=None):
+    """Another note in a memory image; None: it has no such note."""
+    subprocess.run([os.path.join(BUILD, 'test', 'renote'), image, key, *([json.dumps(note)] if note else [])], check=True)
+
+
 def flip_bit(path, at):
     with open(path, 'r+b') as f:
         f.seek(at)

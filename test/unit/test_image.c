@@ -3,12 +3,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/task.h"
 #include "base/text.h"
 #include "memory/image.h"
 #include "unit/check.h"
 #include "unit/migration_stream.h"
+
+/* Length and XXH3 of the file that the first writer of images made of the same stream. */
+#define AS_EVER_BYTES 2101488
+#define AS_EVER UINT64_C(0x9f16d60f8ca9ec61)
 
 struct seen {
 	const struct maker *m;
@@ -87,6 +92,35 @@ static void test_again(struct task *t, const struct maker *m, int fd)
 	CHECK(image_verify(t, i) == 0);
 }
 
+/* Whoever sends may call a block as he likes, and make it as short. */
+static void test_no_such_page(struct task *t, const struct maker *m, int fd)
+{
+	static const struct {
+		size_t block;
+		uint64_t offset;
+	} bad[] = { { 0, 3 * PAGE }, { 1, PAGE }, { 1, 1 }, { 2, 0 }, { 0, UINT64_MAX - PAGE + 1 } };
+	unsigned char page[PAGE] = { 1 };
+	struct image_writer *w = receive(t, m, fd);
+	for (size_t i = 0; i < COUNT(bad); i++) {
+		CHECK(image_put(t, w, bad[i].block, bad[i].offset, page) < 0 && strstr(task_error(t), "no page"));
+		task_forgive(t);
+		CHECK(image_put(t, w, bad[i].block, bad[i].offset, NULL) < 0);
+		task_forgive(t);
+	}
+	finish(t, w);
+	CHECK(image_open(t, fd));
+}
+
+/* Version 1 to the byte: what wrote images before reads these, and those that it wrote are read. */
+static void test_same_as_ever(struct task *t, const struct maker *m, int fd)
+{
+	static unsigned char file[4 << 20];
+	finish(t, receive(t, m, fd));
+	ssize_t n = pread(fd, file, sizeof file, 0);
+	CHECK(n == AS_EVER_BYTES);
+	CHECK(XXH3_64bits(file, (size_t)n) == AS_EVER);
+}
+
 /* Whatever byte of it is changed, it is found; only a page that nobody reads may be anything. */
 static bool is_found(int fd)
 {
@@ -140,6 +174,8 @@ int main(void)
 	make(&m, true);
 	in_a_file(&m, test_whole);
 	in_a_file(&m, test_again);
+	in_a_file(&m, test_no_such_page);
+	in_a_file(&m, test_same_as_ever);
 	in_a_file(&m, test_changed);
 	return 0;
 }
