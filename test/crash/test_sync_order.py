@@ -19,7 +19,8 @@ RULES = {
     'content before name': 'VOLUME_CONTENT FILE_CONTENT',       # of a file that takes another's name, when it does
     'name before told': 'VOLUME_NAME FILE_NAME',                # the folder of one that took its name
     'gone before told': 'VOLUME_GONE FILE_GONE CHECK_DISCARDED',    # the folder of one that was deleted
-    # Volumes that a program of the thread's has written in place, when that has ended.
+    # Volumes that a program of the thread's has written in place, when the thread knows that it has ended: until then
+    # the thread tells how far it is.
     'written before told': 'VOLUME_LINK VOLUME_WRITTEN MERGED_DOWN CHECK_REPAIRED',
     # Volumes that a QEMU has written, before it shows them, before the record of a merge, and when a size is told.
     'written before finalized': 'STREAM_DATA VOLUME_WRITTEN',
@@ -31,7 +32,7 @@ RULES = {
 }
 
 CALLS = ('openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,copy_file_range,fsync,fdatasync,'
-         'rename,renameat,renameat2,link,linkat,unlink,unlinkat,sendto,sendmsg,clone,clone3,fork,vfork,execve')
+         'rename,renameat,renameat2,link,linkat,unlink,unlinkat,sendto,sendmsg,clone,clone3,fork,vfork,execve,wait4')
 VOLUME = re.compile(r'.*/[0-9a-f]{24}\.(qcow2|raw)')
 LOG = 'state.db-wal'
 
@@ -79,10 +80,10 @@ def events(path):
 
 
 class Process:
-    """A program and what it comes from: the daemon's thread that started it."""
+    """The daemon, or a program that it or another program has started."""
 
-    def __init__(self, owner):
-        self.owner, self.name, self.wrote = owner, '', set()
+    def __init__(self, pid, parent):
+        self.pid, self.parent, self.name, self.wrote = pid, parent, '', set()
 
     def is_guest(self):
         return 'qemu-system' in self.name
@@ -96,6 +97,7 @@ class Order:
         self.written, self.synced = {}, {}      # path -> the line at which that was done
         self.daemon = None
         self.process = {}               # tid -> the Process that it is a thread of
+        self.over = {}                  # pid -> the Process that has ended, which nobody has waited for yet
         self.owed = collections.defaultdict(dict)       # thread -> (rule, path) -> since which line
         self.early = collections.defaultdict(list)      # events of threads whose parent's call has not returned yet
         self.resizing = set()           # threads that have told a QEMU to
@@ -105,7 +107,7 @@ class Order:
     def read(self, path):
         for e in events(path):
             if self.daemon is None:
-                self.daemon = self.process[e.tid] = Process(None)
+                self.daemon = self.process[e.tid] = Process(e.tid, None)
             if e.tid in self.process:
                 self.one(e)
             else:
@@ -130,7 +132,7 @@ class Order:
         if 'CLONE_THREAD' in e.args:
             self.process[child] = parent
         else:
-            self.process[child] = Process(e.tid if parent is self.daemon else parent.owner)
+            self.process[child] = Process(child, parent)
         for early in self.early.pop(child, ()):
             self.one(early)
 
@@ -143,8 +145,13 @@ class Order:
             for (rule, path), since in self.owed.pop(e.tid, {}).items():
                 self.judge(rule, path, since)
         elif p not in self.process.values() and not p.is_guest():
-            for path in p.wrote & set(self.written):
-                self.owe(p.owner, 'written before told', path, self.written[path])
+            self.over[p.pid] = p
+            p.parent.wrote |= p.wrote if p.parent is not self.daemon else set()
+
+    def waited(self, e):
+        p = self.over.pop(int(e.result), None)
+        for path in p.wrote & set(self.written) if p and self.is_ours(e) else ():
+            self.owe(e.tid, 'written before told', path, self.written[path])
 
     # ---- files ----
 
@@ -238,6 +245,7 @@ STEPS = [
     ({'clone', 'clone3', 'fork', 'vfork'}, Order.fork),
     ({'execve'}, Order.execute),
     ({'exit'}, Order.exit),
+    ({'wait4'}, Order.waited),
     ({'write', 'pwrite64', 'sendto', 'sendmsg'}, Order.tell),
     ({'open', 'openat', 'creat'}, Order.open),
     ({'write', 'writev', 'pwrite64', 'pwritev', 'pwritev2', 'ftruncate', 'fallocate', 'copy_file_range'}, Order.write),
