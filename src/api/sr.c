@@ -267,10 +267,26 @@ int SR_scan(struct task *t, struct SR_scan *a)
 
 /* ---- forget, destroy ---- */
 
+/* A VM whose memory or variables are out of reach does not refer to what is no disk any more. */
+static int lose_kept(struct task *t, const char *vdi)
+{
+	DB_EACH (t, VM, vm, "suspend_VDI", vdi) {
+		vm->suspend_VDI = NULL_REF;
+		if (db_put(t, &vm->row) < 0)
+			return -1;
+	}
+	DB_EACH (t, VM, vm, "NVRAM_VDI", vdi) {
+		vm->NVRAM_VDI = NULL_REF;
+		if (db_put(t, &vm->row) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int delete_records(struct task *t, struct SR_row *sr)
 {
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref)
-		if (cd_lose_disc(t, vdi->row.ref) < 0 ||
+		if (cd_lose_disc(t, vdi->row.ref) < 0 || lose_kept(t, vdi->row.ref) < 0 ||
 		    devices_delete(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
 	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||

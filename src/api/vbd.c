@@ -66,7 +66,7 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
 		bool shared = vdi->sharable || vdi->is_a_snapshot ||
 			      (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
-		if (vbd->currently_attached && !shared)
+		if (!shared && !streq(vbd->row.ref, mine->row.ref) && need_holds(t, vbd))
 			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
 	}
 	return 0;

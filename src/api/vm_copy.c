@@ -132,6 +132,8 @@ int vm_copy(struct task *t, struct vm_copy *c)
 {
 	struct VM_row *vm = (struct VM_row *)model_copy(t, &c->from->row);
 	vm->name_label = c->new_name;
+	if (c->new_ref)
+		vm->row.ref = c->new_ref;
 	clear_state(vm);
 	if (c->snapshot)
 		set_snapshot_fields(t, vm, c->from);

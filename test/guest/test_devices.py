@@ -120,6 +120,22 @@ def test_emulated_devices():
         d.check()
 
 
+def test_what_comes_fits_the_machine_that_runs():
+    """Another platform:device-model is for the next start: in a machine of virtio devices virtio devices come and go."""
+    with golden() as (d, vm, s):
+        d.xe('vm-param-set', 'platform:device-model=ahci', uuid=vm)
+        vbd, _ = add_disk(d, vm, 5)
+        vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=3)
+        d.xe('vbd-plug', uuid=vbd)
+        d.xe('vif-plug', uuid=vif)
+        wait_for(lambda: 'vdb' in block_devices(s))
+        wait_for(lambda: 'virtio' in s.ask('shell readlink /sys/class/net/eth1/device/driver'))
+        d.xe('vif-unplug', uuid=vif)
+        d.xe('vbd-unplug', uuid=vbd)
+        assert 'vdb' not in block_devices(s)
+        d.check()
+
+
 def test_an_address_is_the_positions():
     """What is plugged stands where it would stand had it been there at the start."""
     def address(s):
