@@ -10,8 +10,8 @@ struct vm_copy {
 	const struct VM_row *from;
 	const char *new_name;
 	const char *new_ref; /* NULL: any */
-	bool snapshot;   /* else a clone */
-	bool memory;     /* devices are attached as they were, for the memory knows them */
+	bool snapshot;       /* else a clone */
+	bool memory;         /* devices are attached as they were, for the memory knows them */
 	const char *tpm; /* what its TPM remembered at the instant; NULL: what it remembers now */
 	struct map vdis; /* ref of a disk -> ref of its copy; drives of others are left out */
 	struct list disowned; /* of these copies, those that shall not be deleted with the VM */

@@ -453,6 +453,11 @@ def test_guests_are_killed_too():
         def to(state):
             return lambda: bring(d, vm, state)
 
+        def without_it():
+            bring(d, vm, 'running')
+            if d.get('vbd', extra, 'currently-attached') == 'true':
+                d.xe('vbd-unplug', uuid=extra)
+
         def resize():
             size[0] += 1 << 20
             d.xe('vdi-resize', uuid=disk, disk_size=size[0])
@@ -464,18 +469,18 @@ def test_guests_are_killed_too():
             assert (now.vms[vm][0][3] == 'Suspended') == (now.contents(vm)['memory'] is not None), now
             return now.vms[vm][0][3] in ('Suspended', 'Halted')
         same = lambda before, now: now == before
-        for what, words, after, state in (
-                ('start', ('vm-start', f'uuid={vm}'), same, 'halted'),
-                ('snapshot', ('vm-snapshot', f'uuid={vm}', 'new-name-label=s'), more_vms(1, 3), 'running'),
-                ('checkpoint', ('vm-checkpoint', f'uuid={vm}', 'new-name-label=c'), more_vms(1, 4), 'running'),
-                ('vdi-snapshot', ('vdi-snapshot', f'uuid={disk}'), more_vms(0, 1), 'running'),
-                ('plug', ('vbd-plug', f'uuid={extra}'), same, 'running'),
-                ('suspend', ('vm-suspend', f'uuid={vm}'), suspended, 'running'),
-                ('resume', ('vm-resume', f'uuid={vm}'), suspended, 'suspended'),
-                ('shutdown', ('vm-shutdown', '--force', f'uuid={vm}'), same, 'running'),
-                ('revert', ('snapshot-revert', f'uuid={plain}'), reverted(vm, plain, False), 'running'),
-                ('revert to memory', ('snapshot-revert', f'uuid={memory}', 'keep-current=true'), reverted(vm, memory, True), 'running')):
-            at_every_point(d, f'{what}, both killed', lambda: d.xe(*words), after, to(state), alone=False)
+        for what, words, after, prepare in (
+                ('start', ('vm-start', f'uuid={vm}'), same, to('halted')),
+                ('snapshot', ('vm-snapshot', f'uuid={vm}', 'new-name-label=s'), more_vms(1, 3), to('running')),
+                ('checkpoint', ('vm-checkpoint', f'uuid={vm}', 'new-name-label=c'), more_vms(1, 4), to('running')),
+                ('vdi-snapshot', ('vdi-snapshot', f'uuid={disk}'), more_vms(0, 1), to('running')),
+                ('plug', ('vbd-plug', f'uuid={extra}'), same, without_it),
+                ('suspend', ('vm-suspend', f'uuid={vm}'), suspended, to('running')),
+                ('resume', ('vm-resume', f'uuid={vm}'), suspended, to('suspended')),
+                ('shutdown', ('vm-shutdown', '--force', f'uuid={vm}'), same, to('running')),
+                ('revert', ('snapshot-revert', f'uuid={plain}'), reverted(vm, plain, False), to('running')),
+                ('revert to memory', ('snapshot-revert', f'uuid={memory}', 'keep-current=true'), reverted(vm, memory, True), to('running'))):
+            at_every_point(d, f'{what}, both killed', lambda: d.xe(*words), after, prepare, alone=False)
         disk = d.disks(vm)['0']
         at_every_point(d, 'vdi-resize, both killed', resize, lambda before, now: grown(before, now, disk), to('running'), alone=False)
 

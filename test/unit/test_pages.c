@@ -111,6 +111,7 @@ int main(void)
 	struct task *t = task_new(NULL, "pages");
 	if (!can()) {
 		puts("skipped: there are no large pages to be had");
+		talloc_free(t);
 		return SKIPPED;
 	}
 	struct other vast = born(VAST), small = born(3 * PART + LARGE);
