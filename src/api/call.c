@@ -353,7 +353,7 @@ static bool is_light(const struct call *c)
 int api_call(struct task *t, const struct call *c, void *args)
 {
 	struct begun b;
-	bool awaited = c->args && t->session && *t->session && !*t->adopts;
+	bool awaited = (c->args || c->waited) && t->session && *t->session && !*t->adopts;
 	if (role_check(t, c->role, c->name) < 0)
 		return -1;
 	if (is_light(c))

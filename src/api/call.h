@@ -33,7 +33,8 @@ struct call {
 	size_t size;          /* of the arguments */
 	size_t result_offset; /* of the member `result` in them */
 	int (*run)(struct task *, void *args);
-	const struct arg *(*args)(void); /* ended by one without a name */
+	const struct arg *(*args)(void); /* ended by one without a name; NULL: no call of the API */
+	bool waited;                     /* ... but a user who waits for it has begun it */
 };
 extern const struct call *const all_calls[]; /* NULL ended */
 

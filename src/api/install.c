@@ -73,5 +73,5 @@ static int run(struct task *t, void *arg)
 }
 
 const struct call call_install = {
-	.name = "VM.install", .result = VOID, .role = role_vm_admin, .run = run
+	.name = "VM.install", .result = VOID, .role = role_vm_admin, .run = run, .waited = true
 };

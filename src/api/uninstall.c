@@ -169,7 +169,7 @@ static int run(struct task *t, void *arg)
 }
 
 static const struct call call_uninstall = {
-	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run
+	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run, .waited = true
 };
 
 int doomed_destroy(struct task *t, struct doomed *d)

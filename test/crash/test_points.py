@@ -865,7 +865,7 @@ class Steps:
         for n in dying_points():
             self.restore(self.saved)
             died = self.dies(n)
-            if died and self.runs and dice.random() < 0.5:
+            if died and self.runs and self.what != 'shorten':       # which only a guest needs
                 end_guests(self.d)
             dead = self.crossed()
             if died and dead[1] and dead not in self.known:
