@@ -309,6 +309,15 @@ int SR_forget(struct task *t, struct SR_forget *a)
 	return db_commit(t);
 }
 
+/* The files are another's: as with XenServer only our records of them go. */
+static int give_back(struct task *t, const struct PBD_row *pbd, const char *sr)
+{
+	if (pbd && pbd->currently_attached &&
+	    PBD_unplug(t, &(struct PBD_unplug){ .self = pbd->row.ref }) < 0)
+		return -1;
+	return SR_forget(t, &(struct SR_forget){ .sr = sr });
+}
+
 int SR_destroy(struct task *t, struct SR_destroy *a)
 {
 	struct SR_row *sr = db_get(t, SR, a->sr);
@@ -316,7 +325,7 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 	if (!sr)
 		return -1;
 	if (storage_is_borrowed(t, a->sr))
-		return fail(t, SR_OPERATION_NOT_SUPPORTED, a->sr);
+		return give_back(t, pbd, a->sr);
 	if (!pbd)
 		return fail(t, SR_HAS_NO_PBDS, a->sr);
 	if (*db_find(t, &class_VDI, "SR", a->sr))

@@ -5,6 +5,7 @@
 
 #include "api/install.h"
 #include "api/vm.h"
+#include "api/words.h"
 
 static command_fn vm_install, vm_uninstall, template_uninstall;
 
