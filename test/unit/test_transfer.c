@@ -440,7 +440,9 @@ static void test_console(struct task *t)
 
 static int websocket(struct task *t)
 {
-	return connect_to(t, WS_13 "Origin: https://Localhost:8080\r\n\r\n",
+	return connect_to(t,
+			  WS_13 "Sec-WebSocket-Protocol: binary, x\r\n"
+			  "Origin: https://Localhost:8080\r\n\r\n",
 			  "HTTP/1.1 101 Switching Protocols\r\n"
 			  "Upgrade: websocket\r\n"
 			  "Connection: Upgrade\r\n"
