@@ -330,7 +330,7 @@ class Lives:
     def __init__(self, d, sr):
         self.d, self.dice = d, random.Random(SEED)
         self.deeds, self.m = Deeds(d, sr, self.dice), Model()
-        self.done, self.kills, self.halves = {}, 0, {'before': 0, 'after': 0}
+        self.done, self.kills, self.halves = {}, 0, {'before': 0, 'after': 0, 'between': 0}
         for i in range(3):
             vm = d.vm(f'vm {i}', memory='128MiB')
             disk = d.xe('vdi-create', sr_uuid=sr, name_label=f'disk {i}', virtual_size=SIZE * BLOCK)
@@ -406,6 +406,8 @@ class Lives:
             candidates.append(('after', self.settle(m)))
         except (AssertionError, KeyError, ValueError):
             pass
+        if name == 'put':
+            candidates.append(('between', self.between(*(m for _, m in candidates))))
         why = []
         for which, m in candidates:
             if not (difference := differences(self.d, m)):
@@ -414,6 +416,16 @@ class Lives:
                 return
             why.append(f'{which}: {difference}')
         raise AssertionError(f'{name}, {who} killed: ' + '\n'.join(why))
+
+    def between(self, before, after):
+        """A disk that exists is written over in place, and its user is told that its content is undefined: of each block
+        it is the one or the other."""
+        m = before.copy()
+        for disk, content in before.disks.items():
+            if after.disks[disk] != content:
+                m.disks[disk] = shows(self.d, disk)
+                assert all(is_ in either for is_, *either in zip(m.disks[disk], content, after.disks[disk])), m.disks[disk]
+        return m
 
     def new_one(self, name, known):
         new = (set(self.d.list('snapshot')) if name in ('snapshot', 'checkpoint') else set(self.d.list('vdi', managed='true'))) - known
