@@ -330,6 +330,7 @@ class Lives:
     def __init__(self, d, sr):
         self.d, self.dice = d, random.Random(SEED)
         self.deeds, self.m = Deeds(d, sr, self.dice), Model()
+        self.history = []       # what has changed which disk
         self.done, self.kills, self.halves = {}, 0, {'before': 0, 'after': 0, 'between': 0}
         for i in range(3):
             vm = d.vm(f'vm {i}', memory='128MiB')
@@ -427,6 +428,14 @@ class Lives:
                 assert all(is_ in either for is_, *either in zip(m.disks[disk], content, after.disks[disk])), m.disks[disk]
         return m
 
+    def note(self, deed, before):
+        changed = [f'{disk[:4]}: {now.hex()}' for disk, now in self.m.disks.items() if before.disks.get(disk) != now]
+        states = [f'{vm[:4]} {state} {[d[:4] for d in drives.values()]}' for vm, (state, drives) in self.m.vms.items()
+                  if before.vms.get(vm) != [state, drives]]
+        snaps = [f'{"+-"[s in before.snapshots]}{s[:4]} of {(self.m.snapshots.get(s) or before.snapshots[s])[0][:4]}'
+                 for s in self.m.snapshots.keys() ^ before.snapshots.keys()]
+        self.history.append(f'{deed}: {", ".join(changed + states + snaps)}')
+
     def new_one(self, name, known):
         new = (set(self.d.list('snapshot')) if name in ('snapshot', 'checkpoint') else set(self.d.list('vdi', managed='true'))) - known
         return sorted(new)[0] if len(new) == 1 else None
@@ -447,13 +456,16 @@ class Lives:
         while time.time() < end:
             n += 1
             name, run, after = self.choose()
+            before, kills = self.m.copy(), self.kills
             try:
                 whole = name in ('write', 'discard') or self.dice.random() > 0.15       # else blocks may be torn
                 (self.undisturbed if whole else self.disturbed)(name, run, after)
                 if n % 10 == 0:
                     assert not (difference := differences(self.d, self.m)), difference
             except Exception as e:
+                print('\n'.join(self.history[-120:]))
                 raise Exception(f'deed {n}, {name}: {type(e).__name__} {e}') from e
+            self.note(f'deed {n}, {name}' + ', killed' * (self.kills - kills), before)
             self.done[name] = self.done.get(name, 0) + 1
         assert not (difference := differences(self.d, self.m)), difference
         self.d.check()
