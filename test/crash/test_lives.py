@@ -398,6 +398,7 @@ class Lives:
         self.d.wait_quiet(merged=False)
         wait_for(self.ended_are_halted, 60)
         self.drop_strays()
+        self.d.wait_quiet(merged=False)
         befores = [self.settle(self.m.copy())]
         candidates = [('before', m) for m in befores]
         said = result.get('said') or self.new_one(name, known)
@@ -461,12 +462,14 @@ class Lives:
                 whole = name in ('write', 'discard') or self.dice.random() > 0.15       # else blocks may be torn
                 (self.undisturbed if whole else self.disturbed)(name, run, after)
                 if n % 10 == 0:
+                    self.d.wait_quiet(merged=False)     # files of layers that are being merged are nobody's to read
                     assert not (difference := differences(self.d, self.m)), difference
             except Exception as e:
                 print('\n'.join(self.history[-120:]))
                 raise Exception(f'deed {n}, {name}: {type(e).__name__} {e}') from e
             self.note(f'deed {n}, {name}' + ', killed' * (self.kills - kills), before)
             self.done[name] = self.done.get(name, 0) + 1
+        self.d.wait_quiet(merged=False)
         assert not (difference := differences(self.d, self.m)), difference
         self.d.check()
         print(f'  {n} deeds, {self.kills} kills ({self.halves}), 0 differences: {self.done}')
