@@ -117,14 +117,15 @@ char *text_xml(const void *ctx, const char *s)
 {
 	char *out = talloc_array(ctx, char, 6 * strlen(s) + 1), *to = out;
 	for (; *s; s++) {
-		const char *name = *s == '&'   ? "&amp;"
-				   : *s == '<' ? "&lt;"
-				   : *s == '>' ? "&gt;"
-				   : *s == '"' ? "&quot;"
-					       : NULL;
+		const char *name = *s == '&'    ? "&amp;"
+				   : *s == '<'  ? "&lt;"
+				   : *s == '>'  ? "&gt;"
+				   : *s == '"'  ? "&quot;"
+				   : *s == '\r' ? "&#13;" /* by itself, readers take it for \n */
+						: NULL;
 		if (name)
 			to = stpcpy(to, name);
-		else if ((unsigned char)*s >= ' ' || strchr("\n\r\t", *s))
+		else if ((unsigned char)*s >= ' ' || strchr("\n\t", *s))
 			*to++ = *s;
 	}
 	*to = 0;
