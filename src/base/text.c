@@ -104,6 +104,23 @@ char *text_plain(const void *ctx, const char *s, size_t limit)
 	return copy;
 }
 
+char *text_visible(const void *ctx, const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	char *copy = talloc_array(ctx, char, 4 * strlen(s) + 1), *to = copy;
+	while (*p) {
+		size_t n = utf8_length(p);
+		bool plain = n && (*p == '\n' || *p == '\t' || !is_control(p));
+		for (n = n ? n : 1; n; n--, p++)
+			if (plain)
+				*to++ = (char)*p;
+			else
+				to += sprintf(to, "\\x%02x", *p);
+	}
+	*to = 0;
+	return copy;
+}
+
 char *text_swap(const void *ctx, const char *s, char from, char to)
 {
 	char *copy = talloc_strdup(ctx, s);
