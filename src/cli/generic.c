@@ -183,17 +183,25 @@ static int set_one(struct cli *c, const struct row *row, const struct pair *a)
 	return colon ? set_key(c, &to, colon + 1, a->value) : set_whole(c, &to, a->value);
 }
 
-/* All or none. */
-static int param_set(struct cli *c)
+static int set_all(struct cli *c)
 {
-	DB_SCOPE(c->t);
 	struct row *row = object(c);
 	if (!row)
 		return -1;
 	for (size_t i = 0; i < c->args.n; i++)
 		if (!cli_takes(c, c->args.v[i].key) && set_one(c, row, &c->args.v[i]) < 0)
 			return -1;
-	return db_commit(c->t);
+	return 0;
+}
+
+/* All or none.  A word that is wrong is no error of the task's, so what stood before it is given up in the open. */
+static int param_set(struct cli *c)
+{
+	db_begin(c->t);
+	if (set_all(c) == 0)
+		return db_commit(c->t);
+	db_rollback(c->t);
+	return -1;
 }
 
 /* The field that param-name= names, of the object that uuid= names; it holds several values. */

@@ -108,6 +108,23 @@ def test_values():
         d.check()
 
 
+def test_all_or_none():
+    """Of several fields that are set at once, whichever of them is wrong, and however."""
+    with in_common() as d:
+        vm = d.vm('web')
+        before = d.xe('vm-param-list', uuid=vm)
+        for wrong in ('nonsense=x', 'uuid-of=x', 'power-state=Running', 'tags=x', 'other-config=x', 'name-label:k=v', 'VCPUs-max=many',
+                      'VCPUs-max=0', 'memory=1', 'affinity=nobody', 'live=true', 'ha-always-run=true'):
+            d.fails('vm-param-set', 'name-label=new', 'other-config:k=v', 'other-config:l=w', wrong, uuid=vm)
+            assert d.xe('vm-param-list', uuid=vm) == before, wrong
+        d.fails('vm-param-add', 'k=v', uuid=vm, param_name='tags')
+        d.fails('vm-param-add', uuid=vm, param_name='other-config')
+        assert d.xe('vm-param-list', uuid=vm) == before
+        d.xe('vm-param-set', 'name-label=new', 'other-config:k=v', uuid=vm)
+        assert d.get('vm', vm, 'name-label') == 'new'
+        d.check()
+
+
 def test_network_login():
     with Served(delays={'login-refusal': 0.2}) as d:
         password = d.accounts['root']
