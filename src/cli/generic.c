@@ -160,6 +160,19 @@ static int set_key(struct cli *c, const struct target *to, const char *key, cons
 	return record_map_add(c->t, to->class, to->ref, to->field->name, key, value);
 }
 
+/* XenServer's scripts set fields that nobody can set here, to what they are. */
+static int leave(struct cli *c, const struct target *to, const char *value)
+{
+	struct row *row = db_get_row(c->t, to->class, to->ref);
+	struct row *wish = row ? talloc_memdup(c->t, row, to->class->size) : NULL;
+	if (!wish || field_take(c->t, wish, to->field, value) < 0)
+		return -1;
+	if (streq(field_text(c->t, wish, to->field), field_text(c->t, row, to->field)))
+		return 0;
+	return fail(c->t, VALUE_NOT_SUPPORTED, to->field->name, value,
+		    "it cannot be changed on this server");
+}
+
 static int set_whole(struct cli *c, const struct target *to, const char *typed)
 {
 	if (field_is_set(to->field) || field_is_map(to->field))
@@ -170,6 +183,8 @@ static int set_whole(struct cli *c, const struct target *to, const char *typed)
 	const char *value = stored_form(c, to, typed);
 	if (!value)
 		return -1;
+	if (!record_is_settable(to->class, to->field))
+		return leave(c, to, value);
 	return record_set(c->t, to->class, to->ref, to->field->name, value);
 }
 
