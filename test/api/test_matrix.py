@@ -214,6 +214,17 @@ def ask(d, method, path, body=None, headers={}):
     return r.status, answer
 
 
+def waiting(d, path, length):
+    """A PUT that was let in: the server waits for its body."""
+    c = http.client.HTTPConnection('127.0.0.1', d.port, timeout=60 * SLOW)
+    c.putrequest('PUT', path)
+    c.putheader('Content-Length', str(length))
+    c.endheaders()
+    c.sock.settimeout(60 * SLOW)
+    assert c.sock.recv(12) in (b'HTTP/1.0 200', b'HTTP/1.1 200')
+    return c
+
+
 def test_transfers():
     """What goes over a path of its own: by role, and with a task that is one's own, for one request."""
     with Served(accounts=['other', *ROLES]) as d:
@@ -259,16 +270,9 @@ def test_transfers():
         wait_for(lambda: root.task.get_status(task) == 'success')
         first.close()
         # Also of two that had both been let in when neither had begun.
-        s, task, two = who['vm-power-admin'], who['vm-power-admin'].task.create('transfer', ''), []
-        for _ in range(2):
-            c = http.client.HTTPConnection('127.0.0.1', d.port, timeout=60 * SLOW)
-            c.putrequest('PUT', f'/blob?ref={blob}&session_id={s.ref}&task_id={task}')
-            c.putheader('Content-Length', '5')
-            c.endheaders()
-            c.sock.settimeout(60 * SLOW)
-            assert c.sock.recv(12) in (b'HTTP/1.0 200', b'HTTP/1.1 200')          # it waits for the body now
-            two.append(c)
-        answers = []
+        s = who['vm-power-admin']
+        task, answers = s.task.create('transfer', ''), []
+        two = [waiting(d, f'/blob?ref={blob}&session_id={s.ref}&task_id={task}', 5) for _ in range(2)]
         for c, body in zip(two, (b'first', b'other')):
             c.send(body)
             text = b''
@@ -279,6 +283,19 @@ def test_transfers():
         assert b'Error' not in answers[0] and b'OPERATION_NOT_ALLOWED' in answers[1], answers
         assert root.task.get_status(task) == 'success' and root.task.get_error_info(task) == []
         assert ask(d, 'GET', f'/blob?ref={blob}&session_id={s.ref}')[1] == b'first'
+        # And the one that comes to nothing does not end what the other is at.
+        task = s.task.create('transfer', '')
+        lost = waiting(d, f'/blob?ref={blob}&session_id={s.ref}&task_id={task}', 5)
+        at_work = waiting(d, f'/import_raw_vdi?vdi={vdi}&format=raw&session_id={s.ref}&task_id={task}', 512)
+        wait_for(lambda: d.sql(f"SELECT of_client FROM task WHERE ref = '{task}'") == ['false'])
+        lost.sock.shutdown(socket.SHUT_WR)
+        while lost.sock.recv(65536):
+            pass
+        lost.close()
+        assert root.task.get_status(task) == 'pending' and root.task.get_error_info(task) == []
+        at_work.send(b'\x00' * 512)
+        wait_for(lambda: root.task.get_status(task) == 'success')
+        at_work.close()
         d.check()
 
 

@@ -146,6 +146,9 @@ def test_a_server_speaks():
                 c, _ = listener.accept()
                 c.recv(65536)
                 c.sendall(says)
+                c.shutdown(socket.SHUT_WR)
+                while c.recv(65536):
+                    pass
                 c.close()
             t = threading.Thread(target=answer)
             t.start()
