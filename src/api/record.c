@@ -34,10 +34,27 @@ struct list record_list(struct task *t, const struct row *r, const struct field 
 	return list_copy(t, field_list(r, f));
 }
 
+static const struct row *with_chain(struct task *t, const struct VDI_row *vdi)
+{
+	struct VDI_row *shown = (struct VDI_row *)model_copy(t, &vdi->row);
+	DB_EACH (t, VDI, below, "location", vdi->parent_location)
+		if (streq(below->SR, vdi->SR))
+			map_set(t, &shown->sm_config, "vhd-parent", below->uuid);
+	return &shown->row;
+}
+
+const struct row *record_shown(struct task *t, const struct row *r, const struct field *f)
+{
+	const struct VDI_row *vdi = (const struct VDI_row *)r;
+	bool has_chain =
+		r->class == &class_VDI && streq(f->name, "sm_config") && *vdi->parent_location;
+	return has_chain ? with_chain(t, vdi) : r;
+}
+
 const char *record_text(struct task *t, const struct row *r, const struct field *f)
 {
 	if (!field_is_set(f))
-		return field_text(t, r, f);
+		return field_text(t, record_shown(t, r, f), f);
 	struct list l = record_list(t, r, f);
 	return list_to_json(t, &l);
 }
@@ -162,11 +179,12 @@ static int check_vdi_sharable(struct task *t, struct row *r)
 				  : check_opened(t, vdi, "sharable");
 }
 
-/* What a disk is kept as is chosen when it is made. */
+/* What a disk is kept as is chosen when it is made, and the layer below it is told anew each time. */
 static int check_vdi_sm_config(struct task *t, struct row *r)
 {
 	static const char *const keys[] = { "type", "vdi_type" };
-	const struct VDI_row *vdi = (struct VDI_row *)r, *before = db_get(t, VDI, r->ref);
+	struct VDI_row *vdi = (struct VDI_row *)r, *before = db_get(t, VDI, r->ref);
+	map_remove(&vdi->sm_config, "vhd-parent");
 	for (size_t i = 0; before && i < COUNT(keys); i++) {
 		const char *is = map_get(&vdi->sm_config, keys[i]);
 		const char *was = map_get(&before->sm_config, keys[i]);

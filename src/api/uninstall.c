@@ -99,10 +99,9 @@ static int delete_disks(struct task *t, const struct doomed *d, struct list *ret
 	return 0;
 }
 
-static int record(struct task *t, const struct doomed *d, struct list *ret_running,
-		  struct list *ret_srs)
+static int delete_all(struct task *t, const struct doomed *d, struct list *ret_running,
+		      struct list *ret_srs)
 {
-	DB_SCOPE(t);
 	for (size_t i = 0; i < d->vms.n; i++) {
 		const struct VM_row *vm = db_get(t, VM, d->vms.v[i]);
 		if (vm_has_process(vm))
@@ -110,9 +109,34 @@ static int record(struct task *t, const struct doomed *d, struct list *ret_runni
 		if (!vm || vm_delete(t, vm) < 0)
 			return -1;
 	}
-	if (delete_disks(t, d, ret_srs) < 0 || journal_drop(t) < 0)
+	return delete_disks(t, d, ret_srs);
+}
+
+static int record(struct task *t, const struct doomed *d, struct list *ret_running,
+		  struct list *ret_srs)
+{
+	DB_SCOPE(t);
+	if (delete_all(t, d, ret_running, ret_srs) < 0 || journal_drop(t) < 0)
 		return -1;
 	return db_commit(t);
+}
+
+static void refresh(struct task *t, const struct list *srs)
+{
+	for (size_t i = 0; i < srs->n; i++)
+		storage_refresh(t, srs->v[i], (const char *[]){ NULL });
+}
+
+int doomed_delete(struct task *t, const struct doomed *d)
+{
+	struct list running = { 0 }, srs = { 0 };
+	{
+		DB_SCOPE(t);
+		if (delete_all(t, d, &running, &srs) < 0 || db_commit(t) < 0)
+			return -1;
+	}
+	refresh(t, &srs);
+	return 0;
 }
 
 /* A process that does not end now is a deed to come, as that of a VM whose daemon died here. */
@@ -140,13 +164,12 @@ static int run(struct task *t, void *arg)
 	if (record(t, d, &running, &srs) < 0)
 		return -1;
 	end_processes(t, &running);
-	for (size_t i = 0; i < srs.n; i++)
-		storage_refresh(t, srs.v[i], (const char *[]){ NULL });
+	refresh(t, &srs);
 	return 0;
 }
 
 static const struct call call_uninstall = {
-	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run
+	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run, .waited = true
 };
 
 int doomed_destroy(struct task *t, struct doomed *d)

@@ -83,6 +83,7 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	vdi->sharable = a->sharable;
 	vdi->other_config = a->other_config;
 	vdi->sm_config = a->sm_config;
+	map_remove(&vdi->sm_config, "vhd-parent"); /* of the disk whose record this was made from */
 	vdi_set_format(vdi, raw);
 	a->result = vdi->row.ref;
 	{
@@ -105,6 +106,12 @@ int vdi_delete(struct task *t, const char *ref)
 	if (devices_delete(t, &class_VBD, "VDI", ref) < 0 || db_delete(t, &vdi->row) < 0)
 		return -1;
 	return storage_release(t, vdi, vdi->location, vdi->parent_location);
+}
+
+/* Clients that find nothing take the data by HTTP. */
+int VDI_get_nbd_info(struct task *t, struct VDI_get_nbd_info *a)
+{
+	return db_get(t, VDI, a->self) ? 0 : -1;
 }
 
 int VDI_destroy(struct task *t, struct VDI_destroy *a)

@@ -28,6 +28,9 @@ char *text_plain(const void *ctx, const char *s, size_t limit);
  * and tabs), and those that are no UTF-8, are told as \x1b.  On ctx. */
 char *text_visible(const void *ctx, const char *s);
 
+/* s, in place, without the blanks, tabs and carriage returns around it. */
+char *text_trim(char *s);
+
 /* s with the character from replaced by to, on ctx. */
 char *text_swap(const void *ctx, const char *s, char from, char to);
 

@@ -251,8 +251,8 @@ def test_the_present_value():
         vm = d.vm('web', disks=1)
         snap = d.snapshot(vm)
         d.xe('template-param-set', 'is-a-template=false', 'ha-always-run=false', uuid=snap)
-        d.fails('vm-param-set', 'ha-always-run=true', uuid=vm, says='cannot be changed on this server')
-        d.fails('vm-param-set', 'ha-always-run=maybe', uuid=vm, says='ha_always_run')
+        d.fails('vm-param-set', 'ha-always-run=true', uuid=vm, says='cannot be changed here')
+        d.fails('vm-param-set', 'ha-always-run=maybe', uuid=vm, says='ha-always-run')
         n = 0
         for view in ('vm', 'vdi', 'host', 'pool', 'sr', 'network', 'vbd', 'template'):
             uuid_ = d.list(view)[0]

@@ -305,7 +305,8 @@ static void test_talk(struct task *t)
 	XE(t, 1, NULL, "", "a debug line\non stderr\n", "errors", "--debug");
 	XE(t, 1, NULL, "", "one, two\na debug line\n", "errors", "--debug-on-fail");
 	XE(t, 0, "yes\nno\nmore", "yes,no\n", "", "ask");
-	XE(t, 0, NULL, ",\n", "", "ask");
+	XE(t, 1, NULL, "", "nobody can answer", "ask");
+	XE(t, 1, "yes\n", "", "nobody can answer", "ask");
 	XE(t, 1, NULL, "", "lost before the command had ended", "vanish");
 }
 
