@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/masked.h"
 #include "api/session.h"
 #include "api/settings.h"
 #include "base/io.h"
@@ -51,7 +52,7 @@ static void tell(struct task *t, const char *user, const char *session, const ch
 	log_moment(moment);
 	append(own, str(own, "%s user=\"%s\" session=%.*s from=\"%s\" did=%s on=%s result=%s\n",
 			moment, tame(own, user), (int)SHOWN, *session ? session : "-",
-			tame(own, t->peer), did, *object ? tame(own, object) : "-",
+			tame(own, t->peer), did, *object ? tame(own, masked(own, object)) : "-",
 			t->code == NO_ERROR ? "success" : code_rows[t->code].name));
 	talloc_free(own);
 }

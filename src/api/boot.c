@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/boot.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -70,6 +71,10 @@ static int add_kernel(struct task *t, const struct VM_row *vm, struct vmm_config
 {
 	if (*vm->HVM_boot_policy)
 		return 0;
+	if (*vm->PV_bootloader)
+		return refuse(t, vm, "PV-bootloader",
+			      "is set, and none is run here; empty it, and name a kernel with "
+			      "PV-kernel");
 	if (!*vm->PV_kernel)
 		return refuse(t, vm, "PV-kernel",
 			      "not set; set it, or HVM-boot-policy=\"BIOS order\" to boot from a "
@@ -259,11 +264,12 @@ static void set_boot_order(const struct VM_row *vm, struct vmm_config *c)
 	const char *order = map_get(&vm->HVM_boot_params, "order");
 	int next = 1;
 	for (const char *p = order && *order ? order : "cd"; *p; p++) {
+		int kind = tolower((unsigned char)*p);
 		for (size_t i = 0; i < c->ndisks; i++)
-			if (c->disks[i].bootindex == 0 && *p == (c->disks[i].cd ? 'd' : 'c'))
+			if (c->disks[i].bootindex == 0 && kind == (c->disks[i].cd ? 'd' : 'c'))
 				c->disks[i].bootindex = next++;
 		for (size_t i = 0; i < c->nnics; i++)
-			if (c->nics[i].bootindex == 0 && *p == 'n')
+			if (c->nics[i].bootindex == 0 && kind == 'n')
 				c->nics[i].bootindex = next++;
 	}
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "api/audit.h"
+#include "api/masked.h"
 #include "api/session.h"
 #include "api/settings.h"
 #include "api/tasks.h"
@@ -128,14 +129,15 @@ static void show_progress(struct task_sink *sink, double fraction)
 	talloc_free(t);
 }
 
-/* One that a client has made is the server's own from here on. */
+/* One that a client has made is the server's own from here on.  It may have become another request's since it was
+ * looked at: two calls behind one row would undo each other. */
 static const char *row_adopt(struct task *t)
 {
 	DB_SCOPE(t);
 	struct task_row *row = db_get(t, task, t->adopts);
-	if (!row)
-		return NULL;
 	t->adopts = "";
+	if (!row || task_check_adoptable(t, row) < 0)
+		return NULL;
 	row->of_client = false;
 	return db_put(t, &row->row) < 0 || db_commit(t) < 0 ? NULL : row->row.ref;
 }
@@ -183,13 +185,20 @@ static const char *result_text(const void *ctx, const struct call *c, void *args
 	}
 }
 
+static const struct call *const without_async[] = {
+#define NO_ASYNC(class, name) &call_##class##_##name,
+#include "model/no_async.def"
+};
+
 bool call_has_async(const struct call *c)
 {
 	static const enum kind kinds[] = { VOID, STRING, REF, INT, STRING_SET, REF_SET };
+	bool fits = false;
 	for (size_t i = 0; i < COUNT(kinds); i++)
-		if (c->result == kinds[i])
-			return true;
-	return false;
+		fits |= c->result == kinds[i];
+	for (size_t i = 0; i < COUNT(without_async); i++)
+		fits &= c != without_async[i];
+	return fits;
 }
 
 /* How a call ended: what its row says from then on, if it stays. */
@@ -204,7 +213,7 @@ struct end {
 /* Those that could not be written, for tasks_retry_undo(); calls.lock held. */
 static struct end *unwritten;
 
-static struct end *end_new(const char *ref, const struct call *c, void *args,
+static struct end *end_new(struct task *t, const char *ref, const struct call *c, void *args,
 			   const struct task *how)
 {
 	struct end *e = talloc_zero(NULL, struct end);
@@ -217,8 +226,9 @@ static struct end *end_new(const char *ref, const struct call *c, void *args,
 	}
 	e->status =
 		how->code == TASK_CANCELLED ? task_status_type_cancelled : task_status_type_failure;
+	struct list info = masked_error_info(t, how);
 	e->result = "";
-	e->error_info = task_error_info(e, how);
+	e->error_info = list_copy(e, &info);
 	return e;
 }
 
@@ -289,13 +299,13 @@ static void finish(struct task *t, const struct call *c, void *args, bool awaite
 	const char *object = object_of(c, args);
 	audit(t, c->name, object ? object : "");
 	struct task *own = task_new(t, t->name);
-	struct end *e = end_new(t->ref, c, args, t);
+	struct end *e = end_new(own, t->ref, c, args, t);
 	e->goes = awaited || (is_own(t) && t->code == NO_ERROR);
 	end_record(own, e);
-	talloc_free(own);
 	if (t->code != NO_ERROR)
-		log_line(t, "call failed call=%s error=\"%s\" place=%s", c->name, task_error(t),
-			 t->place ? t->place : "-");
+		log_line(t, "call failed call=%s error=\"%s\" place=%s", c->name,
+			 masked_error(own, t), t->place ? t->place : "-");
+	talloc_free(own);
 }
 
 static int call_quietly(struct task *t, const struct call *c, void *args)

@@ -46,7 +46,7 @@ extern const struct call *const all_calls[]; /* NULL ended */
  * that only look, log in or change a task get no row: to wait for changes must not be one. */
 int api_call(struct task *t, const struct call *, void *args);
 
-/* Can its result stand in a row of class task? */
+/* Has XenAPI an Async form of it, and can its result stand in a row of class task?  (model/no_async.def) */
 bool call_has_async(const struct call *);
 
 /* The same in a thread of its own; returns at once the ref of the call's row, on t.  args are the caller's, on

@@ -16,6 +16,7 @@
 #include <strings.h>
 
 #include "api/call.h"
+#include "api/role.h"
 #include "api/session.h"
 #include "base/delay.h"
 #include "base/task.h"
@@ -220,9 +221,13 @@ int event_inject(struct task *t, struct event_inject *a)
 {
 	const struct class *c = model_class(a->class);
 	DB_SCOPE(t);
-	struct row *r = c ? db_get_row(t, c, a->ref) : NULL;
+	if (!c || c == &class_session)
+		return fail(t, HANDLE_INVALID, a->class, a->ref);
+	if (role_check_sees(t, c, str(t, "event.inject/%s", c->name)) < 0)
+		return -1;
+	struct row *r = db_get_row(t, c, a->ref);
 	if (!r)
-		return c ? -1 : fail(t, HANDLE_INVALID, a->class, a->ref);
+		return -1;
 	if (db_put(t, r) < 0 || db_commit(t) < 0)
 		return -1;
 	a->result = token_text(t, r->gen);

@@ -17,6 +17,7 @@
 #include "api/call.h"
 #include "api/operation.h"
 #include "api/settings.h"
+#include "api/takes.h"
 #include "api/undo.h"
 #include "api/vm.h"
 #include "base/io.h"
@@ -223,12 +224,25 @@ static int join(struct task *t, const struct VM_row *vm, const struct VIF_row *v
 	return say(t, vm, vif, str(t, "bridge %s, tap %s", n->bridge, name));
 }
 
+/* A record may say what cannot be set any more, for it is older, or a snapshot's.  An interface that is to be locked
+ * runs locked or not at all. */
+static int check_lock(struct task *t, const struct VIF_row *vif, const struct network_row *n)
+{
+	const struct field *own = model_field(&class_VIF, "locking_mode");
+	const struct field *usual = model_field(&class_network, "default_locking_mode");
+	if (takes_check(t, &vif->row, own, NULL) < 0)
+		return -1;
+	return vif->locking_mode == vif_locking_mode_network_default
+		       ? takes_check(t, &n->row, usual, NULL)
+		       : 0;
+}
+
 int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *vif, int *ret_fd)
 {
 	const char *name = tap_name(t, vm, vif), *why;
 	struct network_row *n = db_get(t, network, vif->network);
 	*ret_fd = -1;
-	if (!n)
+	if (!n || check_lock(t, vif, n) < 0)
 		return -1;
 	if (!*n->bridge || !settings.vmm->taps)
 		return say(t, vm, vif, "user mode");
@@ -250,7 +264,7 @@ int network_tap(struct task *t, const struct VM_row *vm, const struct VIF_row *v
 int network_check(struct task *t, const struct VIF_row *vif)
 {
 	const struct network_row *n = db_get(t, network, vif->network);
-	if (!n)
+	if (!n || check_lock(t, vif, n) < 0)
 		return -1;
 	bool has_tap = *n->bridge && settings.vmm->taps && tap_possible();
 	return has_tap ? get_bridge(t, n, true) : 0;
@@ -289,9 +303,11 @@ static int record(struct task *t, struct VIF_move *a)
 {
 	DB_SCOPE(t);
 	struct VIF_row *vif = db_get(t, VIF, a->self);
-	if (!vif || !db_get(t, network, a->network))
+	const struct network_row *to = vif ? db_get(t, network, a->network) : NULL;
+	if (!to)
 		return -1;
 	vif->network = a->network;
+	vif->MTU = to->MTU;
 	if (db_put(t, &vif->row) < 0 || operation_end(t) < 0)
 		return -1;
 	return db_commit(t);

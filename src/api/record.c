@@ -8,6 +8,8 @@
 #include "api/operation.h"
 #include "api/role.h"
 #include "api/storage.h"
+#include "api/takes.h"
+#include "api/tasks.h"
 #include "api/undo.h"
 #include "api/values.h"
 #include "api/vm.h"
@@ -91,6 +93,17 @@ static int check_boot_policy(struct task *t, struct row *r)
 	return 0;
 }
 
+/* The same said the other way round; what is not specified stays as it is. */
+static int check_domain_type(struct task *t, struct row *r)
+{
+	struct VM_row *vm = (struct VM_row *)r;
+	if (vm->domain_type == domain_type_pv)
+		vm->HVM_boot_policy = "";
+	else if (vm->domain_type == domain_type_hvm && !*vm->HVM_boot_policy)
+		vm->HVM_boot_policy = "BIOS order";
+	return check_boot_policy(t, r);
+}
+
 static int check_halted(struct task *t, const struct VM_row *vm)
 {
 	return vm->power_state == vm_power_state_Halted ? 0 : bad_power_state(t, vm, "halted");
@@ -166,15 +179,47 @@ static int check_vdi_sharable(struct task *t, struct row *r)
 				  : check_opened(t, vdi, "sharable");
 }
 
+/* What a disk is kept as is chosen when it is made, and the layer below it is told anew each time. */
+static int check_vdi_sm_config(struct task *t, struct row *r)
+{
+	static const char *const keys[] = { "type", "vdi_type" };
+	struct VDI_row *vdi = (struct VDI_row *)r, *before = db_get(t, VDI, r->ref);
+	map_remove(&vdi->sm_config, "vhd-parent");
+	for (size_t i = 0; before && i < COUNT(keys); i++) {
+		const char *is = map_get(&vdi->sm_config, keys[i]);
+		const char *was = map_get(&before->sm_config, keys[i]);
+		if (is ? !was || !streq(is, was) : was != NULL)
+			return fail(t, VALUE_NOT_SUPPORTED, str(t, "sm_config:%s", keys[i]),
+				    is ? is : "",
+				    "what a disk is kept as is chosen when it is made");
+	}
+	return before ? 0 : -1;
+}
+
+static int check_hostname(struct task *t, struct row *r)
+{
+	const struct host_row *host = (struct host_row *)r, *before = db_get(t, host, r->ref);
+	if (!before || streq(host->hostname, before->hostname))
+		return before ? 0 : -1;
+	return fail(t, VALUE_NOT_SUPPORTED, "hostname", host->hostname,
+		    "the host's name is its owner's to give: hostnamectl(1)");
+}
+
 /* Heeded when an interface is plugged in. */
 static int check_network_mtu(struct task *t, struct row *r)
 {
 	return network_check_mtu(t, (struct network_row *)r);
 }
 
+/* A schedule is another's: who makes a VM may not put it there by that alone. */
 static int check_schedule(struct task *t, struct row *r)
 {
-	return vmss_check_member(t, (struct VM_row *)r);
+	struct VM_row *vm = (struct VM_row *)r, *before = db_get(t, VM, r->ref);
+	if (!before || streq(vm->snapshot_schedule, before->snapshot_schedule))
+		return before ? 0 : -1;
+	if (role_check(t, role_pool_operator, "VM.set_snapshot_schedule") < 0)
+		return -1;
+	return vmss_check_member(t, vm);
 }
 
 static int check_vmss(struct task *t, struct row *r)
@@ -211,17 +256,32 @@ bool record_is_settable(const struct class *c, const struct field *f)
 	return f->access == RW || setter_of(c, f->name);
 }
 
-/* The row, read in the present transaction, and its field, if it may be set. */
-static struct row *settable(struct task *t, const struct class *c, const char *ref,
-			    const char *name, const struct field **ret_field,
-			    const struct setter **ret_setter)
+/* What is to be changed. */
+struct change {
+	struct row *row; /* read in the present transaction */
+	const struct field *field;
+	const struct setter *setter; /* NULL: it has no check */
+	const char *key; /* of a map, the one that changes; NULL: all of the value may */
+};
+
+/* A task is its user's alone. */
+static int check_owner(struct task *t, const struct row *r, const char *field)
+{
+	return r->class == &class_task ? task_check_owner(t, (const struct task_row *)r,
+							  str(t, "task.set_%s/any", field))
+				       : 0;
+}
+
+/* The row and its field, if it may be set. */
+static int settable(struct task *t, const struct class *c, const char *ref, const char *name,
+		    struct change *ret)
 {
 	const struct field *f = model_field(c, name);
-	*ret_setter = setter_of(c, name);
-	if (!f || (f->access != RW && !*ret_setter))
-		return fail_ptr(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.set_%s", c->name, name));
-	*ret_field = f;
-	return db_get_row(t, c, ref);
+	const struct setter *s = setter_of(c, name);
+	if (!f || (f->access != RW && !s))
+		return fail(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.set_%s", c->name, name));
+	*ret = (struct change){ .row = db_get_row(t, c, ref), .field = f, .setter = s };
+	return ret->row ? check_owner(t, ret->row, name) : -1;
 }
 
 /* A reference is that of an object, or NULL. */
@@ -261,47 +321,61 @@ static int check_snapshot(struct task *t, const struct row *r, const struct fiel
 /* What any new value has to pass; the row has it then. */
 static int take(struct task *t, struct row *r, const struct field *f, const char *text)
 {
-	if (role_check_set(t, r, f, text) < 0 || check_snapshot(t, r, f) < 0 ||
-	    check_ref(t, f, text) < 0)
+	struct map before = { 0 };
+	if (field_is_map(f))
+		before = *field_map(r, f);
+	if (check_snapshot(t, r, f) < 0 || check_ref(t, f, text) < 0 ||
+	    field_take(t, r, f, text) < 0)
 		return -1;
-	return field_parse(t, r, f, text);
+	return takes_check(t, r, f, &before);
 }
 
-static int put(struct task *t, struct row *r, const struct field *f, const struct setter *s,
-	       const char *text)
+static int put(struct task *t, const struct change *c, const char *text)
 {
-	if (take(t, r, f, text) < 0)
+	struct row *r = c->row;
+	if (!c->key && role_check_set(t, r, c->field, text) < 0) /* the key was asked for */
 		return -1;
-	if (s && s->check(t, r) < 0)
+	if (take(t, r, c->field, text) < 0)
+		return -1;
+	if (c->setter && c->setter->check(t, r) < 0)
 		return -1;
 	if (db_put(t, r) < 0)
 		return -1;
 	return db_commit(t);
 }
 
-static int store(struct task *t, struct row *r, const struct field *f, const struct setter *s,
-		 const char *text)
+static int store(struct task *t, const struct change *c, const char *text)
 {
-	int result = put(t, r, f, s, text);
+	int result = put(t, c, text);
 	if (t->code != RBAC_PERMISSION_DENIED) /* that is told already */
-		audit(t, str(t, "%s.set_%s", r->class->name, f->name), r->ref);
+		audit(t, str(t, "%s.set_%s", c->row->class->name, c->field->name), c->row->ref);
 	return result;
 }
 
 int record_set(struct task *t, const struct class *c, const char *ref, const char *name,
 	       const char *text)
 {
-	const struct field *f;
-	const struct setter *s;
+	struct change change;
 	DB_SCOPE(t);
-	struct row *r = settable(t, c, ref, name, &f, &s);
-	return r ? store(t, r, f, s, text) : -1;
+	return settable(t, c, ref, name, &change) < 0 ? -1 : store(t, &change, text);
 }
 
-static int parse_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
+static int set_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
 {
 	const char *text = values_text(t, value, f);
-	return text ? take(t, r, f, text) : -1;
+	return text && role_check_made(t, r, f, text) == 0 ? take(t, r, f, text) : -1;
+}
+
+/* What an object is not made with is passed over, unless somebody may rely on it: that is refused by takes.def. */
+static int pass_over(struct task *t, struct row *r, const struct field *f, const json_t *value)
+{
+	if (!takes_some(r->class, f))
+		return 0;
+	struct row *wish = talloc_memdup(t, r, r->class->size);
+	const char *text = values_text(t, value, f);
+	if (!text || field_take(t, wish, f, text) < 0)
+		return -1;
+	return takes_check(t, wish, f, field_is_map(f) ? field_map(r, f) : NULL);
 }
 
 /* What is checked is looked at when all of it is there: limits depend on each other. */
@@ -315,7 +389,8 @@ int record_set_all(struct task *t, const struct class *c, const char *ref, const
 		return -1;
 	for (f = c->fields; f->name; f++) {
 		value = json_object_get(record, f->name);
-		if (value && record_is_settable(c, f) && parse_member(t, r, f, value) < 0)
+		if (value &&
+		    (record_is_settable(c, f) ? set_member : pass_over)(t, r, f, value) < 0)
 			return -1;
 	}
 	for (f = c->fields; f->name; f++) {
@@ -326,73 +401,75 @@ int record_set_all(struct task *t, const struct class *c, const char *ref, const
 	return db_put(t, r) < 0 ? -1 : db_commit(t);
 }
 
-/* The same for a change inside a map or a set: add_to_, remove_from_; add_, remove_. */
-static struct row *collection(struct task *t, const struct class *c, const char *ref,
-			      const char *name, const char *verb, const struct field **ret_field,
-			      const struct setter **ret_setter)
+/* ---- inside a map or a set: add_to_, remove_from_; add_, remove_ ---- */
+
+static int settable_map(struct task *t, const struct class *c, const char *ref, const char *name,
+			const char *verb, const char *key, struct change *ret)
 {
-	struct row *r = settable(t, c, ref, name, ret_field, ret_setter);
-	bool is_right =
-		r && (strchr(verb, '_') ? field_is_map(*ret_field) : field_is_set(*ret_field));
-	if (r && !is_right)
-		return fail_ptr(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
-	return r;
+	if (settable(t, c, ref, name, ret) < 0)
+		return -1;
+	if (!field_is_map(ret->field))
+		return fail(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
+	ret->key = key;
+	return role_check_key(t, c, ret->field, key);
+}
+
+static int settable_set(struct task *t, const struct class *c, const char *ref, const char *name,
+			const char *verb, struct change *ret)
+{
+	if (settable(t, c, ref, name, ret) < 0)
+		return -1;
+	if (field_is_set(ret->field))
+		return 0;
+	return fail(t, MESSAGE_METHOD_UNKNOWN, str(t, "%s.%s_%s", c->name, verb, name));
 }
 
 int record_map_add(struct task *t, const struct class *c, const char *ref, const char *name,
 		   const char *key, const char *value)
 {
-	const struct field *f;
-	const struct setter *s;
+	struct change change;
 	DB_SCOPE(t);
-	struct row *r = collection(t, c, ref, name, "add_to", &f, &s);
-	if (!r)
+	if (settable_map(t, c, ref, name, "add_to", key, &change) < 0)
 		return -1;
-	if (map_get(field_map(r, f), key))
+	struct map m = map_copy(t, field_map(change.row, change.field));
+	if (map_get(&m, key))
 		return fail(t, MAP_DUPLICATE_KEY, c->name, name, ref, key);
-	struct map m = map_copy(t, field_map(r, f));
 	map_set(t, &m, key, value);
-	return store(t, r, f, s, map_to_json(t, &m));
+	return store(t, &change, map_to_json(t, &m));
 }
 
 int record_map_remove(struct task *t, const struct class *c, const char *ref, const char *name,
 		      const char *key)
 {
-	const struct field *f;
-	const struct setter *s;
+	struct change change;
 	DB_SCOPE(t);
-	struct row *r = collection(t, c, ref, name, "remove_from", &f, &s);
-	if (!r)
+	if (settable_map(t, c, ref, name, "remove_from", key, &change) < 0)
 		return -1;
-	struct map m = map_copy(t, field_map(r, f));
+	struct map m = map_copy(t, field_map(change.row, change.field));
 	map_remove(&m, key);
-	return store(t, r, f, s, map_to_json(t, &m));
+	return store(t, &change, map_to_json(t, &m));
 }
 
 int record_set_add(struct task *t, const struct class *c, const char *ref, const char *name,
 		   const char *value)
 {
-	const struct field *f;
-	const struct setter *s;
+	struct change change;
 	DB_SCOPE(t);
-	struct row *r = collection(t, c, ref, name, "add", &f, &s);
-	if (!r)
+	if (settable_set(t, c, ref, name, "add", &change) < 0)
 		return -1;
-	struct list l = list_copy(t, field_list(r, f));
+	struct list l = list_copy(t, field_list(change.row, change.field));
 	list_put(t, &l, value);
-	return store(t, r, f, s, list_to_json(t, &l));
+	return store(t, &change, list_to_json(t, &l));
 }
 
 int record_set_remove(struct task *t, const struct class *c, const char *ref, const char *name,
 		      const char *value)
 {
-	const struct field *f;
-	const struct setter *s;
+	struct change change;
 	DB_SCOPE(t);
-	struct row *r = collection(t, c, ref, name, "remove", &f, &s);
-	if (!r)
+	if (settable_set(t, c, ref, name, "remove", &change) < 0)
 		return -1;
-	struct list l = list_copy(t, field_list(r, f));
+	struct list l = list_copy(t, field_list(change.row, change.field));
 	list_remove(&l, value);
-	return store(t, r, f, s, list_to_json(t, &l));
+	return store(t, &change, list_to_json(t, &l));
 }

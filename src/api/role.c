@@ -127,17 +127,19 @@ static enum role role_for_field(const struct class *c, const struct field *f)
 	return role_pool_admin;
 }
 
-static enum role role_for_key(const struct class *c, const struct field *f, const char *key)
+/* Of a key that has one of its own; ROLES: it has the field's. */
+static enum role role_of_key(const struct class *c, const struct field *f, const char *key)
 {
 	for (size_t i = 0; i < COUNT(keys); i++)
 		if (keys[i].class == c && streq(keys[i].field, f->name) && fits(keys[i].key, key))
 			return keys[i].role;
-	return role_for_field(c, f);
+	return ROLES;
 }
 
-static int check_key(struct task *t, const struct class *c, const struct field *f, const char *key)
+int role_check_key(struct task *t, const struct class *c, const struct field *f, const char *key)
 {
-	return role_check(t, role_for_key(c, f, key),
+	enum role own = role_of_key(c, f, key);
+	return role_check(t, own == ROLES ? role_for_field(c, f) : own,
 			  str(t, "%s.set_%s/key:%s", c->name, f->name, key));
 }
 
@@ -147,10 +149,20 @@ static int check_keys(struct task *t, const struct class *c, const struct field 
 {
 	for (size_t i = 0; i < a->n; i++) {
 		const char *other = map_get(b, a->v[i].key);
-		if (!(other && streq(other, a->v[i].value)) && check_key(t, c, f, a->v[i].key) < 0)
+		if (!(other && streq(other, a->v[i].value)) &&
+		    role_check_key(t, c, f, a->v[i].key) < 0)
 			return -1;
 	}
 	return 0;
+}
+
+/* The map that the text says; false: it says none, which is told. */
+static bool read_map(struct task *t, const struct field *f, const char *text, struct map *ret)
+{
+	if (map_from_json(t, text, ret))
+		return true;
+	fail(t, FIELD_TYPE_ERROR, f->name);
+	return false;
 }
 
 int role_check_set(struct task *t, const struct row *r, const struct field *f, const char *text)
@@ -159,11 +171,28 @@ int role_check_set(struct task *t, const struct row *r, const struct field *f, c
 	if (role_of(t) == role_pool_admin)
 		return 0;
 	struct map now = { 0 }, none = { 0 }, *before = field_is_map(f) ? field_map(r, f) : &none;
-	if (field_is_map(f) && !map_from_json(t, text, &now))
-		return fail(t, FIELD_TYPE_ERROR, f->name);
+	if (field_is_map(f) && !read_map(t, f, text, &now))
+		return -1;
 	if (map_equal(&now, before))
 		return role_check(t, role_for_field(c, f), str(t, "%s.set_%s", c->name, f->name));
 	return check_keys(t, c, f, &now, before) < 0 ? -1 : check_keys(t, c, f, before, &now);
+}
+
+int role_check_made(struct task *t, const struct row *r, const struct field *f, const char *text)
+{
+	struct map now, *before = field_is_map(f) ? field_map(r, f) : NULL;
+	if (!before)
+		return 0;
+	if (!read_map(t, f, text, &now))
+		return -1;
+	for (size_t i = 0; i < now.n; i++) {
+		const char *key = now.v[i].key, *was = map_get(before, key);
+		bool changes = !was || !streq(was, now.v[i].value);
+		if (changes && role_of_key(r->class, f, key) != ROLES &&
+		    role_check_key(t, r->class, f, key) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* ---- as records ---- */

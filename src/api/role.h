@@ -26,6 +26,11 @@ bool role_sees(struct task *, const struct class *);
 int role_check_sees(struct task *, const struct class *, const char *permission);
 /* May it make the field of the row what the text says?  In a map each key that changes counts for itself. */
 int role_check_set(struct task *, const struct row *, const struct field *, const char *text);
+/* May it change this key of the map?  That is asked also of one that is taken away and is not there. */
+int role_check_key(struct task *, const struct class *, const struct field *, const char *key);
+/* May the field of an object be so that its session makes, and may make?  Only keys with a role of their own are asked
+ * for, and of these none that the object has anyway. */
+int role_check_made(struct task *, const struct row *, const struct field *, const char *text);
 
 /* The names of all that it may, but for reading. */
 struct list role_permissions(const void *ctx, enum role);

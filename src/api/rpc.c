@@ -93,7 +93,7 @@ static int set_arg(struct rpc *r, struct task *t, void *args, const struct arg *
 {
 	struct field f = as_field(a);
 	const char *text = j ? values_text(t, j, &f) : default_of(r->class, &f);
-	return text ? field_parse(t, args, &f, text) : -1;
+	return text ? field_take(t, args, &f, text) : -1;
 }
 
 static int by_position(struct rpc *r, struct task *t, const struct call *c, void *args)
@@ -137,16 +137,25 @@ static bool takes_record(const char *method)
 	return false;
 }
 
-static void *arguments(struct rpc *r, struct task *t, const struct call *c)
+/* args: room for all of them, on talloc. */
+static int arguments(struct rpc *r, struct task *t, const struct call *c, void *args)
 {
-	void *args = talloc_zero_size(t, c->size);
 	int read = takes_record(c->name) ? by_name(r, t, c, args) : by_position(r, t, c, args);
-	if (read == 0)
-		return args;
-	if (t != r->t && t->code != NO_ERROR)
+	if (read < 0 && t != r->t && t->code != NO_ERROR)
 		task_fail_params(r->t, t->code, t->params);
-	return NULL;
+	return read;
 }
+
+/* ---- calls that make an object of a record ---- */
+
+/* Such a call with all that the record says: what is no argument of the maker is set when the object is there.  The
+ * maker's arguments are its child. */
+struct making {
+	struct call call; /* what is run */
+	const struct call *maker;
+	const struct class *class;
+	const json_t *rest;
+};
 
 static bool is_argument(const struct call *c, const char *name)
 {
@@ -156,47 +165,81 @@ static bool is_argument(const struct call *c, const char *name)
 	return false;
 }
 
-/* What else the record has and may be set, after the object was made; all of it or the object goes. */
-static int set_rest(struct rpc *r, const struct call *c, const char *ref)
+static json_t *rest_of(const void *ctx, const struct call *c, const json_t *record)
 {
-	json_t *rest = json_own(r->t, json_object()), *value;
+	json_t *rest = json_own(ctx, json_object()), *value;
 	const char *key;
-	json_object_foreach ((json_t *)(uintptr_t)param(r, 0), key, value)
+	json_object_foreach ((json_t *)(uintptr_t)record, key, value)
 		if (!is_argument(c, key))
-			json_object_set(rest, key, value);
-	if (record_set_all(r->t, r->class, ref, rest) == 0)
-		return 0;
-	struct task *own = task_new(r->t, r->t->name);
-	const struct call *destroy = find_call(str(own, "%s.destroy", r->class->name));
+			json_object_set_new(rest, key, json_deep_copy(value));
+	return rest;
+}
+
+/* A client that has logged out meanwhile does not keep half an object from going. */
+static void unmake(struct task *t, const struct class *class, const char *ref)
+{
+	struct task *own = task_new(t, t->name);
+	const struct call *destroy = find_call(str(own, "%s.destroy", class->name));
 	void *args = talloc_zero_size(own, destroy->size);
 	struct field self = as_field(destroy->args());
-	own->session = r->t->session;
+	own->session = db_seek(own, session, t->session) ? t->session : "";
 	if (field_parse(own, args, &self, ref) == 0)
 		api_call(own, destroy, args);
 	talloc_free(own);
+}
+
+/* All of the record, or no object. */
+static int run_making(struct task *t, void *args)
+{
+	const struct making *m = talloc_get_type_abort(talloc_parent(args), struct making);
+	if (m->maker->run(t, args) < 0)
+		return -1;
+	const char *ref = *(const char **)((char *)args + m->maker->result_offset);
+	if (record_set_all(t, m->class, ref, m->rest) == 0)
+		return 0;
+	unmake(t, m->class, ref);
 	return -1;
 }
 
-static int run_call(struct rpc *r, const struct call *c)
+/* ---- running ---- */
+
+/* The call to be run with its arguments, on t; NULL: failed. */
+static const struct call *prepare(struct rpc *r, struct task *t, const struct call *c,
+				  void **ret_args)
 {
-	void *args = arguments(r, r->t, c);
-	if (!args || api_call(r->t, c, args) < 0)
+	struct making *m = talloc_zero(t, struct making);
+	*ret_args = talloc_zero_size(m, c->size);
+	if (arguments(r, t, c, *ret_args) < 0)
+		return NULL;
+	if (!takes_record(c->name))
+		return c;
+	m->call = *c;
+	m->call.run = run_making;
+	m->maker = c;
+	m->class = r->class;
+	m->rest = rest_of(t, c, param(r, 0));
+	return &m->call;
+}
+
+static int run_call(struct rpc *r, const struct call *named)
+{
+	void *args;
+	const struct call *c = prepare(r, r->t, named, &args);
+	if (!c || api_call(r->t, c, args) < 0)
 		return -1;
 	const struct field result = {
 		.name = "result", .kind = c->result, .of = c->of, .offset = c->result_offset
 	};
-	if (takes_record(c->name) &&
-	    set_rest(r, c, *(const char **)((char *)args + c->result_offset)) < 0)
-		return -1;
 	values_put(r->t, r->out, args, &result);
 	return 0;
 }
 
-static int run_async(struct rpc *r, const struct call *c)
+static int run_async(struct rpc *r, const struct call *named)
 {
 	struct task *own = task_new(NULL, r->t->name);
-	void *args = arguments(r, own, c);
-	if (!args) {
+	void *args;
+	const struct call *c = prepare(r, own, named, &args);
+	if (!c) {
 		talloc_free(own);
 		return -1;
 	}
@@ -558,6 +601,5 @@ int rpc_call(struct task *t, const char *method, const json_t *params, struct va
 		return -1;
 	if (!async)
 		return c ? run_call(&r, c) : run_generated(&r, g, f);
-	bool can = c && !takes_record(c->name) && call_has_async(c);
-	return can ? run_async(&r, c) : no_async(&r);
+	return c && call_has_async(c) ? run_async(&r, c) : no_async(&r);
 }

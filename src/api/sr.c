@@ -26,6 +26,19 @@ static int check_type(struct task *t, const char *type)
 	return sr_type_find(type) ? 0 : fail(t, SR_UNKNOWN_DRIVER, type);
 }
 
+/* No type here asks for a password; and one in a device_config could be read by everybody.  It is not told again. */
+static int check_config(struct task *t, const struct map *device_config)
+{
+	for (size_t i = 0; i < device_config->n; i++) {
+		const char *key = device_config->v[i].key;
+		if (strcasestr(key, "password") || strcasestr(key, "secret"))
+			return fail(t, VALUE_NOT_SUPPORTED, str(t, "device_config:%s", key), "",
+				    "no storage here asks for a password, and everybody who may "
+				    "log in can read a device_config");
+	}
+	return 0;
+}
+
 /* What the type holds by nature, else what the user says. */
 static const char *content_type(const char *type, const char *wanted)
 {
@@ -97,7 +110,7 @@ static void first_scan(struct task *t, const char *sr)
 
 int SR_create(struct task *t, struct SR_create *a)
 {
-	if (check_type(t, a->type) < 0)
+	if (check_type(t, a->type) < 0 || check_config(t, &a->device_config) < 0)
 		return -1;
 	struct SR_row *sr = sr_row(t, a);
 	if (insert_both(t, sr, &a->device_config) < 0 ||
@@ -134,7 +147,8 @@ int SR_introduce(struct task *t, struct SR_introduce *a)
 /* As the drivers of XenServer print it. */
 int SR_probe(struct task *t, struct SR_probe *a)
 {
-	if (!db_get(t, host, a->host) || check_type(t, a->type) < 0)
+	if (!db_get(t, host, a->host) || check_type(t, a->type) < 0 ||
+	    check_config(t, &a->device_config) < 0)
 		return -1;
 	const char *uuid = sr_probe(t, a->type, &a->device_config);
 	if (!uuid)
@@ -346,7 +360,8 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 int PBD_create(struct task *t, struct PBD_create *a)
 {
 	DB_SCOPE(t);
-	if (!db_get(t, host, a->host) || !db_get(t, SR, a->SR))
+	if (!db_get(t, host, a->host) || !db_get(t, SR, a->SR) ||
+	    check_config(t, &a->device_config) < 0)
 		return -1;
 	if (pbd_of(t, a->SR))
 		return fail(t, DB_UNIQUENESS_CONSTRAINT_VIOLATION, "PBD", "SR", a->SR);
@@ -372,7 +387,7 @@ int PBD_set_device_config(struct task *t, struct PBD_set_device_config *a)
 {
 	DB_SCOPE(t);
 	struct PBD_row *pbd = unplugged(t, a->self);
-	if (!pbd)
+	if (!pbd || check_config(t, &a->value) < 0)
 		return -1;
 	pbd->device_config = a->value;
 	if (db_put(t, &pbd->row) < 0)

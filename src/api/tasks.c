@@ -3,6 +3,7 @@
 #include "api/tasks.h"
 
 #include "api/call.h"
+#include "api/masked.h"
 #include "api/session.h"
 #include "api/settings.h"
 #include "base/delay.h"
@@ -71,9 +72,11 @@ int tasks_open(struct task *t)
 	return forget_all(t) < 0 ? -1 : tasks_collect(t);
 }
 
+/* A session that has just ended is nobody's any more; the daemon's own tasks have no owner, but are not nobody's. */
 int task_check_owner(struct task *t, const struct task_row *row, const char *permission)
 {
-	if (streq(row->owner, session_user(t)))
+	const char *user = session_user(t);
+	if (*user && streq(row->owner, user))
 		return 0;
 	return role_check(t, role_pool_operator, permission);
 }
@@ -124,12 +127,17 @@ const char *task_for_command(struct task *t, const char *name)
 }
 
 /* Of those behind a call, the call alone tells. */
+static int check_of_client(struct task *t, const struct task_row *row)
+{
+	return row->of_client ? 0 : fail(t, OPERATION_NOT_ALLOWED, "the task is the server's own");
+}
+
 static struct task_row *own(struct task *t, const char *ref)
 {
 	struct task_row *row = db_get(t, task, ref);
-	if (row && !row->of_client)
-		return fail_ptr(t, OPERATION_NOT_ALLOWED, "the task is the server's own");
-	return row && task_check_owner(t, row, "task.set/any") == 0 ? row : NULL;
+	if (!row || task_check_owner(t, row, "task.set/any") < 0 || check_of_client(t, row) < 0)
+		return NULL;
+	return row;
 }
 
 static int put(struct task *t, struct task_row *row)
@@ -137,35 +145,32 @@ static int put(struct task *t, struct task_row *row)
 	return db_put(t, &row->row) < 0 ? -1 : db_commit(t);
 }
 
+int task_check_adoptable(struct task *t, const struct task_row *row)
+{
+	if (check_of_client(t, row) < 0)
+		return -1;
+	return is_pending(row) ? 0 : fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");
+}
+
 int task_adopt(struct task *t, const char *ref)
 {
 	const struct task_row *row = own(t, ref);
-	if (row && !is_pending(row))
-		return fail(t, OPERATION_NOT_ALLOWED, "the task has ended already");
-	if (row)
-		t->adopts = row->row.ref;
-	return row ? 0 : -1;
+	if (!row || task_check_adoptable(t, row) < 0)
+		return -1;
+	t->adopts = row->row.ref;
+	return 0;
 }
 
-struct list task_error_info(const void *ctx, const struct task *t)
-{
-	struct list info = { 0 };
-	if (t->code != NO_ERROR)
-		list_add(ctx, &info, code_rows[t->code].name);
-	for (size_t i = 0; t->code != NO_ERROR && t->params[i]; i++)
-		list_add(ctx, &info, t->params[i]);
-	return info;
-}
-
+/* Another request may have got the task meanwhile, whose call tells how it ends. */
 static int settle(struct task *t, const char *ref, const struct task *how)
 {
 	DB_SCOPE(t);
 	struct task_row *row = db_get(t, task, ref);
-	if (!row || !is_pending(row))
+	if (!row || !is_pending(row) || !row->of_client)
 		return 0;
 	bool failed = how->code != NO_ERROR;
 	row->status = failed ? task_status_type_failure : task_status_type_success;
-	row->error_info = task_error_info(row, how);
+	row->error_info = masked_error_info(t, how);
 	row->finished = time_now(row);
 	row->progress = 1;
 	return put(t, row);

@@ -16,13 +16,13 @@ int task_check_owner(struct task *, const struct task_row *, const char *permiss
 /* A client has made the task for what it asks for now, over a path of its own: the next call takes it for its row.
  * HANDLE_INVALID, OPERATION_NOT_ALLOWED: it is none of its, or has ended. */
 int task_adopt(struct task *, const char *ref);
+/* Can it still be taken so? */
+int task_check_adoptable(struct task *, const struct task_row *);
 /* Such a task for a command of xe, whose connection for data takes it: the ref; NULL: failed.  Whoever has made it
  * destroys it; one that the daemon left behind when it was killed is gone at the next start. */
 const char *task_for_command(struct task *, const char *name);
 /* The request is over: if no call has taken the task, it ends as t has. */
 void task_settle(struct task *);
-/* t's error as clients read it: code and parameters; empty without one. */
-struct list task_error_info(const void *ctx, const struct task *);
 /* At the end: asks all running calls to stop, and waits for them, at most ms. */
 void tasks_close(int ms);
 /* Tries again what could not be undone or recorded, of calls that run no more. */

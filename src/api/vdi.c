@@ -7,6 +7,7 @@
 #include "api/need.h"
 #include "api/operation.h"
 #include "api/storage.h"
+#include "api/takes.h"
 #include "api/undo.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -68,6 +69,9 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	int type = enum_value("vdi_type", a->type);
 	if (type < 0)
 		return fail(t, INVALID_VALUE, "type", a->type);
+	if (takes_check_map(t, &class_VDI, "sm_config", &a->sm_config) < 0 ||
+	    takes_check_map(t, &class_VDI, "other_config", &a->other_config) < 0)
+		return -1;
 	const char *kind = map_get(&a->sm_config, "type");
 	bool raw = kind && streq(kind, "raw");
 	struct VDI_row *vdi = make(t, a->SR, a->virtual_size, raw);

@@ -73,7 +73,7 @@ int VIF_create(struct task *t, struct VIF_create *a)
 	vif->VM = a->VM;
 	vif->network = a->network;
 	vif->device = a->device;
-	vif->MTU = a->MTU ? a->MTU : network->MTU;
+	vif->MTU = network->MTU; /* whatever was asked for: all interfaces of a bridge have one */
 	if (set_mac(t, vif, vm, a->MAC) < 0 || device_insert(t, &vif->row) < 0)
 		return -1;
 	tell_of_twins(t, vif);

@@ -10,6 +10,8 @@ char *ref_shown(struct task *t, const char *ref)
 	if (ref_is_null(ref))
 		return NULL;
 	for (size_t i = 0; classes[i]; i++) {
+		if (classes[i] == &class_session) /* its uuid leads to its reference */
+			continue;
 		const struct row *row = db_seek_row(t, classes[i], ref);
 		const struct field *name = row ? model_field(classes[i], "name_label") : NULL;
 		if (name)

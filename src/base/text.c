@@ -104,6 +104,23 @@ char *text_plain(const void *ctx, const char *s, size_t limit)
 	return copy;
 }
 
+char *text_visible(const void *ctx, const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	char *copy = talloc_array(ctx, char, 4 * strlen(s) + 1), *to = copy;
+	while (*p) {
+		size_t n = utf8_length(p);
+		bool plain = n && (*p == '\n' || *p == '\t' || !is_control(p));
+		for (n = n ? n : 1; n; n--, p++)
+			if (plain)
+				*to++ = (char)*p;
+			else
+				to += sprintf(to, "\\x%02x", *p);
+	}
+	*to = 0;
+	return copy;
+}
+
 char *text_trim(char *s)
 {
 	s += strspn(s, " \t\r");
@@ -126,14 +143,15 @@ char *text_xml(const void *ctx, const char *s)
 {
 	char *out = talloc_array(ctx, char, 6 * strlen(s) + 1), *to = out;
 	for (; *s; s++) {
-		const char *name = *s == '&'   ? "&amp;"
-				   : *s == '<' ? "&lt;"
-				   : *s == '>' ? "&gt;"
-				   : *s == '"' ? "&quot;"
-					       : NULL;
+		const char *name = *s == '&'    ? "&amp;"
+				   : *s == '<'  ? "&lt;"
+				   : *s == '>'  ? "&gt;"
+				   : *s == '"'  ? "&quot;"
+				   : *s == '\r' ? "&#13;" /* by itself, readers take it for \n */
+						: NULL;
 		if (name)
 			to = stpcpy(to, name);
-		else if ((unsigned char)*s >= ' ' || strchr("\n\r\t", *s))
+		else if ((unsigned char)*s >= ' ' || strchr("\n\t", *s))
 			*to++ = *s;
 	}
 	*to = 0;

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 
+#include "api/masked.h"
 #include "api/session.h"
 #include "api/tasks.h"
 #include "api/words.h"
@@ -386,17 +387,24 @@ static int serve(struct cli *c, const char *body, size_t n, bool trusted)
 	return result;
 }
 
+static void note_end(struct cli *c, int result, const struct cli_peer *peer)
+{
+	struct task *own = task_new(c->t, c->t->name);
+	log_line(c->t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c->name,
+		 peer->name,
+		 result == 0              ? "success"
+		 : c->t->code == NO_ERROR ? "refused"
+					  : masked_error(own, c->t));
+	talloc_free(own);
+}
+
 void cli_serve(struct task *t, int fd, const char *body, size_t n, const struct cli_peer *peer)
 {
 	struct cli c = { .t = t, .thin = thin_open(t, fd), .name = "", .notes = peer->notes };
 	if (!c.thin)
 		return;
 	int result = serve(&c, body, n, peer->trusted);
-	log_line(t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c.name,
-		 peer->name,
-		 result == 0           ? "success"
-		 : t->code == NO_ERROR ? "refused"
-				       : task_error(t));
+	note_end(&c, result, peer);
 
 	const char *failure = result < 0 ? cli_failure(&c) : "";
 	print_minimal(&c);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -470,4 +471,16 @@ int field_parse(struct task *t, struct row *r, const struct field *f, const char
 	default:
 		return field_is_set(f) ? parse_list(t, r, f, text) : parse_map(t, r, f, text);
 	}
+}
+
+int field_take(struct task *t, struct row *r, const struct field *f, const char *text)
+{
+	bool is_number = f->kind == FLOAT;
+	if (is_number && strspn(text, "0123456789+-.eE") != strlen(text))
+		return fail(t, FIELD_TYPE_ERROR, f->name);
+	if (field_parse(t, r, f, text) < 0)
+		return -1;
+	if (is_number && !isfinite(*(double *)member(r, f)))
+		return bad(t, f, text);
+	return 0;
 }

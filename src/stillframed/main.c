@@ -91,6 +91,7 @@ int main(int argc, char **argv)
 		return complain(t, 2);
 	if (c.model) {
 		model_dump(stdout);
+		talloc_free(t);
 		return 0;
 	}
 	int ready = c.foreground ? -1 : go_background();

@@ -37,7 +37,11 @@ void xml_escape(struct buffer *to, const char *s)
 	static const struct {
 		char c;
 		const char *name;
-	} names[] = { { '&', "&amp;" }, { '<', "&lt;" }, { '>', "&gt;" }, { '"', "&quot;" } };
+	} names[] = { { '&', "&amp;" },
+		      { '<', "&lt;" },
+		      { '>', "&gt;" },
+		      { '"', "&quot;" },
+		      { '\r', "&#13;" } }; /* readers would take it for \n */
 	for (; *s; s++) {
 		const char *name = NULL;
 		size_t plain = 0;
@@ -50,7 +54,7 @@ void xml_escape(struct buffer *to, const char *s)
 				name = names[i].name;
 		if (name)
 			buffer_add(to, name, strlen(name), RPC_ANSWER_LIMIT);
-		else if (*s == '\n' || *s == '\t' || *s == '\r')
+		else if (*s == '\n' || *s == '\t')
 			buffer_add(to, s, 1, RPC_ANSWER_LIMIT);
 		if (!*s)
 			return;

@@ -294,6 +294,10 @@ static int get_into(struct carrier *c, const char *path, int out, bool sparse)
 
 int carry_get(struct carrier *c, const char *file, const char *path)
 {
+	if (!*file && isatty(STDOUT_FILENO))
+		return fail(c->task, INTERNAL_ERROR,
+			    "standard output is a terminal, and such data are not for one: name a "
+			    "file, or use a pipe");
 	if (!*file)
 		return get_into(c, path, STDOUT_FILENO, false);
 	FD_SCOPE int out = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

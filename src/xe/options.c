@@ -159,7 +159,7 @@ int options_read(struct task *t, char **argv, struct options *ret)
 		if (take_words(t, &places[i], &set, &args[i]) < 0)
 			return -1;
 
-	struct options o = { 0 };
+	struct options o = { .typed = args[2].n };
 	for (int i = 2; i >= 0; i--)
 		for (size_t k = 0; k < args[i].n; k++)
 			list_add(t, &o.args, args[i].v[k]);

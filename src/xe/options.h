@@ -18,6 +18,7 @@ struct options {
 	const char *user, *password;
 	bool nossl, debug, debug_on_fail, verbose;
 	struct list args; /* for the server, the command first */
+	size_t typed; /* so many of them stood on the command line, before those of the other places */
 };
 
 /* argv as main() gets it.  Reads the files that it names. */

@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -132,33 +130,39 @@ static int failed(struct client *c)
 	return respond(c, FRAME_FAILED);
 }
 
-/* The server is not trusted with more of our files than those the user typed, by themselves or
- * behind an equals sign. */
+/* Standard input and output have no name: filename= is for them, and the like, as XenServer's commands have it; not any
+ * parameter that is empty. */
+static bool names(const char *arg, const char *file)
+{
+	const char *equals = strchr(arg, '='), *key = strstr(arg, "file");
+	if (!*file)
+		return equals && !equals[1] && key && key < equals;
+	return streq(arg, file) || (equals && streq(equals + 1, file));
+}
+
+/* The server is not trusted with more of our files than those the user typed, by themselves or behind an equals sign. */
 static bool is_named(const struct client *c, const char *file)
 {
-	const struct list *args = &c->options->args;
-	for (size_t i = 0; i < args->n; i++) {
-		const char *equals = strchr(args->v[i], '=');
-		if (streq(args->v[i], file) || (equals && streq(equals + 1, file)))
+	for (size_t i = 0; i < c->options->typed; i++)
+		if (names(c->options->args.v[i], file))
 			return true;
-	}
 	return false;
 }
 
-static bool is_beneath_here(const char *file)
+/* Nor with the terminal, but by the command that is there for that. */
+static bool lends_terminal(const struct client *c)
 {
-	char path[PATH_MAX], here[PATH_MAX];
-	if (!realpath(file, path) || !getcwd(here, sizeof here))
-		return false;
-	size_t n = strlen(here);
-	return strncmp(path, here, n) == 0 && (path[n] == '/' || (n == 1 && path[1]));
+	for (size_t i = 0; i < c->options->typed; i++)
+		if (!starts_with(c->options->args.v[i], "--"))
+			return streq(c->options->args.v[i], "console");
+	return false;
 }
 
 static int forbidden(struct client *c, const char *file)
 {
 	return fail(c->task, INTERNAL_ERROR,
 		    str(c->task, "the server asked for %s, which is not on the command line",
-			file));
+			*file ? file : "standard input or output"));
 }
 
 /* ---- the commands ---- */
@@ -206,7 +210,7 @@ static int send_file(struct client *c, int file)
 static int do_load(struct client *c, const struct frame *f)
 {
 	struct stat st;
-	if (!is_named(c, f->text) && !is_beneath_here(f->text)) {
+	if (!is_named(c, f->text)) {
 		forbidden(c, f->text);
 		return failed(c);
 	}
@@ -245,9 +249,13 @@ static int do_transfer(struct client *c, const struct frame *f)
 	struct carrier carrier = { c->task, c->options, c->fd,
 				   clock_ms() + delay_ms(DELAY_XE_BUSY) };
 	int status;
-	if (f->tag == FRAME_HTTP_CONNECT)
+	if (f->tag == FRAME_HTTP_CONNECT && !lends_terminal(c))
+		status =
+			fail(c->task, INTERNAL_ERROR,
+			     "the server asked for the terminal, which only `xe console` lends it");
+	else if (f->tag == FRAME_HTTP_CONNECT)
 		status = carry_terminal(&carrier, f->path);
-	else if (*f->text && !is_named(c, f->text))
+	else if (!is_named(c, f->text))
 		status = forbidden(c, f->text);
 	else if (f->tag == FRAME_HTTP_GET)
 		status = carry_get(&carrier, f->text, f->path);
@@ -299,8 +307,10 @@ int thin_client(struct task *t, const struct options *o, int *ret_status)
 		return -1;
 	struct client c = { .task = t, .options = o, .fd = fd, .debug = talloc_strdup(t, "") };
 	int status = follow(&c);
-	if ((status < 0 || c.status) && *c.debug)
-		io_write(t, STDERR_FILENO, c.debug, strlen(c.debug), -1);
+	if ((status < 0 || c.status) && *c.debug) {
+		const char *debug = said(t, STDERR_FILENO, c.debug);
+		io_write(t, STDERR_FILENO, debug, strlen(debug), -1);
+	}
 	*ret_status = c.status;
 	return status;
 }

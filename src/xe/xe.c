@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 	if (status < 0) {
 		status = 1;
 		if (t->code != TASK_CANCELLED && !output_closed())
-			fprintf(stderr, "%s\n", what_failed(t));
+			fprintf(stderr, "%s\n", said(t, STDERR_FILENO, what_failed(t)));
 	}
 	talloc_free(t);
 	if (the_signal) {

@@ -81,6 +81,9 @@ def test_types():
         assert x.VM.get_all_records()[ref] == rx and j.VM.get_all_records()[ref] == rj
         x.VM.set_name_label(ref, 'name\twith\nlines')
         assert j.VM.get_name_label(ref) == 'name\twith\nlines' == x.VM.get_name_label(ref)
+        # A carriage return goes through XML, too; what XML cannot say at all is left out there, as XenServer does.
+        j.VM.set_name_label(ref, 'a\r\nb\x1bc')
+        assert x.VM.get_name_label(ref) == 'a\r\nbc' and j.VM.get_name_label(ref) == 'a\r\nb\x1bc'
         batch = x.call('event.from', ['pool'], '', 1.0)
         assert batch['valid_ref_counts'] == {'pool': 1} and batch['events'][0]['operation'] == 'add'
         assert Xml(d.port).call('system.listMethods')

@@ -317,7 +317,7 @@ def test_fields():
         assert root.VM.get_other_config(ref) == before and root.VM.get_name_label(ref) == 'web'
         adm.VM.set_other_config(ref, {**before, 'other': '1', 'folder': '/y'})
         adm.VM.set_name_label(ref, 'db')
-        root.VM.add_to_other_config(ref, 'pci', 'x')
+        root.VM.add_to_other_config(ref, 'pci', '')
         assert adm.refused('VM.remove_from_other_config', ref, 'pci')[0] == denied
         assert adm.refused('VM.set_other_config', ref, {})[0] == denied
         assert adm.refused('VM.set_affinity', ref, root.host.get_all()[0])[0] == denied

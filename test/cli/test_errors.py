@@ -114,7 +114,7 @@ def test_all_or_none():
         vm = d.vm('web')
         before = d.xe('vm-param-list', uuid=vm)
         for wrong in ('nonsense=x', 'uuid-of=x', 'power-state=Running', 'tags=x', 'other-config=x', 'name-label:k=v', 'VCPUs-max=many',
-                      'VCPUs-max=0', 'memory=1', 'affinity=nobody', 'live=true', 'ha-always-run=true'):
+                      'VCPUs-max=0', 'memory=1', 'affinity=nobody', 'live=true', 'platform:secureboot=maybe', 'ha-always-run=true'):
             d.fails('vm-param-set', 'name-label=new', 'other-config:k=v', 'other-config:l=w', wrong, uuid=vm)
             assert d.xe('vm-param-list', uuid=vm) == before, wrong
         d.fails('vm-param-add', 'k=v', uuid=vm, param_name='tags')

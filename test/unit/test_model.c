@@ -33,6 +33,15 @@ int main(void)
 		struct row *copy = model_copy(t, r);
 		CHECK(!streq(copy->ref, r->ref) && !streq(row_uuid(copy), row_uuid(r)));
 	}
+	struct task_row *task = row_new(t, task);
+	const struct field *progress = model_field(&class_task, "progress");
+	static const char *const none[] = { "nan",  "inf", "-infinity", "1e400",
+					    "0x10", " 1",  "",          "one" };
+	for (size_t i = 0; i < COUNT(none); i++) {
+		CHECK(field_take(t, &task->row, progress, none[i]) < 0);
+		task_forgive(t);
+	}
+	CHECK(field_take(t, &task->row, progress, "-2.5e-1") == 0 && task->progress == -0.25);
 	CHECK(enum_value("vm_power_state", "running") == vm_power_state_Running);
 	CHECK(enum_value("vm_power_state", "flying") == -1);
 	CHECK(streq(enum_text("vdi_type", vdi_type_suspend), "suspend"));

@@ -56,6 +56,29 @@ static void plain(struct task *t)
 		CHECK(streq(text_plain(t, all[i].s, i == 3 ? 20 : 64), all[i].plain));
 }
 
+/* The same for a terminal: nothing is lost, and nothing is obeyed. */
+static void visible(struct task *t)
+{
+	static const struct {
+		const char *s, *visible;
+	} all[] = {
+		{ "name ( RW): b\xc3\xbc\n\tx\n", "name ( RW): b\xc3\xbc\n\tx\n" },
+		{ "a\x1b]0;owned\x07"
+		  "b\r\x7f",
+		  "a\\x1b]0;owned\\x07b\\x0d\\x7f" },
+		{ "\xc2\x9b"
+		  "1m\xe2\x80\xae"
+		  "txt",
+		  "\\xc2\\x9b1m\\xe2\\x80\\xaetxt" },
+		{ "\x9b"
+		  "2J\xff\xe2\x82",
+		  "\\x9b2J\\xff\\xe2\\x82" },
+		{ "", "" },
+	};
+	for (size_t i = 0; i < COUNT(all); i++)
+		CHECK(streq(text_visible(t, all[i].s), all[i].visible));
+}
+
 static void ids(struct task *t)
 {
 	CHECK(text_is_uuid(uuid_new(t)) && !streq(uuid_new(t), uuid_new(t)));
@@ -114,6 +137,7 @@ int main(void)
 	numbers();
 	utf8();
 	plain(t);
+	visible(t);
 	ids(t);
 	collections(t);
 	json_limits(t);

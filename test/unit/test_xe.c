@@ -70,17 +70,29 @@ static void do_load(struct thin *th, struct task *t, struct thin_request *r)
 	thin_exit(th, file ? 0 : 1);
 }
 
-/* A server that is after something nobody named. */
+/* A server that is after something nobody named: it tells what it got. */
 static void do_steal(struct thin *th, struct task *t, struct thin_request *r)
 {
+	static const char *const files[] = { "/etc/hostname", "small", "./small", "", "-" };
 	size_t n;
 	(void)r;
-	bool stolen = thin_load(th, "/etc/hostname", 1 << 20, &n);
+	for (size_t i = 0; i < COUNT(files); i++) {
+		if (thin_load(th, files[i], 1 << 20, &n))
+			thin_print(th, str(t, "loaded %s", files[i]));
+		task_forgive(t);
+		if (thin_put(th, files[i], "/sink") == 0)
+			thin_print(th, str(t, "sent %s", files[i]));
+		task_forgive(t);
+	}
+	if (thin_get(th, "planted", "/disk") == 0)
+		thin_print(th, "wrote planted");
 	task_forgive(t);
-	stolen |= thin_put(th, "/etc/hostname", "/sink") == 0;
+	if (thin_get(th, "", "/disk") == 0)
+		thin_print(th, "wrote the output");
 	task_forgive(t);
-	stolen |= thin_get(th, "planted", "/disk") == 0;
-	thin_exit(th, stolen ? 0 : 3);
+	if (thin_connect(th, "/shout") == 0)
+		thin_print(th, "had the terminal");
+	thin_exit(th, 3);
 }
 
 static void do_get(struct thin *th, struct task *t, struct thin_request *r)
@@ -305,7 +317,12 @@ static void test_load(struct task *t, const char *here)
 	XE(t, 0, NULL, "13 bytes: 0123456789\n", "", "load", str(t, "file=%s/small", here));
 	XE(t, 1, NULL, "none\n", "No such file", "load", "file=missing");
 	XE(t, 1, NULL, "none\n", "Is a directory", "load", "file=/etc");
-	XE(t, 3, NULL, "", "/etc/hostname, which is not on the command line", "steal");
+	XE(t, 3, "a line", "", "/etc/hostname, which is not on the command line", "steal");
+	XE(t, 3, "a line", "", "only `xe console`", "steal", "--minimal", "name-description=");
+	setenv("XE_EXTRA_ARGS", "file=small,filename=", 1);
+	XE(t, 3, "a line", "", "small, which is not on the command line", "steal");
+	unsetenv("XE_EXTRA_ARGS");
+	XE(t, 3, "a line", "loaded small\n", "./small", "steal", "file=small");
 	CHECK(!file_exists("planted"));
 }
 
