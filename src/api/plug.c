@@ -133,8 +133,10 @@ int plug_settle(struct task *t, const struct class *c, const char *ref)
 	void *hold = talloc_new(t);
 	if (!device_of(t, c, ref, &d))
 		return 0;
-	struct vmm *vmm = guest_get(hold, d.vm->row.ref);
-	int result = vmm ? settings.vmm->present(t, vmm, d.id, &present) : 0;
+	struct vmm *vmm = NULL;
+	int result = guest_find(t, hold, d.vm->row.ref, &vmm);
+	if (vmm)
+		result = settings.vmm->present(t, vmm, d.id, &present);
 	if (result == 0 && vmm && !present)
 		result = kind_of(c)->unplug(t, vmm, &d);
 	if (result < 0 && !guest_alive(d.vm->row.ref)) {

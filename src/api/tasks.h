@@ -20,7 +20,7 @@ int task_adopt(struct task *, const char *ref);
 void task_settle(struct task *);
 /* t's error as clients read it: code and parameters; empty without one. */
 struct list task_error_info(const void *ctx, const struct task *);
-/* At the end: asks all running calls to stop, and waits for them, at most ms. */
+/* At the end: asks all running calls to stop, and waits for them, at most ms.  No other begins. */
 void tasks_close(int ms);
-/* Tries again what could not be undone or recorded, of calls that run no more. */
+/* Tries again what could not be undone or recorded, of calls that run no more.  It waits for none of it. */
 void tasks_retry_undo(struct task *);

@@ -346,7 +346,7 @@ static int shut_down(struct task *t, const struct VM_row *vm)
 	const char *ref = vm->row.ref;
 	bool asked = agent_shut_down(t, ref);
 	/* Its agent may have said no by ending as it was told to: then there is nothing to press the button of. */
-	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked && !guest_ends(t, ref))
+	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked && !guest_ends(ref))
 		return -1;
 	task_forgive(t);
 	return wait_halted(t, ref);
