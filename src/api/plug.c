@@ -215,8 +215,9 @@ static int take_disk(struct task *t, const struct device *d)
 	const char *vdi = d->class == &class_VBD ? text_of(t, d->row, "VDI") : NULL_REF;
 	if (ref_is_null(vdi))
 		return 0;
-	return operation_begin_vdi(t, vdi, vdi_operations_blocked) ? coalesce_hold(t, t, vdi, true)
-								   : -1;
+	if (!operation_begin_vdi(t, vdi, vdi_operations_blocked, NULL, NULL))
+		return -1;
+	return coalesce_hold(t, t->scope, vdi, true);
 }
 
 static int begin(struct task *t, const struct class *c, const char *ref, const char *op,

@@ -44,14 +44,16 @@ struct task_sink {
 };
 
 struct task {
-	const char *name;    /* stands on each log line */
-	const char *ref;     /* the task's row, "" when it has none */
-	const char *session; /* who asked, "" for the daemon itself */
-	const char *peer;    /* from where, "" likewise */
-	const char *adopts;  /* a row that a client has made for the next call, "" none */
-	const char *op;      /* the journal's name for this operation, see db/journal.h */
-	void *scope; /* of a call: what it holds others up with is freed with it, when the call has ended; else the task */
+	const char *name;       /* stands on each log line */
+	const char *ref;        /* the task's row, "" when it has none */
+	const char *session;    /* who asked, "" for the daemon itself */
+	const char *peer;       /* from where, "" likewise */
+	const char *adopts;     /* a row that a client has made for the next call, "" none */
+	const char *op;         /* the journal's name for this operation, see db/journal.h */
 	struct task_sink *sink; /* may be NULL */
+
+	/* Of a call: what it holds others up with, freed when the call has ended; else the task itself. */
+	void *scope;
 
 	enum code code;      /* NO_ERROR while all is well */
 	const char **params; /* of the error; NULL ended */

@@ -164,16 +164,16 @@ def test_attempts():
 
 def test_a_busy_disk():
     """Somebody else has a disk: it is tried again, and the last error says who has it."""
-    with Daemon('fake', options=SELDOM, delays=SOON) as d:
+    with Daemon('fake', options=SELDOM, delays={**SOON, 'operation-patience': 0.02}) as d:
         vm, agent = guest_with(d)
         ref = d.sql("SELECT ref FROM VDI WHERE name_label = 'web 1'")[0]
         d.stop()
-        d.sql_write(f"UPDATE VDI SET current_operations = '{{\"OpaqueRef:x\": \"copy\"}}' WHERE ref = '{ref}'")
+        d.sql_write(f"UPDATE VDI SET current_operations = '{{\"OpaqueRef:x\": \"resize\"}}' WHERE ref = '{ref}'")
         d.start()
         until(lambda: live(d, vm) == 'true')
         is_refused(d, vm, attempts=2)
         error = json.loads(d.sql("SELECT error_info FROM task WHERE status = 'failure' ORDER BY rowid")[-1])
-        assert error == ['OTHER_OPERATION_IN_PROGRESS', 'VDI', ref, 'copy', 'OpaqueRef:x'], error
+        assert error == ['OTHER_OPERATION_IN_PROGRESS', 'VDI', ref, 'resize', 'OpaqueRef:x'], error
         tried = json.loads(d.sql("SELECT other_config FROM task WHERE name_label = 'VM.snapshot_with_quiesce'")[0])
         assert set(tried) == {'attempt-1', 'attempt-2'} and not agent.frozen, tried
 
