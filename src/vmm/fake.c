@@ -391,14 +391,22 @@ static int resume(struct task *t, struct vmm *vm)
 	return set_paused(t, vm, "resume", false);
 }
 
+/* Not in the middle of a change, which would write it anew.  1: the VM has ended; 0: it had before. */
+static int remove_state(struct task *t, const char *dir)
+{
+	const char *path = path_of(t, dir);
+	pthread_mutex_lock(&lock);
+	int err = unlink(path) < 0 ? errno : 0;
+	pthread_mutex_unlock(&lock);
+	return err == 0 ? 1 : err == ENOENT ? 0 : task_fail_errno(t, err, path);
+}
+
 static int end(struct task *t, struct vmm *vm, const char *why)
 {
-	const char *path = path_of(t, vm->dir);
-	if (unlink(path) == 0)
+	int ended = remove_state(t, vm->dir);
+	if (ended > 0)
 		tell(vm, VMM_EXITED, why);
-	else if (errno != ENOENT)
-		return task_fail_errno(t, errno, path);
-	return 0;
+	return ended < 0 ? -1 : 0;
 }
 
 static int do_shutdown(struct task *t, struct vmm *vm)
@@ -425,10 +433,7 @@ static int stop(struct task *t, struct vmm *vm)
 static int do_kill(struct task *t, const char *uuid, const char *dir)
 {
 	(void)uuid;
-	if (enter(t, dir, "kill", "") < 0)
-		return -1;
-	const char *path = path_of(t, dir);
-	return unlink(path) == 0 || errno == ENOENT ? 0 : task_fail_errno(t, errno, path);
+	return enter(t, dir, "kill", "") < 0 || remove_state(t, dir) < 0 ? -1 : 0;
 }
 
 static int add_overlays(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
