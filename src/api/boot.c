@@ -84,36 +84,46 @@ static int add_kernel(struct task *t, const struct VM_row *vm, struct vmm_config
 
 /* ---- devices ---- */
 
-/* platform:device-model.  XenServer's two names stand for emulated devices that every guest knows. */
+/* platform:devices.  ahci: emulated devices that every guest knows. */
 static const struct model_row {
 	const char *name;
 	enum vmm_model disk, nic;
 } models[] = {
 	{ "virtio", VMM_VIRTIO, VMM_VIRTIO },
 	{ "ahci", VMM_SATA, VMM_E1000E },
-	{ "qemu-upstream-compat", VMM_SATA, VMM_E1000E },
-	{ "qemu-upstream-uefi", VMM_SATA, VMM_E1000E },
 };
+
+static const struct model_row *find_model(const char *name)
+{
+	for (size_t i = 0; name && i < COUNT(models); i++)
+		if (streq(models[i].name, name))
+			return &models[i];
+	return NULL;
+}
+
+/* A VM that has not the key yet may say it in device-model, which is XenServer's, and in which clients write what
+ * they like.  NULL: the value is unknown. */
+static const struct model_row *model_in(const struct VM_row *vm)
+{
+	const char *name = map_get(&vm->platform, "devices");
+	if (name && *name)
+		return find_model(name);
+	const struct model_row *before = find_model(map_get(&vm->platform, "device-model"));
+	return before ? before : &models[0];
+}
 
 static const struct model_row *model_of(struct task *t, const struct VM_row *vm)
 {
-	const char *name = map_get(&vm->platform, "device-model");
-	if (!name || !*name)
-		return &models[0];
-	for (size_t i = 0; i < COUNT(models); i++)
-		if (streq(models[i].name, name))
-			return &models[i];
-	return fail_ptr(t, VALUE_NOT_SUPPORTED, "platform:device-model", name,
-			"it is one of virtio, ahci, qemu-upstream-compat, qemu-upstream-uefi");
+	const struct model_row *m = model_in(vm);
+	return m ? m
+		 : fail_ptr(t, VALUE_NOT_SUPPORTED, "platform:devices",
+			    map_get(&vm->platform, "devices"), "it is one of virtio, ahci");
 }
 
 bool boot_hot_plugs_disks(const struct VM_row *vm)
 {
-	const char *name = map_get(&vm->platform, "device-model");
-	for (size_t i = 0; i < COUNT(models); i++)
-		if (name && streq(models[i].name, name))
-			return models[i].disk != VMM_SATA;
-	return true;
+	const struct model_row *m = model_in(vm);
+	return !m || m->disk != VMM_SATA;
 }
 
 static int add_layers(struct task *t, const struct VBD_row *vbd, struct vmm_disk *d)

@@ -152,13 +152,14 @@ static const char *row_adopt(struct task *t)
 	return db_put(t, &row->row) < 0 || db_commit(t) < 0 ? NULL : row->row.ref;
 }
 
-static const char *row_begin(struct task *t, const struct call *c)
+/* name: clients look for the tasks that they have begun by it. */
+static const char *row_begin(struct task *t, const char *name)
 {
 	if (*t->adopts)
 		return row_adopt(t);
 	DB_SCOPE(t);
 	struct task_row *row = row_new(t, task);
-	row->name_label = c->name;
+	row->name_label = name;
 	row->created = time_now(row);
 	row->resident_on = this_host();
 	row->type = "<none/>";
@@ -288,14 +289,20 @@ static const char *object_of(const struct call *c, const void *args)
 	return "";
 }
 
-/* awaited: the caller has the result, and nobody else asks for it. */
+static bool is_own(const struct task *t)
+{
+	return (!t->session || !*t->session) && !*t->adopts;
+}
+
+/* awaited: the caller has the result, and nobody else asks for it.  Of the daemon's own work operators are to see what
+ * failed. */
 static void finish(struct task *t, const struct call *c, void *args, bool awaited)
 {
 	const char *object = object_of(c, args);
 	audit(t, c->name, object ? object : "");
 	struct task *own = task_new(t, t->name);
 	struct end *e = end_new(t->ref, c, args, t);
-	e->goes = awaited && t->code == NO_ERROR;
+	e->goes = awaited || (is_own(t) && t->code == NO_ERROR);
 	end_record(own, e);
 	talloc_free(own);
 	if (t->code != NO_ERROR)
@@ -321,9 +328,10 @@ struct begun {
 	struct running me;
 };
 
-static int begin(struct task *t, const struct call *c, void *args, struct begun *b)
+static int begin(struct task *t, const struct call *c, const char *name, void *args,
+		 struct begun *b)
 {
-	*b = (struct begun){ .task = t, .call = c, .args = args, .ref = row_begin(t, c) };
+	*b = (struct begun){ .task = t, .call = c, .args = args, .ref = row_begin(t, name) };
 	if (!b->ref)
 		return -1;
 	t->scope = talloc_new(t);
@@ -368,14 +376,14 @@ static bool is_light(const struct call *c)
 int api_call(struct task *t, const struct call *c, void *args)
 {
 	struct begun b;
-	bool awaited = c->args && t->session && *t->session && !*t->adopts;
+	bool awaited = (c->args || c->waited) && t->session && *t->session && !*t->adopts;
 	if (role_check(t, c->role, c->name) < 0)
 		return -1;
 	if (is_light(c))
 		return call_quietly(t, c, args);
 	if (check_open(t) < 0)
 		return -1;
-	return begin(t, c, args, &b) < 0 ? -1 : run(&b, awaited);
+	return begin(t, c, c->name, args, &b) < 0 ? -1 : run(&b, awaited);
 }
 
 static void *run_behind(void *arg)
@@ -391,8 +399,9 @@ const char *api_call_async(struct task *t, const struct call *c, struct task *ow
 	struct begun *b = talloc(own, struct begun);
 	const char *ref = NULL;
 	pthread_t thread;
+	const char *name = str(own, "Async.%s", c->name);
 	if (role_check(own, c->role, c->name) == 0 && check_open(own) == 0 &&
-	    begin(own, c, args, b) == 0)
+	    begin(own, c, name, args, b) == 0)
 		ref = talloc_strdup(t, b->ref);
 	int err = ref ? pthread_create(&thread, NULL, run_behind, b) : 0;
 	if (ref && !err) {

@@ -33,15 +33,16 @@ struct call {
 	size_t size;          /* of the arguments */
 	size_t result_offset; /* of the member `result` in them */
 	int (*run)(struct task *, void *args);
-	const struct arg *(*args)(void); /* ended by one without a name */
+	const struct arg *(*args)(void); /* ended by one without a name; NULL: no call of the API */
+	bool waited;                     /* ... but a user who waits for it has begun it */
 };
 extern const struct call *const all_calls[]; /* NULL ended */
 
 #define call(t, name, args) api_call((t), &call_##name, (args))
 
 /* Runs the call on t, whose session is set and has the role, else RBAC_PERMISSION_DENIED.  On failure all that the
- * call did is undone.  The row of one that succeeded goes when its caller has the result; those of failed ones, of
- * transfers over HTTP, of the daemon's own work, and one that was the client's to begin with, stay (tasks.h).  Calls
+ * call did is undone.  The row goes when its caller has the result, or the error; those of transfers over HTTP,
+ * of the daemon's own work when it failed, and one that was the client's to begin with, stay (tasks.h).  Calls
  * that only look, log in or change a task get no row: to wait for changes must not be one. */
 int api_call(struct task *t, const struct call *, void *args);
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "api/guests.h"
+#include "api/host_facts.h"
 #include "api/operation.h"
 #include "api/settings.h"
 #include "base/task.h"
@@ -23,11 +24,7 @@ static struct console_row *find(struct task *t, const char *vm, enum console_pro
 static const char *url(struct task *t, const struct console_row *c)
 {
 	const struct host_row *host = db_get(t, host, this_host());
-	if (!host)
-		return NULL;
-	bool v6 = strchr(host->address, ':');
-	return str(t, "https://%s%s%s/console?uuid=%s", v6 ? "[" : "", host->address, v6 ? "]" : "",
-		   c->uuid);
+	return host ? str(t, "%s/console?uuid=%s", host_url(t, host->address), c->uuid) : NULL;
 }
 
 static int make(struct task *t, const struct VM_row *vm, enum console_protocol protocol)
@@ -39,6 +36,19 @@ static int make(struct task *t, const struct VM_row *vm, enum console_protocol p
 	c->protocol = protocol;
 	c->location = url(t, c);
 	return c->location ? db_insert(t, &c->row) : -1;
+}
+
+int consoles_relocate(struct task *t)
+{
+	DB_ALL (t, console, c) {
+		const char *location = url(t, c);
+		if (location && streq(location, c->location))
+			continue;
+		c->location = location;
+		if (!location || db_put(t, &c->row) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int consoles_make(struct task *t, const struct VM_row *vm)

@@ -10,6 +10,9 @@ struct task;
 /* In a transaction: the rows that a running VM lacks.  guest_mark_halted() deletes them. */
 int consoles_make(struct task *, const struct VM_row *);
 
+/* In a transaction: their addresses are the host's present one. */
+int consoles_relocate(struct task *);
+
 /* The VM's console of that protocol; VM_BAD_POWER_STATE when it does not run. */
 struct console_row *vm_console(struct task *, const struct VM_row *, enum console_protocol);
 /* What a uuid or a ref (the other is NULL) names: a console, or a VM, which stands for its

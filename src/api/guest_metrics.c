@@ -164,6 +164,8 @@ int guest_metrics_heard(struct task *t, struct VM_row *vm, const struct guest_re
 		return -1;
 	m->os_version = r->os_version;
 	m->PV_drivers_version = r->agent_version;
+	if (m->PV_drivers_version.n)
+		map_set(m, &m->PV_drivers_version, "build", "0"); /* clients print all four */
 	m->PV_drivers_detected = m->PV_drivers_up_to_date = true;
 	m->networks = r->networks;
 	m->other = r->other;
@@ -186,6 +188,13 @@ int guest_metrics_delete(struct task *t, const struct VM_row *vm)
 {
 	struct VM_guest_metrics_row *m = row_of(t, vm);
 	return m ? db_delete(t, &m->row) : 0;
+}
+
+int guest_metrics_forget(struct task *t, struct VM_row *vm)
+{
+	int result = guest_metrics_delete(t, vm);
+	vm->guest_metrics = NULL_REF;
+	return result;
 }
 
 int guest_metrics_copy(struct task *t, struct VM_row *to, const struct VM_row *from)

@@ -40,3 +40,6 @@ int guest_metrics_silent(struct task *, const struct VM_row *);
 int guest_metrics_copy(struct task *, struct VM_row *to, const struct VM_row *from);
 /* In a transaction: the row goes. */
 int guest_metrics_delete(struct task *, const struct VM_row *);
+/* In a transaction that stores the VM's row: what was heard of a guest that has ended, or begins anew, is no more
+ * true. */
+int guest_metrics_forget(struct task *, struct VM_row *);

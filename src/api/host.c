@@ -6,6 +6,8 @@
 #include <time.h>
 
 #include "api/call.h"
+#include "api/console.h"
+#include "api/host_facts.h"
 #include "api/pif.h"
 #include "api/settings.h"
 #include "api/sm.h"
@@ -36,26 +38,39 @@ void set_this_host(const char *ref)
 static int open_host(struct task *t)
 {
 	DB_SCOPE(t);
-	struct utsname u;
-	uname(&u);
 	struct host_row *host = *(struct host_row **)db_find(t, &class_host, NULL, NULL);
 	bool known = host != NULL;
 	if (!known) {
+		struct utsname u;
+		uname(&u);
 		host = row_new(t, host);
-		host->name_label = host->hostname = u.nodename;
-		host->address = "127.0.0.1";
+		host->name_label = host->hostname = talloc_strdup(host, u.nodename);
+		host->address = host->address_found;
 	}
 	host->enabled = true;
 	host->API_version_major = API_MAJOR;
 	host->API_version_minor = API_MINOR;
 	host->API_version_vendor = "Stillframe";
-	map_set(host, &host->software_version, "product_brand", "Stillframe");
-	map_set(host, &host->software_version, "product_version", settings.version);
-	map_set(host, &host->software_version, "linux", u.release);
-	map_set(host, &host->software_version, "accelerator", settings.accel);
+	host_facts(t, host);
 	if ((known ? db_put(t, &host->row) : db_insert(t, &host->row)) < 0)
 		return -1;
 	set_this_host(host->row.ref);
+	return host_cpus_look(t) < 0 ? -1 : db_commit(t);
+}
+
+/* An address that an operator has set stays. */
+static int open_address(struct task *t)
+{
+	const char *found = host_address(t);
+	DB_SCOPE(t);
+	struct host_row *host = db_get(t, host, this_host());
+	if (!host)
+		return -1;
+	if (streq(host->address, host->address_found) || *settings.address)
+		host->address = found;
+	host->address_found = found;
+	if (db_put(t, &host->row) < 0 || consoles_relocate(t) < 0)
+		return -1;
 	return db_commit(t);
 }
 
@@ -131,6 +146,8 @@ static int open_network(struct task *t)
 			      "nobody reaches in";
 	n->MTU = 1500;
 	n->managed = true;
+	map_set(n, &n->other_config, "automatic",
+		"true"); /* clients give new VMs an interface there */
 	if (db_insert(t, &n->row) < 0)
 		return -1;
 	return db_commit(t);
@@ -161,6 +178,8 @@ int host_open(struct task *t)
 	    open_network(t) < 0 || templates_open(t) < 0)
 		return -1;
 	pifs_look(t);
+	if (open_address(t) < 0)
+		return -1;
 	storage_open(t);
 	return open_local_sr(t);
 }
@@ -200,4 +219,9 @@ int host_list_methods(struct task *t, struct host_list_methods *a)
 {
 	(void)a;
 	return fail(t, NOT_IMPLEMENTED, "list_method");
+}
+
+int host_call_plugin(struct task *t, struct host_call_plugin *a)
+{
+	return db_get(t, host, a->host) ? fail(t, XENAPI_MISSING_PLUGIN, a->plugin) : -1;
 }

@@ -38,12 +38,26 @@ static bool is_snapshot(struct task *t, const char *vm)
 	return row && row->is_a_snapshot;
 }
 
+static bool reboots(const struct VM_row *vm)
+{
+	for (size_t i = 0; i < vm->current_operations.n; i++)
+		if (streq(vm->current_operations.v[i].value, "clean_reboot"))
+			return true;
+	return false;
+}
+
+bool need_holds(struct task *t, const struct VBD_row *vbd)
+{
+	const struct VM_row *vm = db_seek(t, VM, vbd->VM);
+	return vbd->currently_attached || (vm && reboots(vm));
+}
+
 static int drives(struct task *t, const struct VDI_row *vdi)
 {
 	int found = 0;
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
 		bool writes = vbd->mode == vbd_mode_RW && !vdi->is_a_snapshot;
-		if (!vbd->currently_attached)
+		if (!need_holds(t, vbd))
 			continue;
 		if (is_snapshot(t, vbd->VM))
 			found |= KEPT;

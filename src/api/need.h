@@ -21,5 +21,9 @@ enum need_deed {
 	NEED_UNPLUG, /* its SR goes away for a while */
 };
 
+/* The drive's VM has its disk: it is attached, or comes back in a moment, for a VM that reboots is without a process
+ * in between. */
+bool need_holds(struct task *, const struct VBD_row *);
+
 /* VDI_IN_USE [vdi, what] when somebody needs it otherwise; what: the word for the error. */
 int need_check(struct task *, const struct VDI_row *, enum need_deed, const char *what);

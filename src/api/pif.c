@@ -11,10 +11,13 @@
 
 /* ---- what the host has ---- */
 
+/* That of the bridge that it is in.  Others carry what leaves the user-mode network, which has no bridge: clients
+ * rely on every interface having a network. */
 static const char *network_of(struct task *t, const struct nic *n)
 {
-	const struct row *network =
-		*n->bridge ? db_find(t, &class_network, "bridge", n->bridge)[0] : NULL;
+	const struct row *network = db_find(t, &class_network, "bridge", n->bridge)[0];
+	if (!network)
+		network = db_find(t, &class_network, "bridge", "")[0];
 	return network ? network->ref : NULL_REF;
 }
 

@@ -96,6 +96,10 @@ static bool is_attached(struct task *t, const struct row *r)
 static int set_attached(struct task *t, struct row *r, bool attached)
 {
 	const struct field *f = model_field(r->class, "currently_attached");
+	if (r->class == &class_VBD) {
+		struct VBD_row *vbd = (struct VBD_row *)r;
+		vbd->device = attached ? vbd_device_name(t, vbd->userdevice) : "";
+	}
 	return field_parse(t, r, f, attached ? "true" : "false") < 0 ? -1 : db_put(t, r);
 }
 
@@ -276,6 +280,14 @@ int VBD_unplug(struct task *t, struct VBD_unplug *a)
 	return carry_out(t, &d, unplug_vbd, false);
 }
 
+int VBD_unplug_force(struct task *t, struct VBD_unplug_force *a)
+{
+	struct device d;
+	if (begin(t, &class_VBD, a->self, "unplug_force", true, &d) < 0)
+		return -1;
+	return carry_out(t, &d, unplug_vbd, false);
+}
+
 int VIF_plug(struct task *t, struct VIF_plug *a)
 {
 	struct device d;
@@ -290,4 +302,10 @@ int VIF_unplug(struct task *t, struct VIF_unplug *a)
 	if (begin(t, &class_VIF, a->self, "unplug", true, &d) < 0)
 		return -1;
 	return carry_out(t, &d, unplug_vif, false);
+}
+
+/* A guest that does not let go of it keeps it: there is no other way to take a device out of a QEMU. */
+int VIF_unplug_force(struct task *t, struct VIF_unplug_force *a)
+{
+	return VIF_unplug(t, &(struct VIF_unplug){ .self = a->self });
 }

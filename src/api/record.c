@@ -32,10 +32,27 @@ struct list record_list(struct task *t, const struct row *r, const struct field 
 	return list_copy(t, field_list(r, f));
 }
 
+static const struct row *with_chain(struct task *t, const struct VDI_row *vdi)
+{
+	struct VDI_row *shown = (struct VDI_row *)model_copy(t, &vdi->row);
+	DB_EACH (t, VDI, below, "location", vdi->parent_location)
+		if (streq(below->SR, vdi->SR))
+			map_set(t, &shown->sm_config, "vhd-parent", below->uuid);
+	return &shown->row;
+}
+
+const struct row *record_shown(struct task *t, const struct row *r, const struct field *f)
+{
+	const struct VDI_row *vdi = (const struct VDI_row *)r;
+	bool has_chain =
+		r->class == &class_VDI && streq(f->name, "sm_config") && *vdi->parent_location;
+	return has_chain ? with_chain(t, vdi) : r;
+}
+
 const char *record_text(struct task *t, const struct row *r, const struct field *f)
 {
 	if (!field_is_set(f))
-		return field_text(t, r, f);
+		return field_text(t, record_shown(t, r, f), f);
 	struct list l = record_list(t, r, f);
 	return list_to_json(t, &l);
 }

@@ -14,6 +14,10 @@ const char *record_text(struct task *, const struct row *, const struct field *)
 /* The members of a set field. */
 struct list record_list(struct task *, const struct row *, const struct field *);
 
+/* What clients read of a stored field, as a row, on t: of a disk sm_config also has `vhd-parent`, the uuid of the layer
+ * below, by which clients of XenServer follow a chain. */
+const struct row *record_shown(struct task *, const struct row *, const struct field *);
+
 /* Is there a setter? */
 bool record_is_settable(const struct class *, const struct field *);
 /* Sets all members of an object that are fields which can be set, in one transaction; others are passed over. */

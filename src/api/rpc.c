@@ -420,6 +420,42 @@ static int run_generated(struct rpc *r, const struct generated *g, const struct 
 	return check_count(r, g->params, false) < 0 ? -1 : g->run(r, f);
 }
 
+/* ---- classes without objects ---- */
+
+static bool is_empty_class(const char *name)
+{
+	static const char *const all[] = {
+#define EMPTY(class) #class,
+#include "model/empty.def"
+	};
+	for (size_t i = 0; i < COUNT(all); i++)
+		if (streq(name, all[i]))
+			return true;
+	return false;
+}
+
+static int put_nothing(struct rpc *r, bool map)
+{
+	r->out->begin(r->out, map);
+	r->out->end(r->out, map);
+	return 0;
+}
+
+/* What every class has, of one that has no objects. */
+static int run_empty(struct rpc *r, const char *class)
+{
+	const char *first = given(r) ? json_string_value(param(r, 0)) : NULL;
+	if (streq(r->name, "get_all") || streq(r->name, "get_by_name_label"))
+		return put_nothing(r, false);
+	if (streq(r->name, "get_all_records") || streq(r->name, "get_all_records_where"))
+		return put_nothing(r, true);
+	if (streq(r->name, "get_by_uuid"))
+		return fail(r->t, UUID_INVALID, class, first ? first : "");
+	if (starts_with(r->name, "get_"))
+		return fail(r->t, HANDLE_INVALID, class, first ? first : "");
+	return unknown(r);
+}
+
 /* ---- all methods ---- */
 
 static void put_methods_of(struct rpc *r, const struct class *c)
@@ -457,7 +493,7 @@ static const char *with_dot(struct task *t, const char *method)
 		return s;
 	for (at = strchr(s, '_'); at; at = strchr(at + 1, '_')) {
 		*at = 0;
-		bool is_class = model_class(s) || streq(s, "event");
+		bool is_class = model_class(s) || is_empty_class(s) || streq(s, "event");
 		*at = is_class ? '.' : '_';
 		if (is_class)
 			break;
@@ -501,19 +537,23 @@ int rpc_call(struct task *t, const char *method, const json_t *params, struct va
 	bool async = strip(&asked, "Async.") || strip(&asked, "InternalAsync.");
 	r.method = async ? asked : with_dot(t, asked);
 	const char *dot = strchr(r.method, '.');
-	r.class = dot ? model_class(talloc_strndup(t, r.method, (size_t)(dot - r.method))) : NULL;
+	const char *of = dot ? talloc_strndup(t, r.method, (size_t)(dot - r.method)) : "";
+	r.class = model_class(of);
 	r.name = dot ? dot + 1 : "";
 	if (streq(r.method, "system.listMethods"))
 		return list_methods(&r);
 	const struct call *c = find_call(r.method);
 	const struct generated *g = c ? NULL : find_generated(r.class, r.name, &f);
-	if (!c && !g)
+	bool empty = !async && is_empty_class(of);
+	if (!c && !g && !empty)
 		return unknown(&r);
 	if (!async && is_login(r.method))
 		return run_call(&r, c);
 	if (begin_session(&r) < 0)
 		return -1;
 	t->session = json_string_value(json_array_get(params, 0));
+	if (empty)
+		return run_empty(&r, of);
 	if (c && role_check(t, c->role, c->name) < 0) /* before anything else is read */
 		return -1;
 	if (!async)

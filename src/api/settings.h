@@ -17,7 +17,10 @@ struct settings {
 	uid_t qemu_uid; /* the VM with the number n runs as qemu_uid + n; where qemu_uids is 1, */
 	gid_t qemu_gid; /* all do as these two.  The group is for devices that all VMs may use */
 	unsigned qemu_uids;
-	int agent_interval_s; /* between questions to a guest's agent; 0: only when it comes */
+	int agent_interval_s;   /* between questions to a guest's agent; 0: only when it comes */
+	const char *address;    /* at which clients reach the host; "": to be found out */
+	const char *listen;     /* ADDR:PORT, or "" */
+	const char *listen_tls; /* the same */
 	const char *pam_dir; /* where PAM's services are described; "": where the system has them */
 	const char *version;
 };

@@ -267,10 +267,26 @@ int SR_scan(struct task *t, struct SR_scan *a)
 
 /* ---- forget, destroy ---- */
 
+/* A VM whose memory or variables are out of reach does not refer to what is no disk any more. */
+static int lose_kept(struct task *t, const char *vdi)
+{
+	DB_EACH (t, VM, vm, "suspend_VDI", vdi) {
+		vm->suspend_VDI = NULL_REF;
+		if (db_put(t, &vm->row) < 0)
+			return -1;
+	}
+	DB_EACH (t, VM, vm, "NVRAM_VDI", vdi) {
+		vm->NVRAM_VDI = NULL_REF;
+		if (db_put(t, &vm->row) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int delete_records(struct task *t, struct SR_row *sr)
 {
 	DB_EACH (t, VDI, vdi, "SR", sr->row.ref)
-		if (cd_lose_disc(t, vdi->row.ref) < 0 ||
+		if (cd_lose_disc(t, vdi->row.ref) < 0 || lose_kept(t, vdi->row.ref) < 0 ||
 		    devices_delete(t, &class_VBD, "VDI", vdi->row.ref) < 0)
 			return -1;
 	if (db_delete_all(t, &class_VDI, "SR", sr->row.ref) < 0 ||
@@ -293,6 +309,15 @@ int SR_forget(struct task *t, struct SR_forget *a)
 	return db_commit(t);
 }
 
+/* The files are another's: as with XenServer only our records of them go. */
+static int give_back(struct task *t, const struct PBD_row *pbd, const char *sr)
+{
+	if (pbd && pbd->currently_attached &&
+	    PBD_unplug(t, &(struct PBD_unplug){ .self = pbd->row.ref }) < 0)
+		return -1;
+	return SR_forget(t, &(struct SR_forget){ .sr = sr });
+}
+
 int SR_destroy(struct task *t, struct SR_destroy *a)
 {
 	struct SR_row *sr = db_get(t, SR, a->sr);
@@ -300,7 +325,7 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 	if (!sr)
 		return -1;
 	if (storage_is_borrowed(t, a->sr))
-		return fail(t, SR_OPERATION_NOT_SUPPORTED, a->sr);
+		return give_back(t, pbd, a->sr);
 	if (!pbd)
 		return fail(t, SR_HAS_NO_PBDS, a->sr);
 	if (*db_find(t, &class_VDI, "SR", a->sr))

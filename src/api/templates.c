@@ -10,7 +10,7 @@
 
 /* Stands in user_version.  With a higher one all templates that come with the system are written anew
  * at the next start, a user's changes to them included, as XenServer does it in an upgrade. */
-enum { TEMPLATES_VERSION = 1 };
+enum { TEMPLATES_VERSION = 2 };
 
 /* What is recommended at most: XenServer's figures. */
 #define MEMORY_MOST (INT64_C(1536) << 30)
@@ -20,9 +20,9 @@ enum { VCPUS_MOST = 32 };
  * virtio (doc/devices.md). */
 struct family {
 	const char *description;
-	const char *device_model; /* platform:device-model */
-	const char *order;        /* HVM_boot_params:order */
-	const char *distro;       /* other_config:install-distro; NULL: none */
+	const char *devices; /* platform:devices */
+	const char *order;   /* HVM_boot_params:order */
+	const char *distro;  /* other_config:install-distro; NULL: none */
 };
 
 #define LINUX                                                                                      \
@@ -77,7 +77,7 @@ static bool takes_bios(const struct template *m)
 
 static char *recommendations(struct task *t, const struct template *m)
 {
-	bool ahci = streq(m->family->device_model, "ahci");
+	bool ahci = streq(m->family->devices, "ahci");
 	return str(t,
 		   "<restrictions>"
 		   "<restriction field=\"memory-static-min\" min=\"%lld\"/>"
@@ -122,7 +122,7 @@ static void set_other_config(struct VM_row *vm, const struct template *m)
 static void set_platform(struct VM_row *vm, const struct template *m)
 {
 	vm->platform = vm->HVM_boot_params = (struct map){ 0 };
-	map_set(vm, &vm->platform, "device-model", m->family->device_model);
+	map_set(vm, &vm->platform, "devices", m->family->devices);
 	map_set(vm, &vm->platform, "secureboot", m->secureboot);
 	if (m->vtpm)
 		map_set(vm, &vm->platform, "vtpm", "true");

@@ -15,6 +15,7 @@
 #include "api/settings.h"
 #include "api/storage.h"
 #include "api/tree.h"
+#include "api/uninstall.h"
 #include "base/crash.h"
 #include "base/delay.h"
 #include "base/io.h"
@@ -49,6 +50,11 @@ int undo_guest_kill(struct task *t, const char *vm)
 int undo_guest_remove(struct task *t, const char *uuid)
 {
 	return journal_add(t, "GUEST_REMOVE", uuid, NULL);
+}
+
+int undo_template_delete(struct task *t, const char *vm)
+{
+	return journal_add(t, "TEMPLATE_DELETE", vm, NULL);
 }
 
 int undo_vm_resume(struct task *t, const char *vm)
@@ -230,6 +236,18 @@ static int guest_remove(struct task *t, args a, const char *op)
 	if (*db_find(t, &class_VM, "uuid", a[0]))
 		return 0;
 	return settings.vmm->kill(t, a[0], dir) < 0 ? -1 : dir_remove(t, dir);
+}
+
+static int template_delete(struct task *t, args a, const char *op)
+{
+	const struct VM_row *vm = db_seek(t, VM, a[0]);
+	struct doomed d = { 0 };
+	(void)op;
+	if (!vm || !vm->is_a_template)
+		return 0;
+	doomed_add(t, &d, vm, false);
+	doomed_spare(t, &d);
+	return doomed_delete(t, &d);
 }
 
 /* The row says what the guest did, or is to do; the process stands still where we were stopped. */

@@ -29,6 +29,9 @@ int undo_guest_kill(struct task *, const char *vm);
 /* A deed to come: the process and the folder of a VM (its uuid) that has no record any more. */
 int undo_guest_remove(struct task *, const char *uuid);
 
+/* A deed to come: a VM that is still the template it was made as is deleted with its disks. */
+int undo_template_delete(struct task *, const char *vm);
+
 /* The VM that runs is about to stand still for a moment: it goes on, if it still does. */
 int undo_vm_resume(struct task *, const char *vm);
 

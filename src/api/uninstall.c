@@ -130,6 +130,25 @@ static int try_to_record(struct task *t, void *arg)
 	return journal_drop(t) < 0 || db_commit(t) < 0 ? -1 : 1;
 }
 
+static void refresh(struct task *t, const struct list *srs)
+{
+	for (size_t i = 0; i < srs->n; i++)
+		storage_refresh(t, srs->v[i], (const char *[]){ NULL });
+}
+
+int doomed_delete(struct task *t, const struct doomed *d)
+{
+	struct rest *r = talloc_zero(t, struct rest);
+	r->doomed = d;
+	{
+		DB_SCOPE(t);
+		if (delete_vms(t, r) < 0 || delete_disks(t, r) < 0 || db_commit(t) < 0)
+			return -1;
+	}
+	refresh(t, &r->srs);
+	return 0;
+}
+
 /* A process that does not end now is a deed to come, as that of a VM whose daemon died here. */
 static void end_processes(struct task *t, const struct list *running)
 {
@@ -155,13 +174,12 @@ static int run(struct task *t, void *arg)
 		return -1;
 	t->cancellable = false;
 	end_processes(t, &r->running);
-	for (size_t i = 0; i < r->srs.n; i++)
-		storage_refresh(t, r->srs.v[i], (const char *[]){ NULL });
+	refresh(t, &r->srs);
 	return 0;
 }
 
 static const struct call call_uninstall = {
-	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run
+	.name = "VM.uninstall", .result = VOID, .role = role_vm_admin, .run = run, .waited = true
 };
 
 int doomed_destroy(struct task *t, struct doomed *d)

@@ -19,3 +19,5 @@ void doomed_add(struct task *, struct doomed *, const struct VM_row *, bool with
 void doomed_spare(struct task *, struct doomed *);
 /* A call of its own, on t: all of them go in one transaction, running VMs too, or none does. */
 int doomed_destroy(struct task *, struct doomed *);
+/* The same for VMs that are halted, of which nobody else knows: nothing is asked, and it is no call. */
+int doomed_delete(struct task *, const struct doomed *);

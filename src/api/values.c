@@ -172,7 +172,7 @@ void values_put_field(struct task *t, struct values *out, const struct row *r,
 		      const struct field *f)
 {
 	if (field_is_stored(f)) {
-		values_put(t, out, r, f);
+		values_put(t, out, record_shown(t, r, f), f);
 		return;
 	}
 	struct task *own = task_part(t);

@@ -24,6 +24,22 @@ const char *vbd_device_name(struct task *t, const char *userdevice)
 	return str(t, "vd%c%c", (char)('a' + n / 26 - 1), (char)('a' + n % 26));
 }
 
+/* "xvdb", "hdb" and "sdb" are position 1, as XenServer knows them; anything else stays. */
+static const char *position_of(struct task *t, const char *name)
+{
+	static const char *const prefixes[] = { "xvd", "hd", "sd" };
+	for (size_t i = 0; i < COUNT(prefixes); i++) {
+		const char *letters = name + strlen(prefixes[i]);
+		size_t n = starts_with(name, prefixes[i]) ? strlen(letters) : 0;
+		if (!n || n > 2 || strspn(letters, "abcdefghijklmnopqrstuvwxyz") != n)
+			continue;
+		int position =
+			n == 1 ? letters[0] - 'a' : (letters[0] - 'a' + 1) * 26 + letters[1] - 'a';
+		return str(t, "%d", position);
+	}
+	return name;
+}
+
 static bool is_taken(struct task *t, const struct VBD_row *mine, const char *userdevice)
 {
 	DB_EACH (t, VBD, vbd, "VM", mine->VM)
@@ -66,7 +82,7 @@ int vbd_check_free(struct task *t, const struct VBD_row *mine)
 	DB_EACH (t, VBD, vbd, "VDI", vdi->row.ref) {
 		bool shared = vdi->sharable || vdi->is_a_snapshot ||
 			      (vbd->mode == vbd_mode_RO && mine->mode == vbd_mode_RO);
-		if (vbd->currently_attached && !shared)
+		if (!shared && !streq(vbd->row.ref, mine->row.ref) && need_holds(t, vbd))
 			return fail(t, VDI_IN_USE, vdi->row.ref, "attach");
 	}
 	return 0;
@@ -132,8 +148,8 @@ int VBD_create(struct task *t, struct VBD_create *a)
 	vbd->bootable = a->bootable;
 	vbd->unpluggable = a->unpluggable;
 	vbd->other_config = a->other_config;
-	vbd->userdevice =
-		streq(a->userdevice, "autodetect") ? free_position(t, vbd) : a->userdevice;
+	vbd->userdevice = streq(a->userdevice, "autodetect") ? free_position(t, vbd)
+							     : position_of(t, a->userdevice);
 	if (!vbd->userdevice || vbd_check_kind(t, vbd) < 0 || vbd_check_device(t, vbd) < 0 ||
 	    device_insert(t, &vbd->row) < 0)
 		return -1;

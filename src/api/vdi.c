@@ -79,6 +79,7 @@ int VDI_create(struct task *t, struct VDI_create *a)
 	vdi->sharable = a->sharable;
 	vdi->other_config = a->other_config;
 	vdi->sm_config = a->sm_config;
+	map_remove(&vdi->sm_config, "vhd-parent"); /* of the disk whose record this was made from */
 	vdi_set_format(vdi, raw);
 	a->result = vdi->row.ref;
 	{
@@ -110,6 +111,12 @@ static int try_destroy(struct task *t, void *arg)
 	if (vdi_delete(t, a->self) < 0)
 		return operation_tried(t);
 	return db_commit(t) < 0 ? -1 : 1;
+}
+
+/* Clients that find nothing take the data by HTTP. */
+int VDI_get_nbd_info(struct task *t, struct VDI_get_nbd_info *a)
+{
+	return db_get(t, VDI, a->self) ? 0 : -1;
 }
 
 int VDI_destroy(struct task *t, struct VDI_destroy *a)

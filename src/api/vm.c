@@ -99,8 +99,22 @@ int VM_set_memory_limits(struct task *t, struct VM_set_memory_limits *a)
 
 /* ---- making ---- */
 
+/* A record from a backup may be one of a suspended VM; its memory would be lost without a word. */
+static int check_state(struct task *t, const struct VM_create *a)
+{
+	static const char why[] = "a new VM is halted, and gets no memory";
+	if (a->power_state != vm_power_state_Halted)
+		return fail(t, VALUE_NOT_SUPPORTED, "power_state",
+			    enum_text("vm_power_state", (int)a->power_state), why);
+	return ref_is_null(a->suspend_VDI)
+		       ? 0
+		       : fail(t, VALUE_NOT_SUPPORTED, "suspend_VDI", a->suspend_VDI, why);
+}
+
 int VM_create(struct task *t, struct VM_create *a)
 {
+	if (check_state(t, a) < 0)
+		return -1;
 	DB_SCOPE(t);
 	struct VM_row *vm = row_new(t, VM);
 	struct VM_metrics_row *metrics = row_new(t, VM_metrics);

@@ -16,13 +16,13 @@
 #include "base/task.h"
 #include "db/db.h"
 
-static int record(struct task *t, struct VM_clone *a, struct plan *p)
+static int record(struct task *t, struct VM_clone *a, struct plan *p, const char *ref)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, a->vm);
 	if (!vm)
 		return -1;
-	struct vm_copy c = { .from = vm, .new_name = a->new_name, .snapshot = false };
+	struct vm_copy c = { .from = vm, .new_name = a->new_name, .new_ref = ref };
 	if (plan_check(t, p) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n; i++) {
@@ -39,7 +39,7 @@ static int record(struct task *t, struct VM_clone *a, struct plan *p)
 	return db_commit(t);
 }
 
-int VM_clone(struct task *t, struct VM_clone *a)
+int vm_clone_as(struct task *t, struct VM_clone *a, const char *ref)
 {
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_clone);
 	struct list none = { 0 };
@@ -50,9 +50,14 @@ int VM_clone(struct task *t, struct VM_clone *a)
 	if (plan_overlays(t, p) < 0)
 		return -1;
 	task_span(t, 0.5, 1);
-	if (plan_copies(t, p) < 0 || record(t, a, p) < 0)
+	if (plan_copies(t, p) < 0 || record(t, a, p, ref) < 0)
 		return -1;
 	plan_refresh(t, p);
 	log_line(t, "vm cloned vm=%s disks=%zu", vm->uuid, p->n);
 	return 0;
+}
+
+int VM_clone(struct task *t, struct VM_clone *a)
+{
+	return vm_clone_as(t, a, NULL);
 }

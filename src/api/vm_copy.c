@@ -132,6 +132,8 @@ int vm_copy(struct task *t, struct vm_copy *c)
 {
 	struct VM_row *vm = (struct VM_row *)model_copy(t, &c->from->row);
 	vm->name_label = c->new_name;
+	if (c->new_ref)
+		vm->row.ref = c->new_ref;
 	clear_state(vm);
 	if (c->snapshot)
 		set_snapshot_fields(t, vm, c->from);
@@ -142,8 +144,10 @@ int vm_copy(struct task *t, struct vm_copy *c)
 	if (map_get(&c->vdis, c->from->NVRAM_VDI))
 		vm->NVRAM_VDI = map_get(&c->vdis, c->from->NVRAM_VDI);
 	set_other_config(vm, c->from);
-	if (copy_metrics(t, vm, c->from) < 0 || guest_metrics_copy(t, vm, c->from) < 0 ||
-	    db_insert(t, &vm->row) < 0)
+	if (!c->snapshot)
+		vm->guest_metrics = NULL_REF; /* its guest has another address, and has never run */
+	if (copy_metrics(t, vm, c->from) < 0 ||
+	    (c->snapshot && guest_metrics_copy(t, vm, c->from) < 0) || db_insert(t, &vm->row) < 0)
 		return -1;
 	c->ret = vm;
 	return vm_copy_devices(t, c, vm);

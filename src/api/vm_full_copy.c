@@ -38,13 +38,14 @@ static int copy_disks(struct task *t, const struct plan *p, const char *sr, stru
 
 /* ---- records ---- */
 
-static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_row **made)
+static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_row **made,
+		  const char *ref)
 {
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, a->vm);
 	if (!vm)
 		return -1;
-	struct vm_copy c = { .from = vm, .new_name = a->new_name, .snapshot = false };
+	struct vm_copy c = { .from = vm, .new_name = a->new_name, .new_ref = ref };
 	for (size_t i = 0; i < p->n; i++) {
 		if (vdi_record_copy(t, p->v[i].vdi->row.ref, made[i], &p->v[i].new_vdi) < 0)
 			return -1;
@@ -59,7 +60,7 @@ static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_
 	return db_commit(t);
 }
 
-int VM_copy(struct task *t, struct VM_copy *a)
+int vm_full_copy_as(struct task *t, struct VM_copy *a, const char *ref)
 {
 	if (storage_check_target(t, a->sr) < 0)
 		return -1;
@@ -69,10 +70,15 @@ int VM_copy(struct task *t, struct VM_copy *a)
 	if (!p)
 		return -1;
 	struct VDI_row **made = talloc_zero_array(t, struct VDI_row *, p->n + 1);
-	if (copy_disks(t, p, a->sr, made) < 0 || record(t, a, p, made) < 0)
+	if (copy_disks(t, p, a->sr, made) < 0 || record(t, a, p, made, ref) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n; i++)
 		storage_refresh(t, made[i]->SR, (const char *[]){ p->v[i].new_vdi, NULL });
 	log_line(t, "vm copied vm=%s disks=%zu", vm->uuid, p->n);
 	return 0;
+}
+
+int VM_copy(struct task *t, struct VM_copy *a)
+{
+	return vm_full_copy_as(t, a, NULL);
 }

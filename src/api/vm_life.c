@@ -7,6 +7,7 @@
 #include "api/coalesce.h"
 #include "api/console.h"
 #include "api/firmware.h"
+#include "api/guest_metrics.h"
 #include "api/guests.h"
 #include "api/message.h"
 #include "api/metadata.h"
@@ -102,7 +103,8 @@ static int attach_devices(struct task *t, const struct VM_row *vm)
 {
 	DB_SCOPE(t);
 	struct VM_row *now = db_get(t, VM, vm->row.ref);
-	if (!now || vm_take_number(t, now, vm_power_state_Halted, now) < 0)
+	if (!now || guest_metrics_forget(t, now) < 0 ||
+	    vm_take_number(t, now, vm_power_state_Halted, now) < 0)
 		return -1;
 	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
 		if (attach_drive(t, vbd) < 0)
@@ -290,11 +292,21 @@ int VM_unpause(struct task *t, struct VM_unpause *a)
 	return 0;
 }
 
+static int record_reset(struct task *t, const char *ref)
+{
+	DB_SCOPE(t);
+	struct VM_row *vm = db_get(t, VM, ref);
+	if (!vm || guest_metrics_forget(t, vm) < 0 || db_put(t, &vm->row) < 0 ||
+	    operation_end(t) < 0)
+		return -1;
+	return db_commit(t);
+}
+
 /* A guest that stands still goes on doing so. */
 int VM_hard_reboot(struct task *t, struct VM_hard_reboot *a)
 {
 	struct VM_row *vm = operation_begin(t, a->vm, vm_operations_hard_reboot);
-	return !vm || do_to_guest(t, vm, settings.vmm->reset) < 0 ? -1 : operation_end(t);
+	return !vm || do_to_guest(t, vm, settings.vmm->reset) < 0 ? -1 : record_reset(t, a->vm);
 }
 
 /* ---- shutdown ---- */

@@ -33,6 +33,9 @@
 
 #include "base/list.h"
 
+/* A header of the request, in lower case: the user reads what is no error, and no output, too. */
+#define FRAME_NOTES "stillframe-notes"
+
 #define FRAME_MAGIC "XenSource thin CLI protocol"
 enum {
 	FRAME_MAJOR = 0,

@@ -168,8 +168,7 @@ int run_ok(struct task *t, struct run *r)
 	if (r->ret_status == 0)
 		return 0;
 	if (r->ret_status == 127 && !*r->ret_err)
-		return fail(t, INTERNAL_ERROR,
-			    str(t, "%s: the program is not installed", r->argv[0]));
+		return fail(t, OPERATION_NOT_ALLOWED, str(t, RUN_NOT_INSTALLED, r->argv[0]));
 	return fail(t, INTERNAL_ERROR,
 		    str(t, "%s: status %d: %.2000s", r->argv[0], r->ret_status, r->ret_err));
 }

@@ -23,7 +23,12 @@ struct run {
  * with this process, so that none goes on writing behind a recovery's back. */
 int run(struct task *, struct run *);
 
-/* The same, failing with INTERNAL_ERROR [program: what it complained] on a status other than 0. */
+/* What is wrong with the host, and not with us; of the program. */
+#define RUN_NOT_INSTALLED                                                                          \
+	"the program %s is not installed on this host: tools/setup names its package"
+
+/* The same, failing with INTERNAL_ERROR [program: what it complained] on a status other than 0; with
+ * OPERATION_NOT_ALLOWED when the program is not installed. */
 int run_ok(struct task *, struct run *);
 
 /* Only starts the program: its descriptors 0 to 3 become fds (-1: /dev/null, for the fourth none); it dies

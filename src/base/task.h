@@ -48,6 +48,7 @@ struct task {
 	const char *ref;        /* the task's row, "" when it has none */
 	const char *session;    /* who asked, "" for the daemon itself */
 	const char *peer;       /* from where, "" likewise */
+	bool trusted;           /* from the local socket, by root or our own user */
 	const char *adopts;     /* a row that a client has made for the next call, "" none */
 	const char *op;         /* the journal's name for this operation, see db/journal.h */
 	struct task_sink *sink; /* may be NULL */

@@ -104,6 +104,15 @@ char *text_plain(const void *ctx, const char *s, size_t limit)
 	return copy;
 }
 
+char *text_trim(char *s)
+{
+	s += strspn(s, " \t\r");
+	size_t n = strlen(s);
+	while (n && strchr(" \t\r", s[n - 1]))
+		s[--n] = 0;
+	return s;
+}
+
 char *text_swap(const void *ctx, const char *s, char from, char to)
 {
 	char *copy = talloc_strdup(ctx, s);

@@ -24,6 +24,9 @@ bool text_is_utf8(const char *s);
  * direction of writing, and cut to at most limit bytes, between characters.  On ctx. */
 char *text_plain(const void *ctx, const char *s, size_t limit);
 
+/* s, in place, without the blanks, tabs and carriage returns around it. */
+char *text_trim(char *s);
+
 /* s with the character from replaced by to, on ctx. */
 char *text_swap(const void *ctx, const char *s, char from, char to);
 

@@ -4,14 +4,16 @@
 #include <stdarg.h>
 
 #include "api/session.h"
+#include "api/words.h"
 #include "base/log.h"
 
 /* ---- commands ---- */
 
 static const struct command *const families[] = {
-	commands_vm,   commands_install, commands_snapshot, commands_tree, commands_vdi,
-	commands_vbd,  commands_cd,      commands_network,  commands_sr,   commands_vmss,
-	commands_blob, commands_subject, commands_complete, commands_misc,
+	commands_vm,       commands_vm_disk, commands_host,     commands_install,
+	commands_snapshot, commands_tree,    commands_vdi,      commands_vbd,
+	commands_cd,       commands_network, commands_sr,       commands_vmss,
+	commands_blob,     commands_subject, commands_complete, commands_misc,
 };
 
 void cli_each_command(void *arg,
@@ -80,30 +82,11 @@ void cli_forgive(struct cli *c)
 	c->failure = NULL;
 }
 
-/* What it means, then a line for each parameter: the names are those of errors.def. */
-static const char *api_failure(struct task *t)
-{
-	const struct code_row *row = &code_rows[t->code];
-	struct list names = list_split(t, row->params, ' ');
-	size_t given = 0;
-	while (t->params[given])
-		given++;
-
-	char *s = talloc_strdup(t, row->text);
-	for (size_t i = 0; i < names.n || i < given; i++) {
-		const char *value = i < given ? t->params[i] : "<unknown>";
-		const char *shown = ref_shown(t, value);
-		s = talloc_asprintf_append(s, "\n%s: %s", i < names.n ? names.v[i] : "<extra>",
-					   shown ? shown : value);
-	}
-	return s;
-}
-
 const char *cli_failure(struct cli *c)
 {
 	if (c->failure)
 		return c->failure;
-	return c->t->code == NO_ERROR ? "" : api_failure(c->t);
+	return c->t->code == NO_ERROR ? "" : failure_lines(c->t);
 }
 
 /* ---- arguments ---- */
@@ -235,7 +218,7 @@ void cli_print(struct cli *c, const char *text)
 
 void cli_note(struct cli *c, const char *fmt, ...)
 {
-	if (c->minimal)
+	if (c->minimal || !c->notes)
 		return;
 	va_list ap;
 	va_start(ap, fmt);
@@ -303,6 +286,21 @@ int cli_run_call(struct cli *c, const struct call *call, void *args)
 	return result;
 }
 
+/* The task of a transfer that the client makes over a connection of its own: it goes with the command. */
+const char *cli_task_begin(struct cli *c, const char *name)
+{
+	struct task_create a = { .label = name, .description = "" };
+	return call(c->t, task_create, &a) < 0 ? NULL : a.result;
+}
+
+void cli_task_end(struct cli *c, const char *ref)
+{
+	struct task *own = task_new(c->t, c->t->name);
+	own->session = c->t->session;
+	call(own, task_destroy, (&(struct task_destroy){ .self = ref }));
+	talloc_free(own);
+}
+
 static const char *url_escape(const void *ctx, const char *s)
 {
 	char *to = talloc_strdup(ctx, "");
@@ -327,7 +325,7 @@ int cli_transferred(struct cli *c, int result)
 	if (result == 0 || thin_gone(c->thin))
 		return result;
 	cli_forgive(c);
-	return cli_fail(c, "The connection for the data failed");
+	return say(c, "");
 }
 
 /* ---- one request ---- */
@@ -354,11 +352,19 @@ static int log_in(struct cli *c, const struct thin_request *r, bool trusted)
 	return say(c, "Authentication failed");
 }
 
+static int unknown_command(struct cli *c)
+{
+	const char *why = cli_absent(c->name);
+	return why ? cli_fail(c, "%s is a command of XenServer's that is not here. %s", c->name,
+			      why)
+		   : say(c, with_help(c, "Unknown command", c->name));
+}
+
 static int run_command(struct cli *c)
 {
 	c->command = cli_find_command(c->name, &c->view);
 	if (!c->command)
-		return say(c, with_help(c, "Unknown command", c->name));
+		return unknown_command(c);
 	if (!c->view)
 		c->view = view_find("vm");
 	if (check_parameters(c) < 0)
@@ -380,13 +386,14 @@ static int serve(struct cli *c, const char *body, size_t n, bool trusted)
 	return result;
 }
 
-void cli_serve(struct task *t, int fd, const char *body, size_t n, bool trusted, const char *peer)
+void cli_serve(struct task *t, int fd, const char *body, size_t n, const struct cli_peer *peer)
 {
-	struct cli c = { .t = t, .thin = thin_open(t, fd), .name = "" };
+	struct cli c = { .t = t, .thin = thin_open(t, fd), .name = "", .notes = peer->notes };
 	if (!c.thin)
 		return;
-	int result = serve(&c, body, n, trusted);
-	log_line(t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c.name, peer,
+	int result = serve(&c, body, n, peer->trusted);
+	log_line(t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c.name,
+		 peer->name,
 		 result == 0           ? "success"
 		 : t->code == NO_ERROR ? "refused"
 				       : task_error(t));

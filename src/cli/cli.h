@@ -39,6 +39,7 @@ struct command {
 };
 
 /* The families; each ends with a row without a name. */
+extern const struct command commands_host[], commands_vm_disk[];
 extern const struct command commands_cd[], commands_vm[], commands_install[], commands_snapshot[],
 	commands_tree[], commands_vdi[], commands_vbd[], commands_network[], commands_sr[],
 	commands_vmss[], commands_blob[], commands_subject[], commands_complete[], commands_misc[];
@@ -53,14 +54,19 @@ struct cli {
 	const struct view *view; /* of a generic command, else that of VMs */
 	struct list words;       /* behind the command, without key=value: of `help` */
 	struct map args;
-	bool minimal;
+	bool minimal, notes;
 	struct list values;  /* what --minimal prints at the end */
 	const char *failure; /* what went wrong, when it is not the task's error */
 };
 
-/* Serves one POST /cli on fd: greets, logs in (trusted callers need no password), runs the
- * command, prints its errors, ends the client.  fd stays the caller's. */
-void cli_serve(struct task *, int fd, const char *body, size_t n, bool trusted, const char *peer);
+struct cli_peer {
+	const char *name; /* where it is, for the log */
+	bool trusted;     /* needs no password */
+	bool notes;       /* shows them to a person */
+};
+/* Serves one POST /cli on fd: greets, logs in, runs the command, prints its errors, ends the client.  fd stays
+ * the caller's. */
+void cli_serve(struct task *, int fd, const char *body, size_t n, const struct cli_peer *);
 
 /* ---- the commands that there are ---- */
 
@@ -69,6 +75,9 @@ void cli_each_command(void *arg,
 		      void (*each)(void *arg, const struct view *, const struct command *));
 /* NULL: unknown; ret_view as above. */
 const struct command *cli_find_command(const char *name, const struct view **ret_view);
+
+/* Why there is no such command here although XenServer has one; NULL: it has none that we know of. */
+const char *cli_absent(const char *name);
 
 /* ---- errors ---- */
 
@@ -114,7 +123,10 @@ bool cli_confirmed(struct cli *);
 int cli_run_call(struct cli *, const struct call *, void *args);
 /* A path for the client's own connection: uri?session_id=...&key=value, the last two as given. */
 const char *cli_path(struct cli *, const char *uri, const char *key, const char *value);
-/* Words the result of thin_get(), thin_put() or thin_connect() for the user. */
+/* A task for such a connection, to be named as task_id=; NULL: failed.  It is to be ended whatever comes of it. */
+const char *cli_task_begin(struct cli *, const char *name);
+void cli_task_end(struct cli *, const char *ref);
+/* The result of thin_get(), thin_put() or thin_connect(): what failed the client has told its user. */
 int cli_transferred(struct cli *, int result);
 
 /* ---- choosing columns and objects (select.c) ---- */
@@ -164,6 +176,8 @@ int doomed_uninstall(struct cli *, struct doomed *);
 int clone_vm(struct cli *, struct VM_row *);
 /* Notes what the VM's newest message of that name says. */
 void note_message(struct cli *, const char *vm_uuid, const char *name);
+/* Makes it halted, with --force only (vm.c). */
+int reset_powerstate(struct cli *, struct VM_row *);
 /* Resumes, and notes what the message of it says. */
 int resume_vm(struct cli *, struct VM_resume *);
 /* The same with full copies, in the SR that sr-uuid names. */

@@ -90,13 +90,13 @@ static int param_get(struct cli *c)
 	struct row *row = k ? object(c) : NULL;
 	if (!row)
 		return -1;
-	if (!key) {
+	const struct field *f = column_field(c->t, c->view, k);
+	if (!key || !f || !field_is_map(f)) { /* XenServer passes the key over, too */
 		cli_value(c, column_text(c->t, k, row));
 		return 0;
 	}
-	struct map map;
-	if (!column_map(c->t, k, row, &map))
-		return cli_fail(c, "Field '%s' is not a map", k->name);
+	struct map map = { 0 };
+	column_map(c->t, k, row, &map); /* of an object that is not there yet it is empty */
 	const char *value = map_get(&map, key);
 	if (!value)
 		return cli_fail(c, "Key %s not found in map", key);
@@ -160,6 +160,18 @@ static int set_key(struct cli *c, const struct target *to, const char *key, cons
 	return record_map_add(c->t, to->class, to->ref, to->field->name, key, value);
 }
 
+/* Scripts set what XenServer has and we have not to what it is anyhow. */
+static int keep(struct cli *c, const struct target *to, const char *value)
+{
+	const struct row *row = db_get_row(c->t, to->class, to->ref);
+	if (!row)
+		return -1;
+	return streq(record_text(c->t, row, to->field), value)
+		       ? 0
+		       : fail(c->t, VALUE_NOT_SUPPORTED, to->column->name, value,
+			      "the field cannot be changed here");
+}
+
 static int set_whole(struct cli *c, const struct target *to, const char *typed)
 {
 	if (field_is_set(to->field) || field_is_map(to->field))
@@ -170,6 +182,8 @@ static int set_whole(struct cli *c, const struct target *to, const char *typed)
 	const char *value = stored_form(c, to, typed);
 	if (!value)
 		return -1;
+	if (!record_is_settable(to->class, to->field))
+		return keep(c, to, value);
 	return record_set(c->t, to->class, to->ref, to->field->name, value);
 }
 
@@ -249,11 +263,24 @@ static int param_remove(struct cli *c)
 	return record_set_remove(c->t, to.class, to.ref, to.field->name, key);
 }
 
+/* What a field is when it has been cleared; NULL: that cannot be. */
+static const char *empty_form(const struct field *f)
+{
+	if (field_is_map(f))
+		return "{}";
+	if (field_is_set(f))
+		return "[]";
+	return f->kind == STRING ? "" : f->kind == REF ? NULL_REF : NULL;
+}
+
 static int param_clear(struct cli *c)
 {
 	struct target to;
-	if (several(c, &to) < 0)
+	struct row *row = object(c);
+	if (!row || find_target(c, row, cli_arg(c, "param-name"), &to) < 0)
 		return -1;
-	const char *empty = field_is_map(to.field) ? "{}" : "[]";
+	const char *empty = empty_form(to.field);
+	if (!empty)
+		return cli_fail(c, "Field '%s' cannot be empty", to.column->name);
 	return record_set(c->t, to.class, to.ref, to.field->name, empty);
 }

@@ -3,9 +3,9 @@
  * deleted together with their disks and snapshots. */
 #include "cli/cli.h"
 
-#include "api/provision.h"
-#include "api/record.h"
+#include "api/install.h"
 #include "api/vm.h"
+#include "api/words.h"
 
 static command_fn vm_install, vm_uninstall, template_uninstall;
 
@@ -113,69 +113,6 @@ static int check_sr(struct cli *c, const struct VM_row *from, const struct SR_ro
 			"out sr-uuid and sr-name-label, or use snapshot-copy");
 }
 
-/* A clone's disks are layers over the template's: it will do only where those are. */
-static bool must_copy(struct task *t, const struct VM_row *from, const struct SR_row *sr)
-{
-	if (!sr)
-		return false;
-	DB_EACH (t, VBD, vbd, "VM", from->row.ref) {
-		const struct VDI_row *vdi = db_seek(t, VDI, vbd->VDI);
-		if (vdi && vbd->type == vbd_type_Disk && !streq(vdi->SR, sr->row.ref))
-			return true;
-	}
-	return false;
-}
-
-/* The new VM's ref; NULL: failed. */
-static const char *make_vm(struct cli *c, const struct VM_row *from, const struct SR_row *sr)
-{
-	const char *name = cli_arg(c, "new-name-label");
-	if (must_copy(c->t, from, sr)) {
-		struct VM_copy a = { .vm = from->row.ref, .new_name = name, .sr = sr->row.ref };
-		return cli_call(c, VM_copy, &a) < 0 ? NULL : a.result;
-	}
-	struct VM_clone a = { .vm = from->row.ref, .new_name = name };
-	return cli_call(c, VM_clone, &a) < 0 ? NULL : a.result;
-}
-
-/* The disks that the template asks for come into the SR, wherever it wants them. */
-static int move_disks(struct cli *c, const char *ref, const struct SR_row *sr)
-{
-	struct VM_row *vm = db_get(c->t, VM, ref);
-	const char *disks = vm ? map_get(&vm->other_config, "disks") : NULL;
-	if (!vm || !sr || !disks)
-		return vm ? 0 : -1;
-	const char *moved = provision_move(c->t, disks, sr->uuid);
-	if (!moved || record_map_remove(c->t, &class_VM, ref, "other_config", "disks") < 0)
-		return -1;
-	return record_map_add(c->t, &class_VM, ref, "other_config", "disks", moved);
-}
-
-static int finish_install(struct cli *c, const char *ref, const struct SR_row *sr)
-{
-	if (move_disks(c, ref, sr) < 0 ||
-	    record_set(c->t, &class_VM, ref, "name_description", "Installed via xe CLI") < 0)
-		return -1;
-	return cli_call(c, VM_provision, (&(struct VM_provision){ .vm = ref }));
-}
-
-/* Takes the new VM back, on a task of its own: the first error is the user's. */
-static void remove_vm(struct cli *c, const char *ref)
-{
-	struct task *t = task_new(c->t, c->t->name);
-	struct doomed d = { 0 };
-	t->session = c->t->session;
-	struct VM_row *vm = db_seek(t, VM, ref);
-	if (vm) {
-		doomed_add(t, &d, vm, false);
-		doomed_spare(t, &d);
-		if (doomed_destroy(t, &d) < 0)
-			cli_note(c, "Note: the VM %s could not be removed: %s", vm->uuid,
-				 task_error(t));
-	}
-	talloc_free(t);
-}
-
 static int vm_install(struct cli *c)
 {
 	struct SR_row *sr;
@@ -183,12 +120,8 @@ static int vm_install(struct cli *c)
 	if (!from || select_sr(c, &sr) < 0 || check_sr(c, from, sr) < 0)
 		return -1;
 
-	const char *ref = make_vm(c, from, sr);
-	if (!ref)
-		return -1;
-	if (finish_install(c, ref, sr) < 0) {
-		remove_vm(c, ref);
-		return -1;
-	}
-	return cli_uuid(c, &class_VM, ref);
+	struct install i = { .from = from->row.ref,
+			     .name = cli_arg(c, "new-name-label"),
+			     .sr = sr ? sr->row.ref : NULL };
+	return cli_call(c, install, &i) < 0 ? -1 : cli_uuid(c, &class_VM, i.result);
 }

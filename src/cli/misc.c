@@ -7,10 +7,14 @@
 #include "api/event.h"
 #include "base/delay.h"
 
-static command_fn cancel_task, destroy_messages, event_wait, help;
+static command_fn cancel_task, create_message, destroy_messages, event_wait, help;
 
 const struct command commands_misc[] = {
 	{ "task-cancel", cancel_task, 0, "uuid", "", "Asks a task to stop and undo what it did." },
+	{ "message-create", create_message, 0, "name,priority,body",
+	  "vm-uuid,pool-uuid,sr-uuid,host-uuid",
+	  "Tells operators something of a VM, the pool, an SR or the host; priority is 1 (first) "
+	  "to 5." },
 	{ "message-destroy", destroy_messages, 0, "", "uuid,uuids",
 	  "Deletes a message, or several: uuids=a,b,c." },
 	{ "event-wait", event_wait, FILTERS, "class", "",
@@ -25,6 +29,38 @@ static int cancel_task(struct cli *c)
 	if (!task)
 		return -1;
 	return cli_call(c, task_cancel, (&(struct task_cancel){ .task = task->row.ref }));
+}
+
+/* What a message may be of here; nothing named: the pool. */
+static int subject_of(struct cli *c, struct message_create *a)
+{
+	static const struct {
+		const char *param;
+		const struct class *class;
+		enum cls cls;
+	} kinds[] = { { "vm-uuid", &class_VM, cls_VM },
+		      { "sr-uuid", &class_SR, cls_SR },
+		      { "host-uuid", &class_host, cls_Host },
+		      { "pool-uuid", &class_pool, cls_Pool } };
+	size_t i = 0;
+	while (i < COUNT(kinds) - 1 && !cli_arg(c, kinds[i].param))
+		i++;
+	const char *uuid = cli_arg(c, kinds[i].param);
+	const struct row *row = uuid ? db_by_uuid_row(c->t, kinds[i].class, uuid)
+				     : *db_find(c->t, &class_pool, NULL, NULL);
+	a->cls = kinds[i].cls;
+	a->obj_uuid = row ? row_uuid(row) : "";
+	return row ? 0 : -1;
+}
+
+static int create_message(struct cli *c)
+{
+	struct message_create a = { .name = cli_arg(c, "name"), .body = cli_arg(c, "body") };
+	if (!text_int(cli_arg(c, "priority"), &a.priority))
+		return fail(c->t, INVALID_VALUE, "priority", cli_arg(c, "priority"));
+	return subject_of(c, &a) < 0 || cli_call(c, message_create, &a) < 0
+		       ? -1
+		       : cli_uuid(c, &class_message, a.result);
 }
 
 static int destroy_messages(struct cli *c)

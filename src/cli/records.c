@@ -169,6 +169,18 @@ struct cell column_cell(struct task *t, const struct column *c, const struct row
 	return at;
 }
 
+const struct field *column_field(struct task *t, const struct view *v, const struct column *c)
+{
+	const struct class *class = v->class;
+	const struct field *f = NULL;
+	struct list steps = list_split(t, c->path ? c->path : "", '.');
+	for (size_t i = 0; c->path && i < steps.n; i++) {
+		f = model_field(class, steps.v[i]);
+		class = model_class(f->of);
+	}
+	return f;
+}
+
 static bool refers(enum kind kind)
 {
 	return kind == REF || kind == REF_SET || kind == REF_MAP;
@@ -318,19 +330,4 @@ char *record_layout(const void *ctx, const struct map *lines)
 		s = talloc_asprintf_append(s, "%*s: %s\n", i ? columns : -columns, lines->v[i].key,
 					   lines->v[i].value);
 	return talloc_strdup_append(s, "\n");
-}
-
-char *ref_shown(struct task *t, const char *ref)
-{
-	if (ref_is_null(ref))
-		return NULL;
-	for (size_t i = 0; classes[i]; i++) {
-		const struct row *row = db_seek_row(t, classes[i], ref);
-		const struct field *name = row ? model_field(classes[i], "name_label") : NULL;
-		if (name)
-			return str(t, "%s (%s)", row_uuid(row), field_text(t, row, name));
-		if (row)
-			return talloc_strdup(t, row_uuid(row));
-	}
-	return NULL;
 }

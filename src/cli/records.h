@@ -51,6 +51,8 @@ struct cell {
 	const char *absent;
 };
 struct cell column_cell(struct task *, const struct column *, const struct row *);
+/* That field, whether there is a row or not; NULL: the column is worked out. */
+const struct field *column_field(struct task *, const struct view *, const struct column *);
 
 /* The value as printed. */
 const char *column_text(struct task *, const struct column *, const struct row *);
@@ -64,6 +66,3 @@ bool column_map(struct task *, const struct column *, const struct row *, struct
 char *column_label(const void *ctx, const struct column *);
 /* Labels and values as one record, with the newline and the empty line that end it. */
 char *record_layout(const void *ctx, const struct map *lines);
-
-/* "uuid (name)" of an object of any class; "uuid" when it has no name; NULL when there is none. */
-char *ref_shown(struct task *, const char *ref);

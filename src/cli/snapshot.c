@@ -5,7 +5,8 @@
 #include "api/message.h"
 
 static command_fn vm_snapshot, vm_snapshot_with_quiesce, vm_checkpoint, snapshot_revert,
-	snapshot_clone, snapshot_copy, snapshot_destroy, snapshot_uninstall, snapshot_disk_list;
+	snapshot_clone, snapshot_copy, snapshot_destroy, snapshot_uninstall, snapshot_disk_list,
+	snapshot_reset_powerstate;
 
 const struct command commands_snapshot[] = {
 	{ "vm-snapshot", vm_snapshot, STANDARD | VM_SELECTORS, "new-name-label",
@@ -36,6 +37,9 @@ const struct command commands_snapshot[] = {
 	  "Deletes a snapshot; its disks stay." },
 	{ "snapshot-uninstall", snapshot_uninstall, STANDARD, "", "uuid,snapshot-uuid,force",
 	  "Deletes a snapshot and its disks; asks first, except with --force." },
+	{ "snapshot-reset-powerstate", snapshot_reset_powerstate, 0, "", "uuid,snapshot-uuid,force",
+	  "Gives up the memory of a snapshot that has one, so that its disks are left; only with "
+	  "--force." },
 	{ "snapshot-disk-list", snapshot_disk_list, STANDARD, "",
 	  "uuid,snapshot-uuid,vbd-params,vdi-params", "Lists the disks of a snapshot." },
 	{ 0 },
@@ -213,6 +217,12 @@ static int snapshot_destroy(struct cli *c)
 	if (!snapshot)
 		return -1;
 	return cli_call(c, VM_destroy, (&(struct VM_destroy){ .self = snapshot->row.ref }));
+}
+
+static int snapshot_reset_powerstate(struct cli *c)
+{
+	struct VM_row *snapshot = wanted(c);
+	return snapshot ? reset_powerstate(c, snapshot) : -1;
 }
 
 static int snapshot_uninstall(struct cli *c)

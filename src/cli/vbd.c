@@ -13,8 +13,10 @@ const struct command commands_vbd[] = {
 	{ "vbd-plug", vbd_plug, 0, "uuid", "",
 	  "Attaches a drive to its VM while that runs.  A drive on a SATA bus waits for the next "
 	  "start." },
-	{ "vbd-unplug", vbd_unplug, 0, "uuid", "",
-	  "Detaches a drive from its running VM; the guest has to let go of it." },
+	{ "vbd-unplug", vbd_unplug, 0, "uuid", "force",
+	  "Detaches a drive from its running VM; the guest has to let go of it.  With force=true "
+	  "also "
+	  "a drive that is marked as one that is not unplugged." },
 	{ "vbd-insert", vbd_insert, 0, "uuid,vdi-uuid", "",
 	  "Puts a disc into an empty CD drive, also while the VM runs." },
 	{ "vbd-eject", vbd_eject, 0, "uuid", "",
@@ -31,8 +33,10 @@ const struct command commands_vbd[] = {
 	{ "vif-move", vif_move, 0, "uuid,network-uuid", "",
 	  "Puts an interface into another network; its VM may run." },
 	{ "vif-plug", vif_plug, 0, "uuid", "", "Attaches an interface to its VM while that runs." },
-	{ "vif-unplug", vif_unplug, 0, "uuid", "",
-	  "Detaches an interface from its running VM; the guest has to let go of it." },
+	{ "vif-unplug", vif_unplug, 0, "uuid", "force",
+	  "Detaches an interface from its running VM; the guest has to let go of it, with "
+	  "force=true "
+	  "too." },
 	{ 0 },
 };
 
@@ -79,10 +83,15 @@ static int vbd_plug(struct cli *c)
 
 static int vbd_unplug(struct cli *c)
 {
+	bool force = false;
 	struct VBD_row *vbd = cli_object(c, VBD, "uuid");
 	if (!vbd)
 		return -1;
-	return cli_call(c, VBD_unplug, (&(struct VBD_unplug){ .self = vbd->row.ref }));
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	return force ? cli_call(c, VBD_unplug_force,
+				(&(struct VBD_unplug_force){ .self = vbd->row.ref }))
+		     : cli_call(c, VBD_unplug, (&(struct VBD_unplug){ .self = vbd->row.ref }));
 }
 
 static int vif_move(struct cli *c)
@@ -105,10 +114,15 @@ static int vif_plug(struct cli *c)
 
 static int vif_unplug(struct cli *c)
 {
+	bool force = false;
 	struct VIF_row *vif = cli_object(c, VIF, "uuid");
 	if (!vif)
 		return -1;
-	return cli_call(c, VIF_unplug, (&(struct VIF_unplug){ .self = vif->row.ref }));
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	return force ? cli_call(c, VIF_unplug_force,
+				(&(struct VIF_unplug_force){ .self = vif->row.ref }))
+		     : cli_call(c, VIF_unplug, (&(struct VIF_unplug){ .self = vif->row.ref }));
 }
 
 static int vbd_insert(struct cli *c)

@@ -6,7 +6,7 @@
 #include "api/record.h"
 
 static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_resize,
-	vdi_export, vdi_import;
+	vdi_export, vdi_import, vdi_update;
 
 const struct command commands_vdi[] = {
 	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
@@ -27,11 +27,12 @@ const struct command commands_vdi[] = {
 	  "Makes a disk larger, also while a guest has it; disk-size is in bytes, or with KiB, "
 	  "MiB, "
 	  "GiB, TiB." },
-	{ "vdi-export", vdi_export, 0, "uuid,filename", "format,progress",
+	{ "vdi-update", vdi_update, 0, "uuid", "", "Looks how large a disk is now." },
+	{ "vdi-export", vdi_export, EXACT, "uuid,filename", "format,progress",
 	  "Writes the contents of a disk to a file, as format=raw, qcow2 or vhd; an empty filename "
 	  "is "
 	  "standard output.  progress=true draws a bar." },
-	{ "vdi-import", vdi_import, 0, "uuid,filename", "format,progress",
+	{ "vdi-import", vdi_import, EXACT, "uuid,filename", "format,progress",
 	  "Writes what is in a file, an image of format=raw, qcow2 or vhd, over a disk that is as "
 	  "large "
 	  "or larger.  An image that is not whole is refused, and so is, unless format=raw is "
@@ -39,6 +40,12 @@ const struct command commands_vdi[] = {
 	  "looks like another format.  progress=true draws a bar." },
 	{ 0 },
 };
+
+static int vdi_update(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	return vdi ? cli_call(c, VDI_update, (&(struct VDI_update){ .vdi = vdi->row.ref })) : -1;
+}
 
 /* tags:a=... tags:b=...: the keys are the tags. */
 static int add_tags(struct cli *c, const char *ref)
@@ -155,18 +162,23 @@ static const char *transfer_path(struct cli *c, const char *uri)
 	return path && said ? str(c->t, "%s&format=%s", path, said) : path;
 }
 
+static int transfer(struct cli *c, const char *uri, const char *name,
+		    int (*carry)(struct thin *, const char *filename, const char *path))
+{
+	const char *path = transfer_path(c, uri), *task = path ? cli_task_begin(c, name) : NULL;
+	if (!task)
+		return -1;
+	int result = carry(c->thin, cli_arg(c, "filename"), str(c->t, "%s&task_id=%s", path, task));
+	cli_task_end(c, task);
+	return cli_transferred(c, result);
+}
+
 static int vdi_export(struct cli *c)
 {
-	const char *path = transfer_path(c, "/export_raw_vdi");
-	if (!path)
-		return -1;
-	return cli_transferred(c, thin_get(c->thin, cli_arg(c, "filename"), path));
+	return transfer(c, "/export_raw_vdi", "VDI.export_raw", thin_get);
 }
 
 static int vdi_import(struct cli *c)
 {
-	const char *path = transfer_path(c, "/import_raw_vdi");
-	if (!path)
-		return -1;
-	return cli_transferred(c, thin_put(c->thin, cli_arg(c, "filename"), path));
+	return transfer(c, "/import_raw_vdi", "VDI.import_raw", thin_put);
 }

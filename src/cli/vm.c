@@ -8,7 +8,7 @@
 
 static command_fn vm_clone, vm_copy, vm_create, vm_destroy, vm_start, vm_shutdown, vm_reboot,
 	vm_pause, vm_unpause, vm_suspend, vm_resume, vm_memory_limits_set, vm_disk_list,
-	vm_vif_list, console;
+	vm_vif_list, console, vm_reset_powerstate, vm_memory_set;
 
 const struct command commands_vm[] = {
 	{ "vm-clone", vm_clone, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "new-name-label",
@@ -36,6 +36,12 @@ const struct command commands_vm[] = {
 	  "Lets a suspended VM go on, with paused=true without letting it run." },
 	{ "vm-memory-limits-set", vm_memory_limits_set, VM_SELECTORS | TEMPLATES_TOO,
 	  "static-min,static-max,dynamic-min,dynamic-max", "", "Sets all four memory limits." },
+	{ "vm-memory-set", vm_memory_set, VM_SELECTORS | TEMPLATES_TOO, "memory", "",
+	  "Sets how much memory a halted VM has: all four limits are that." },
+	{ "vm-reset-powerstate", vm_reset_powerstate, VM_SELECTORS, "", "force",
+	  "Pulls the plug of a VM, or gives the memory of a suspended one up, so that it is "
+	  "halted; "
+	  "only with --force." },
 	{ "vm-disk-list", vm_disk_list, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "",
 	  "vbd-params,vdi-params", "Lists the disks of a VM." },
 	{ "vm-vif-list", vm_vif_list, STANDARD | VM_SELECTORS | TEMPLATES_TOO, "", "params",
@@ -90,6 +96,7 @@ static int vm_create(struct cli *c)
 	struct VM_create a = {
 		.name_label = cli_arg(c, "name-label"),
 		.name_description = description ? description : "",
+		.suspend_VDI = NULL_REF,
 	};
 	if (cli_call(c, VM_create, &a) < 0)
 		return -1;
@@ -233,6 +240,35 @@ static int limit_one(struct cli *c, struct VM_row *vm)
 static int vm_memory_limits_set(struct cli *c)
 {
 	return for_vms(c, limit_one);
+}
+
+static int set_memory(struct cli *c, struct VM_row *vm)
+{
+	struct VM_set_memory a = { .self = vm->row.ref };
+	return cli_size(c, "memory", &a.value) < 0 ? -1 : cli_call(c, VM_set_memory, &a);
+}
+
+static int vm_memory_set(struct cli *c)
+{
+	return for_vms(c, set_memory);
+}
+
+/* What XenServer's does to its records alone is done to the VM: its process is known, and ended. */
+int reset_powerstate(struct cli *c, struct VM_row *vm)
+{
+	bool force = false;
+	if (cli_bool(c, "force", &force) < 0)
+		return -1;
+	if (!force)
+		return cli_fail(c, "What the VM has in memory is lost by this: give --force");
+	if (vm->power_state == vm_power_state_Halted)
+		return 0;
+	return cli_call(c, VM_hard_shutdown, (&(struct VM_hard_shutdown){ .vm = vm->row.ref }));
+}
+
+static int vm_reset_powerstate(struct cli *c)
+{
+	return for_vms(c, reset_powerstate);
 }
 
 /* ---- looking ---- */

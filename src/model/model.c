@@ -62,6 +62,13 @@ static const struct field fields_host_metrics[] = {
 };
 #undef ROW
 
+#define ROW struct host_cpu_row
+static const struct field fields_host_cpu[] = {
+#include "model/host_cpu.def"
+	{ 0 },
+};
+#undef ROW
+
 #define ROW struct SM_row
 static const struct field fields_SM[] = {
 #include "model/SM.def"

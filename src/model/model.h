@@ -151,6 +151,10 @@ struct host_metrics_row {
 	struct row row;
 #include "model/host_metrics.def"
 };
+struct host_cpu_row {
+	struct row row;
+#include "model/host_cpu.def"
+};
 struct SM_row {
 	struct row row;
 #include "model/SM.def"

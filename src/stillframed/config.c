@@ -30,6 +30,8 @@ static const struct option_row {
 	  "also serve TCP there, without encryption" },
 	{ "listen-tls", "ADDR:PORT", offsetof(struct config, listen_tls), TEXT, true,
 	  "also serve TLS there, the usual port being 443" },
+	{ "address", "ADDR", offsetof(struct config, address), TEXT, true,
+	  "at which clients reach this host (that of --listen-tls, or of the default route)" },
 	{ "tls-pem", "FILE", offsetof(struct config, tls_pem), TEXT, true,
 	  "its key and certificates (one that is made at the first start)" },
 	{ "pam-dir", "DIR", offsetof(struct config, pam_dir), TEXT, true,
@@ -93,26 +95,17 @@ static void usage(void)
 
 /* ---- the file ---- */
 
-static char *trim(char *s)
-{
-	s += strspn(s, " \t\r");
-	size_t n = strlen(s);
-	while (n && strchr(" \t\r", s[n - 1]))
-		s[--n] = 0;
-	return s;
-}
-
 static int read_line(struct task *t, struct config *c, const char *path, int nr, char *line)
 {
 	line[strcspn(line, "#")] = 0;
-	line = trim(line);
+	line = text_trim(line);
 	char *equals = strchr(line, '=');
 	if (!*line)
 		return 0;
 	if (!equals)
 		return fail(t, INVALID_VALUE, str(t, "%s:%d", path, nr), line);
 	*equals = 0;
-	const char *key = trim(line), *value = trim(equals + 1);
+	const char *key = text_trim(line), *value = text_trim(equals + 1);
 	const struct option_row *o = find(key, strlen(key));
 	if (!o || !o->keyed)
 		return fail(t, INVALID_VALUE, str(t, "%s:%d", path, nr), key);
@@ -185,6 +178,7 @@ int config_read(struct task *t, int argc, char **argv, struct config *ret)
 		.state = "/var/lib/stillframe",
 		.listen = "",
 		.listen_tls = "",
+		.address = "",
 		.tls_pem = "",
 		.pam_dir = "",
 		.accel = "auto",

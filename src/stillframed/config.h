@@ -15,6 +15,7 @@ struct config {
 	const char *state;
 	const char *listen;         /* ADDR:PORT, or "" */
 	const char *listen_tls;     /* the same */
+	const char *address;        /* that clients use; "": to be found out */
 	const char *tls_pem;        /* "": one of our own making */
 	const char *pam_dir;        /* "": the system's */
 	const char *accel;          /* auto, kvm, tcg */

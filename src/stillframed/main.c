@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/account.h"
+#include "api/settings.h"
 #include "base/io.h"
 #include "base/run.h"
 #include "base/task.h"
@@ -43,6 +44,20 @@ static int log_to_file(struct task *t, const char *state)
 	if (log >= 0)
 		dup2(log, 2);
 	return terminal;
+}
+
+/* What there is by now, for whoever has started it by hand. */
+static void announce(struct task *t)
+{
+	const char *also =
+		str(t, "%s%s%s%s", *settings.listen ? " and http://" : "", settings.listen,
+		    *settings.listen_tls ? " and https://" : "", settings.listen_tls);
+	printf("stillframed serves %s/xapi.sock%s; its log is %s/stillframed.log.\n%s\n",
+	       settings.state, also, settings.state,
+	       streq(settings.accel, "kvm")
+		       ? "Guests run under KVM."
+		       : "Guests are emulated (TCG), and slow: the log says why KVM is not used.");
+	fflush(stdout);
 }
 
 static void say_ready(int ready, int terminal)
@@ -93,8 +108,10 @@ int main(int argc, char **argv)
 		terminal = log_to_file(t, c.state);
 	if (t->code != NO_ERROR || startup(t, &c) < 0)
 		return complain(t, terminal);
-	if (ready >= 0)
+	if (ready >= 0) {
+		announce(t);
 		say_ready(ready, terminal);
+	}
 	int sig;
 	sigwait(&set, &sig);
 	shutdown_daemon(t);

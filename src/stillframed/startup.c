@@ -29,6 +29,7 @@
 #include "api/undo.h"
 #include "api/user.h"
 #include "base/delay.h"
+#include "base/frame.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -39,6 +40,7 @@
 #include "stillframed/timers.h"
 #include "stillframed/users.h"
 #include "vmm/vmm.h"
+#include "wire/auth.h"
 #include "wire/blob.h"
 #include "wire/certificate.h"
 #include "wire/console.h"
@@ -108,6 +110,9 @@ static int set_all(struct task *t, const struct config *c)
 	free(real);
 	settings.version = VERSION;
 	settings.pam_dir = c->pam_dir;
+	settings.address = c->address;
+	settings.listen = c->listen;
+	settings.listen_tls = c->listen_tls;
 	settings.accel = vmm_accel(t, c->accel);
 	if (!settings.accel)
 		return -1;
@@ -156,7 +161,10 @@ static void serve_cli(struct task *t, struct request *r)
 	size_t n;
 	char *body = http_body(t, r, BODY_LIMIT, &n);
 	if (body)
-		cli_serve(t, r->fd, body, n, r->trusted, r->peer);
+		cli_serve(t, r->fd, body, n,
+			  &(struct cli_peer){ .name = r->peer,
+					      .trusted = r->trusted,
+					      .notes = map_get(&r->headers, FRAME_NOTES) });
 }
 
 static const struct route routes[] = {
@@ -190,6 +198,7 @@ static int open_doors(struct task *t, const struct config *c)
 {
 	const struct http_doors doors = {
 		.routes = routes,
+		.refused = auth_refused,
 		.unix_path = str(t, "%s/xapi.sock", settings.state),
 		.tcp = *c->listen ? c->listen : NULL,
 		.tls = *c->listen_tls ? c->listen_tls : NULL,

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
+#include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/cpu.h"
@@ -96,7 +97,7 @@ const char *args_program(struct task *t, const char *name)
 		if (*file == '/' && access(file, X_OK) == 0)
 			return file;
 	}
-	return fail_ptr(t, INTERNAL_ERROR, str(t, "%s: the program is not installed", name));
+	return fail_ptr(t, OPERATION_NOT_ALLOWED, str(t, RUN_NOT_INSTALLED, name));
 }
 
 /* ---- its parts ---- */

@@ -97,7 +97,11 @@ int process_find(struct task *t, const char *dir, const char *arg, struct proces
 	int64_t pid, started;
 	if (words.n != 3 || !text_int(words.v[0], &pid) || !text_int(words.v[1], &started) ||
 	    pid < 2 || pid > INT32_MAX)
-		return fail(t, INTERNAL_ERROR, str(t, "%s: not a pid file", path));
+		return fail(t, INTERNAL_ERROR,
+			    str(t,
+				"%s is damaged: it does not say which process the VM has. If none "
+				"of %s runs, remove that file",
+				path, arg));
 
 	/* The descriptor first: what is seen afterwards is seen of the process it stands for. */
 	FD_SCOPE int pidfd = pidfd_of((pid_t)pid);
@@ -134,15 +138,11 @@ bool process_gone(const struct process *p, int ms)
 	}
 }
 
-/* Field 2 of /proc/PID/statm: pages that it has.  To give them back takes the kernel a while. */
+/* The kernel takes a while to take memory back. */
 static int ms_to_end(struct task *t, const struct process *p)
 {
-	struct list fields = list_split(t, proc_read(t, p->pid, "statm", 200), ' ');
-	int64_t pages = 0;
-	if (fields.n < 2 || !text_int(fields.v[1], &pages))
-		pages = 0;
-	int64_t ms = delay_ms(DELAY_KILL) +
-		     pages * sysconf(_SC_PAGESIZE) / (1 << 30) * delay_ms(DELAY_KILL_GIB);
+	uint64_t gib = process_memory(t, p).resident >> 30;
+	uint64_t ms = (uint64_t)delay_ms(DELAY_KILL) + gib * (uint64_t)delay_ms(DELAY_KILL_GIB);
 	return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 

@@ -9,14 +9,16 @@
 struct task;
 struct request;
 
-/* Sets t->session: to session_id= of the query; else, on the local socket, to that of the local
+/* Sets t->session: to session_id= of the query, or of a cookie of a client that is no browser; else, on the local socket, to that of the local
  * user; else to one made for this request from Basic credentials.  Otherwise answers 401, or
  * 403 when it has not the role, and returns -1.  task_id= of the query is a task that the client has made for the request.
  *
  * A browser sends by itself whatever it keeps for a server, also for a page of another site, and for one whose name
- * was made to point here.  So there are no cookies; Basic credentials do not count when the request comes from a page
+ * was made to point here.  So a browser's cookies do not count; Basic credentials do not count when the request comes from a page
  * of another site; and a session is always named by who means it. */
 int auth_begin(struct task *, struct request *, enum role);
+/* A request that no route is for: the task that its client has made for it fails. */
+void auth_refused(struct task *, struct request *);
 /* Ends the session if it was made for this request, and the task if no call has. */
 void auth_end(struct task *, struct request *);
 

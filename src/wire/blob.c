@@ -2,6 +2,7 @@
 #include "wire/blob.h"
 
 #include "api/blob.h"
+#include "api/words.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
@@ -11,7 +12,7 @@
 
 static void refuse(struct task *t, struct request *req)
 {
-	http_refuse(t, req, http_status_of(t), task_error(t));
+	http_refuse(t, req, http_status_of(t), failure_line(t));
 }
 
 static const struct blob_row *named(struct task *t, struct request *req)
@@ -62,7 +63,7 @@ static void take(struct task *t, struct request *req, const struct blob_row *b)
 	const char *bytes = http_begin(t, req) < 0 ? NULL : http_body(t, req, BLOB_LIMIT, &n);
 	if (!bytes || blob_put(t, b->row.ref, bytes, n) == 0)
 		return;
-	const char *verdict = str(t, "Error: %s\n", task_error(t));
+	const char *verdict = str(t, "Error: %s\n", failure_line(t));
 	io_write(t, req->fd, verdict, strlen(verdict), delay_ms(DELAY_HTTP_WRITE));
 }
 

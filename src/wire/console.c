@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "api/console.h"
+#include "api/words.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -23,7 +24,7 @@ static struct console_row *console_asked(struct task *t, struct request *req)
 
 static void refuse(struct task *t, struct request *req)
 {
-	http_refuse(t, req, http_status_of(t), task_error(t));
+	http_refuse(t, req, http_status_of(t), failure_line(t));
 }
 
 /* ---- the stream ---- */

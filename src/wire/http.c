@@ -77,6 +77,7 @@ static struct {
 	bool stopping;
 
 	const struct route *routes;
+	void (*refused)(struct task *, struct request *);
 	struct listener listeners[HTTP_DOORS];
 	size_t n;
 	struct tls *tls; /* NULL: none */
@@ -103,6 +104,25 @@ static size_t fit(const char *pattern, const char *path)
 	return strncmp(pattern, path, n - 3) == 0 ? n : 0;
 }
 
+/* Every path is one of XML-RPC's, to post to; what is fetched from elsewhere than "/" is not there. */
+static bool is_for_any(const char *path, size_t fit)
+{
+	return fit == strlen("/...") && !streq(path, "/");
+}
+
+/* allow: the methods that there are, "": none. */
+static void refuse_path(struct task *t, struct request *req, const char *allow)
+{
+	static const char text[] = "This path is served, but not with that method.\n";
+	if (server.refused)
+		server.refused(t, req);
+	if (!*allow)
+		http_refuse(t, req, 404, "There is nothing at this path.");
+	else
+		http_answer(t, req, 405, "text/plain", str(t, "Allow: %s\r\n", allow), text,
+			    strlen(text));
+}
+
 static void route(struct task *t, struct request *req)
 {
 	const struct route *found = NULL;
@@ -124,11 +144,8 @@ static void route(struct task *t, struct request *req)
 	req->keep &= found && found->keeps;
 	if (found)
 		found->serve(t, req);
-	else if (!*allow)
-		http_refuse(t, req, 404, "There is nothing at this path.");
 	else
-		http_answer(t, req, 405, "text/plain", str(t, "Allow: %s\r\n", allow),
-			    "The path knows other methods.\n", 30);
+		refuse_path(t, req, is_for_any(req->path, best) ? "" : allow);
 }
 
 /* ---- the head ---- */
@@ -189,7 +206,7 @@ static bool serve(struct task *t, const struct connection *c)
 	if (status == 1)
 		status = http_parse_head(t, head, n, &req);
 	req.fd = c->fd;
-	req.trusted = c->trusted;
+	req.trusted = t->trusted = c->trusted;
 	req.peer = c->peer;
 	talloc_free(head);
 	if (!status && site_is_misnamed(&req))
@@ -601,6 +618,7 @@ int http_serve(struct task *t, const struct http_doors *d)
 	assert(server.n == 0);
 	signal(SIGPIPE, SIG_IGN);
 	server.routes = d->routes;
+	server.refused = d->refused;
 	server.stopping = false;
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

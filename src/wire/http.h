@@ -63,9 +63,11 @@ struct route {
 
 struct http_doors {
 	const struct route *routes; /* not copied */
-	const char *unix_path;      /* a socket of mode 0600 */
-	const char *tcp, *tls;      /* ADDR:PORT or [ADDR]:PORT; NULL: none */
-	const char *pem;            /* for tls: key and certificates */
+	/* A request is about to be refused, as no route is for it; NULL: nobody is to know. */
+	void (*refused)(struct task *, struct request *);
+	const char *unix_path; /* a socket of mode 0600 */
+	const char *tcp, *tls; /* ADDR:PORT or [ADDR]:PORT; NULL: none */
+	const char *pem;       /* for tls: key and certificates */
 };
 
 /* Listens on these, and serves until http_stop().  SIGPIPE is ignored from here on. */

@@ -50,6 +50,11 @@ static const char *header(const struct request *req, const char *name)
 	return map_get(&req->headers, name);
 }
 
+bool site_is_of_a_page(const struct request *req)
+{
+	return header(req, "origin") || header(req, "sec-fetch-site");
+}
+
 bool site_is_another(const struct request *req)
 {
 	const char *origin = header(req, "origin"), *host = header(req, "host"),

@@ -17,6 +17,8 @@ struct request;
 int site_open(struct task *, const char *pem);
 void site_close(void);
 
+/* A page in a browser makes the request, of whichever site. */
+bool site_is_of_a_page(const struct request *);
 /* The page is of another site than the one that the request calls us. */
 bool site_is_another(const struct request *);
 /* A page calls us by a name that is no address, not localhost, and none of ours. */

@@ -3,6 +3,7 @@
 
 #include "api/image.h"
 #include "api/vdi_transfer.h"
+#include "api/words.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -38,7 +39,7 @@ static const struct image_format *format_named(struct task *t, struct request *r
 
 static void refuse(struct task *t, struct request *req)
 {
-	http_refuse(t, req, http_status_of(t), task_error(t));
+	http_refuse(t, req, http_status_of(t), failure_line(t));
 }
 
 static void note(struct task *t, struct request *req, const char *what, const char *uuid)
@@ -166,7 +167,7 @@ static const char *what_remains(const struct vdi_import *a)
 static const char *verdict(struct task *t, const struct vdi_import *a)
 {
 	if (t->code != NO_ERROR)
-		return str(t, "Error: %s\n%s", task_error(t), what_remains(a));
+		return str(t, "Error: %s\n%s", failure_line(t), what_remains(a));
 	struct VDI_row *vdi = ref_is_null(a->sr) ? NULL : db_seek(t, VDI, a->result);
 	return vdi ? str(t, "%s\n", vdi->uuid) : "";
 }

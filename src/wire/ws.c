@@ -79,16 +79,19 @@ char *ws_answer_to(const void *ctx, const char *key)
 	return base64_text(ctx, hash, sizeof hash);
 }
 
-/* The sub-protocol is what XenServer answers whatever was asked for: its clients look for it. */
+/* XenServer answers with this sub-protocol, which its clients look for; but a browser that has asked for none refuses
+ * an answer that names one. */
 int ws_accept(struct task *t, struct request *req)
 {
+	bool asked = *header(req, "sec-websocket-protocol");
 	const char *head = str(t,
 			       "HTTP/1.1 101 Switching Protocols\r\n"
 			       "Upgrade: websocket\r\n"
 			       "Connection: Upgrade\r\n"
 			       "Sec-WebSocket-Accept: %s\r\n"
-			       "Sec-WebSocket-Protocol: binary\r\n\r\n",
-			       ws_answer_to(t, header(req, "sec-websocket-key")));
+			       "%s\r\n",
+			       ws_answer_to(t, header(req, "sec-websocket-key")),
+			       asked ? "Sec-WebSocket-Protocol: binary\r\n" : "");
 	return io_write(t, req->fd, head, strlen(head), delay_ms(DELAY_HTTP_WRITE));
 }
 

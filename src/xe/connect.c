@@ -24,15 +24,15 @@ static int local_connect(struct task *t)
 	int fd = unix_connect(t, path);
 	if (fd >= 0 || task_check(t) < 0)
 		return fd;
+	bool may = access(path, R_OK | W_OK) == 0 || errno != EACCES;
 	const char *why = talloc_strdup(t, what_failed(t));
 	task_forgive(t);
 	return fail(t, INTERNAL_ERROR,
-		    str(t,
-			"The server is not reached: %s\n"
-			"Is stillframed running?  Its state folder is looked for in "
-			"STILLFRAME_STATE; "
-			"another host is named with -s.",
-			why));
+		    str(t, "The server is not reached: %s\n%s", why,
+			may ? "Is stillframed running?  Its state folder is looked for in "
+			      "STILLFRAME_STATE; another host is named with -s."
+			    : "The local socket is for root and the daemon's own user: use sudo, "
+			      "or -s HOST -u USER."));
 }
 
 static int try_connect(const struct addrinfo *a)

@@ -189,6 +189,15 @@ static int ask(struct carrier *c, int fd, const char *method, const char *path, 
 	return read_head(c, fd, ret);
 }
 
+/* Our own servers say what is wrong, and end it with the code in brackets; of others the status is said, too. */
+static int refused(struct carrier *c, int status, const char *text)
+{
+	return fail(c->task, INTERNAL_ERROR,
+		    ends_with(text, "]")
+			    ? text
+			    : str(c->task, "the server answered %d: %s", status, text));
+}
+
 /* A connection on which the request was answered with 200, redirections followed; or -1.  XenServer
  * refuses chunks: then the request is sent once more with CLOSED, and *length says so. */
 static int request(struct carrier *c, const char *method, const char *url, long long *length,
@@ -209,9 +218,7 @@ static int request(struct carrier *c, const char *method, const char *url, long 
 			continue;
 		}
 		if (ret->status != 302 || !ret->location)
-			return fail(c->task, INTERNAL_ERROR,
-				    str(c->task, "the server answered %d: %s", ret->status,
-					read_text(c, fd)));
+			return refused(c, ret->status, read_text(c, fd));
 		url = ret->location;
 	}
 	return fail(c->task, INTERNAL_ERROR, "the server redirects for ever");

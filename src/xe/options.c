@@ -14,10 +14,11 @@ static const struct option {
 	const char *words[2]; /* on the command line */
 	bool has_value;       /* behind the word */
 } options[] = {
-	{ "server", { "-s", "-h" }, true },   { "port", { "-p" }, true },
-	{ "username", { "-u" }, true },       { "password", { "-pw" }, true },
-	{ "passwordfile", { "-pwf" }, true }, { "nossl", { "--nossl" }, false },
-	{ "debug", { "--debug" }, false },    { "debugonfail", { "--debug-on-fail" }, false },
+	{ "server", { "-s", "-h" }, true },    { "port", { "-p" }, true },
+	{ "username", { "-u" }, true },        { "password", { "-pw" }, true },
+	{ "passwordfile", { "-pwf" }, true },  { "nossl", { "--nossl" }, false },
+	{ "debug", { "--debug" }, false },     { "debugonfail", { "--debug-on-fail" }, false },
+	{ "verbose", { "--verbose" }, false },
 };
 
 static const struct option *option_by_word(const char *word)
@@ -140,6 +141,8 @@ static int apply(struct task *t, const struct map *set, struct options *o)
 	o->server = map_get(set, "server");
 	o->port = map_get(set, "port");
 	if (take_flag(t, set, "nossl", &o->nossl) < 0 || take_flag(t, set, "debug", &o->debug) < 0)
+		return -1;
+	if (take_flag(t, set, "verbose", &o->verbose) < 0)
 		return -1;
 	return take_flag(t, set, "debugonfail", &o->debug_on_fail);
 }

@@ -16,7 +16,7 @@ struct options {
 	const char *server; /* NULL: the local socket */
 	const char *port;   /* NULL: 443, or 80 with nossl */
 	const char *user, *password;
-	bool nossl, debug, debug_on_fail;
+	bool nossl, debug, debug_on_fail, verbose;
 	struct list args; /* for the server, the command first */
 };
 

@@ -51,14 +51,21 @@ static char *body_text(struct task *t, const struct options *o)
 	return body;
 }
 
-static int send_request(struct task *t, int fd, const char *body)
+/* Notes are for people.  A script that reads what xe says, `2>&1`, is to find there what it asked for. */
+static const char *wants_notes(const struct options *o)
+{
+	return o->verbose || isatty(STDERR_FILENO) ? FRAME_NOTES ": true\r\n" : "";
+}
+
+static int send_request(struct task *t, int fd, const struct options *o, const char *body)
 {
 	const char *head = str(t,
 			       "POST /cli HTTP/1.0\r\n"
 			       "User-agent: xe-cli/Unix/0.2\r\n"
 			       "originator: cli\r\n"
+			       "%s"
 			       "content-length: %zu\r\n\r\n",
-			       strlen(body));
+			       wants_notes(o), strlen(body));
 	if (io_write(t, fd, head, strlen(head), delay_ms(DELAY_XE_ANSWER)) < 0)
 		return -1;
 	return io_write(t, fd, body, strlen(body), delay_ms(DELAY_XE_ANSWER));
@@ -221,6 +228,11 @@ static int do_prompt(struct client *c, const struct frame *f)
 		ssize_t got = io_read(c->task, STDIN_FILENO, line + n, 1, -1);
 		if (got < 0)
 			return -1;
+		if (got == 0 && n == 0)
+			return fail(c->task, INTERNAL_ERROR,
+				    "Standard input has ended: nobody can answer. Where no "
+				    "question is "
+				    "wanted there is --force.");
 		if (got == 0 || line[n] == '\n')
 			break;
 		n++;
@@ -283,7 +295,7 @@ int thin_client(struct task *t, const struct options *o, int *ret_status)
 {
 	const char *body = body_text(t, o);
 	FD_SCOPE int fd = body ? server_connect(t, o) : -1;
-	if (fd < 0 || send_request(t, fd, body) < 0 || greet(t, fd) < 0)
+	if (fd < 0 || send_request(t, fd, o, body) < 0 || greet(t, fd) < 0)
 		return -1;
 	struct client c = { .task = t, .options = o, .fd = fd, .debug = talloc_strdup(t, "") };
 	int status = follow(&c);

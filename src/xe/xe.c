@@ -29,6 +29,7 @@ static const char usage[] =
 	"    --minimal         print values alone, separated by commas\n"
 	"    --debug           print what the server has to say about its work\n"
 	"    --debug-on-fail   the same, if the command fails\n"
+	"    --verbose         print notes also when standard error is no terminal\n"
 	"    --version\n"
 	"\n"
 	"`xe help` lists the commands, `xe help <command>` tells about one.\n";

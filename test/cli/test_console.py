@@ -5,7 +5,7 @@ import os, socket, sqlite3, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from consoles import *
-from rpc import Served
+from rpc import *
 
 
 def refused(status, client, *args, **kw):
@@ -35,7 +35,7 @@ def test_rows_live_as_long_as_the_guest():
         record = d.xe('console-list', uuid=mine['rfb'])
         for line in (f'uuid ( RO)             : {mine["rfb"]}', f'vm-uuid ( RO): {vm}',
                      'vm-name-label ( RO): web', 'protocol ( RO): rfb',
-                     f'location ( RO): https://127.0.0.1/console?uuid={mine["rfb"]}'):
+                     f'location ( RO): https://{d.get("host", d.list("host")[0], "address")}/console?uuid={mine["rfb"]}'):
             assert line in record, record
         d.xe('console-param-set', 'other-config:note=x', uuid=mine['rfb'])
         d.fails('console-param-set', uuid=mine['rfb'], protocol='rdp')
@@ -90,6 +90,12 @@ def test_who_is_let_in():
             refused(401, client, d, path, ('127.0.0.1', d.port, 'guess'))
             client(d, path, ('127.0.0.1', d.port, d.accounts['root'])).s.close()
         refused(401, Stream, d, f'/console?uuid={vm}&session_id=OpaqueRef:guess')
+        session = Session(Json(d.port, 2), d).ref
+        by_cookie = lambda *more: Stream(d, f'/console?uuid={vm}', ('127.0.0.1', d.port, None),
+                                         headers=['Host: localhost', f'Cookie: a=b; session_id={session}', *more])
+        by_cookie().s.close()           # Xen Orchestra and XenCenter do so
+        for page in ('Origin: http://localhost', 'Sec-Fetch-Site: same-origin'):
+            refused(401, by_cookie, page)       # a browser sends its cookies whoever asks
         here = ['Origin: http://localhost']
         WebSocket(d, f'/console?uuid={vm}', headers=here).s.close()
         refused(403, WebSocket, d, f'/console?uuid={vm}', headers=['Origin: http://evil.example'])
@@ -108,6 +114,7 @@ def test_what_is_behind():
             assert Stream(d, f'/console?uuid={uuid}').rest() == said
             assert Stream(d, f'/console?uuid={uuid}', method='GET').rest() == said
             assert WebSocket(d, f'/console?uuid={uuid}').read(99) == said
+            assert WebSocket(d, f'/console?uuid={uuid}', protocol=False).read(99) == said
         assert Stream(d, f'/console?uuid={vm}').rest() == b'RFB 003.008\n'
         shot = Stream(d, f'/vncsnapshot?uuid={vm}', method='GET')
         assert 'Content-Type: image/jpeg\r\n' in shot.head

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What somebody needs is not written, resized, removed or attached by anybody else, whichever way the call comes; and
 what is open is what the VMM says."""
-import json, os, re, sys
+import json, os, re, sys, threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from rpc import *
@@ -160,6 +160,49 @@ def test_an_sr_that_is_needed():
             d.xe('vdi-destroy', uuid=vdi)
         d.wait_quiet()
         d.xe('sr-destroy', uuid=sr)
+
+
+def test_memory_in_an_sr_that_was_forgotten():
+    """What was taken with it is no memory any more, and refers to nothing."""
+    with Daemon('fake') as d:
+        sr = d.xe('sr-create', name_label='memory', type='file', **{'device-config:location': d.folder_for('memory')})
+        vm = d.vm('vm', 1, '1MiB')
+        d.xe('vm-param-set', f'suspend-SR-uuid={sr}', uuid=vm)
+        d.xe('vm-start', uuid=vm)
+        snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+        assert image_of(d, snap)
+        d.wait_quiet()
+        d.xe('pbd-unplug', uuid=d.list('pbd', sr_uuid=sr)[0])
+        d.xe('sr-forget', uuid=sr)
+        assert d.sql(f"SELECT suspend_VDI FROM VM WHERE uuid = '{snap}'") == ['OpaqueRef:NULL']
+        d.fails('snapshot-revert', uuid=snap, says='memory')
+        assert d.state_of(vm) == 'running'
+
+
+def test_a_disk_of_a_vm_that_reboots():
+    """The VM is without a process for a moment, in which no other gets its disk."""
+    with Served() as d:
+        s = Session(Json(d.port, 2), d)
+        vm, others = d.vm('vm', 1, '1MiB'), [d.vm(f'other {i}') for i in range(4)]
+        for other in others:
+            d.xe('vbd-create', vm_uuid=other, vdi_uuid=d.disks(vm)['0'], device=0)
+        d.xe('vm-start', uuid=vm)
+        over, said = threading.Event(), set()
+
+        def tries(ref):
+            own = Session(Json(d.port, 2), d)
+            while not over.is_set():
+                said.add(own.refused('VM.start', ref, False, False)[0])
+        threads = [threading.Thread(target=tries, args=(s.VM.get_by_uuid(other),)) for other in others]
+        for t in threads:
+            t.start()
+        for _ in range(12):
+            d.xe('vm-reboot', uuid=vm)
+        over.set()
+        for t in threads:
+            t.join()
+        assert said == {'VDI_IN_USE'} and d.state_of(vm) == 'running', said
+        assert all(d.state_of(other) == 'halted' for other in others)
 
 
 def test_how_a_disk_is_opened_is_fixed_while_somebody_has_it():

@@ -181,7 +181,7 @@ def test_a_snapshot_cannot_be_edited():
         vm, _ = vm_with(d, b'a')
         d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=0)
         snap = d.snapshot(vm)
-        for what in ('VCPUs-max=7', 'HVM-boot-policy=', 'platform:device-model=ahci', 'PV-kernel=/boot/x',
+        for what in ('VCPUs-max=7', 'HVM-boot-policy=', 'platform:devices=ahci', 'PV-kernel=/boot/x',
                      'actions-after-crash=restart', 'affinity='):
             d.fails('snapshot-param-set', what, uuid=snap, says='snapshot')
         vbd, vif = d.list('vbd', vm_uuid=snap)[0], d.list('vif', vm_uuid=snap)[0]

@@ -88,15 +88,15 @@ def test_what_templates_say():
             return d.get('template', template(d, name), field, key)
         assert of('Debian Bookworm 12', 'HVM-boot-params', 'firmware') == 'uefi'
         assert of('Debian Bullseye 11', 'HVM-boot-params', 'firmware') == 'bios'
-        assert of('Debian Bookworm 12', 'platform', 'device-model') == 'virtio'
+        assert of('Debian Bookworm 12', 'platform', 'devices') == 'virtio'
         assert of('Debian Bookworm 12', 'platform', 'secureboot') == 'auto'
         assert of('Debian Bookworm 12', 'other-config', 'install-distro') == 'debianlike'
-        assert of('Windows Server 2022 (64-bit)', 'platform', 'device-model') == 'ahci'
+        assert of('Windows Server 2022 (64-bit)', 'platform', 'devices') == 'ahci'
         assert 'vtpm' not in of('Windows Server 2022 (64-bit)', 'platform')
         assert of('Windows 11', 'platform', 'vtpm') == 'true'
         assert of('Windows 11', 'VCPUs-max') == '2'
         assert of('Windows 11', 'memory-static-max') == str(8 * GIB)
-        assert of('Other install media', 'platform', 'device-model') == 'virtio'
+        assert of('Other install media', 'platform', 'devices') == 'virtio'
         assert of('Other install media', 'HVM-boot-params') == 'order: dc; firmware: bios' \
             or of('Other install media', 'HVM-boot-params') == 'firmware: bios; order: dc'
         assert 'disks' not in of('Other install media', 'other-config')
@@ -109,7 +109,7 @@ def test_recommendations():
             root = ET.fromstring(d.get('template', t, 'recommendations'))
             assert root.tag == 'restrictions' and all(e.tag == 'restriction' for e in root)
             said = {e.get('field') or e.get('property'): e.get('max') or e.get('min') or e.get('value') for e in root}
-            ahci = d.get('template', t, 'platform', 'device-model') == 'ahci'
+            ahci = d.get('template', t, 'platform', 'devices') == 'ahci'
             assert said['number-of-vbds'] == ('6' if ahci else '28') and said['number-of-vifs'] == '7'
             assert int(said['memory-static-min']) == int(d.get('template', t, 'memory-static-min'))
             assert int(said['memory-static-max']) >= int(d.get('template', t, 'memory-static-max'))
@@ -147,7 +147,7 @@ def test_at_each_start():
         assert template(d, 'Windows 11') == one and d.get('template', one, 'VCPUs-max') == '2'
         assert template(d, 'Rocky Linux 9') != two
         assert template(d, 'Other install media') == old, 'it has another uuid after the upgrade'
-        assert d.get('template', old, 'platform', 'device-model') == 'virtio'
+        assert d.get('template', old, 'platform', 'devices') == 'virtio'
         d.check()
 
 
@@ -175,7 +175,7 @@ def test_install_makes_the_disks():
         config = d.get('vm', vm, 'other-config')
         assert 'disks' not in config and 'default_template' not in config and 'mac_seed' in config, config
         assert d.get('vm', vm, 'reference-label') == 'debian-12'
-        assert d.get('vm', vm, 'platform', 'device-model') == 'virtio'
+        assert d.get('vm', vm, 'platform', 'devices') == 'virtio'
         assert d.get('vm', vm, 'HVM-boot-params', 'firmware') == 'uefi'
         assert d.get('vm', vm, 'memory-static-max') == str(2 * GIB)
 

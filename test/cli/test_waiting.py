@@ -46,10 +46,6 @@ def named(d, vm):
                                          f"WHERE VM.uuid = '{vm}'"))
 
 
-def last_error(d):
-    return json.loads(d.sql("SELECT error_info FROM task WHERE status = 'failure' ORDER BY nr")[-1])
-
-
 # ---- at once ----
 
 def test_snapshots_at_once():
@@ -181,9 +177,9 @@ def test_who_and_what():
         for words in (('vm-start', f'uuid={vm}'), ('vdi-resize', f'uuid={disk}', 'disk-size=16MiB'), ('vdi-destroy', f'uuid={disk}'),
                       ('snapshot-revert', f'snapshot-uuid={snap}')):
             begin = time.time()
-            d.fails(*words, says='copy')
+            said = d.fails(*words, says='OTHER_OPERATION_IN_PROGRESS')
             assert time.time() - begin > 0.4, f'{words} did not wait'
-            assert last_error(d) == ['OTHER_OPERATION_IN_PROGRESS', 'VDI', ref, 'copy', task], last_error(d)
+            assert f'Error parameters: VDI, {ref}, copy, {task}\n' in said, said
         export.end()
         d.xe('vm-start', uuid=vm)
         d.check()
@@ -230,7 +226,7 @@ def test_a_command_for_several():
 
 def test_devices_wait_for_a_checkpoint():
     """And a checkpoint for devices: its memory and its rows know of the same ones."""
-    with Daemon('fake', delays={'fake-hang': 0.05}) as d:            # 1.5 s
+    with Daemon('fake', delays={'fake-hang': 0.02 * SLOW}) as d:            # 0.6 s
         vm = running(d, 1)
         network = d.list('network')[0]
         vbd = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi('1MiB'), device=1)
@@ -291,7 +287,7 @@ def test_fifty_silent_guests():
     """The doors open, others are served, each waits for its own alone; a silent one can be ended, or answer later."""
     DELAYS = {'start-patience': 1, 'fake-hang': 0.1, 'adopt-again': 0.02}
     with Daemon('fake', delays=DELAYS) as d:
-        well, *silent = [d.vm(f'vm{i}', disks=1, size='1MiB') for i in range(51)]
+        well, *silent = [d.vm(f'vm{i}', disks=i < 2, size='1MiB') for i in range(51)]
         for p in [behind(d, 'vm-start', uuid=vm) for vm in (well, *silent)]:
             came_through(p)
         took = start_beside(d, silent)
@@ -410,7 +406,7 @@ def test_it_ends_under_load():
         work = [('vm-snapshot', f'uuid={vm}', 'new-name-label=s') for vm in vms] + \
                [('vm-checkpoint', f'uuid={vms[0]}', 'new-name-label=c'), ('vm-list',), ('event-wait', 'class=vm', 'name-label=never'),
                 ('vm-param-set', f'uuid={vms[1]}', 'name-description=x'), ('vm-reboot', '--force', f'uuid={vms[2]}')]
-        for _ in range(3):
+        for _ in range(2):
             stop.clear()
             threads = [threading.Thread(target=loop, args=words) for words in work]
             for t in threads:

@@ -4,7 +4,7 @@
 changes, at one after another, until the operation comes through.  Each time, after the next start, the
 world is as before the operation or as after it: no stray volume, no stuck operation, and the
 guest runs on, not having noticed.  EVERY=1 in the environment: at each point, not at a sixth of them."""
-import hashlib, json, os, re, socket, sqlite3, subprocess, sys, tempfile, time
+import copy, hashlib, json, os, re, signal, socket, sqlite3, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from golden import golden
@@ -18,7 +18,8 @@ class Seen:
     def __init__(self, d):
         self.d = d
         self.vms = {vm['uuid']: self.vm(vm) for vm in self.records('VM') if vm['is_default_template'] == 'false'}
-        self.disks = {vdi['uuid']: self.disk(vdi) for vdi in self.records('VDI') if vdi['managed'] == 'true'}
+        self.rows = {vdi['uuid']: vdi for vdi in self.records('VDI') if vdi['managed'] == 'true'}
+        self.disks = {uuid: self.disk(vdi) for uuid, vdi in self.rows.items()}
         self.srs = {sr['uuid']: sr['name_label'] for sr in self.records('SR')}
         memories = {uuid for uuid, disk in self.disks.items() if disk[0][1] == 'suspend'}
         named = {vm[1][2] for vm in self.vms.values()} - {None}
@@ -29,6 +30,19 @@ class Seen:
         at = {position: self.disks[disk][1] for position, _, disk, *_ in self.vms[vm][2]}
         memory = self.vms[vm][1][2]
         return {**at, 'memory': self.disks[memory][1] if memory else None}
+
+    def ended(self):
+        """What it is when the guests that ran have ended, and wrote nothing meanwhile."""
+        w = copy.copy(self)
+        w.vms = copy.deepcopy(self.vms)
+        w.disks = {uuid: [disk[0], disk[1] or self.content(self.rows[uuid])] for uuid, disk in self.disks.items()}
+        for fields, _, drives, nics, process in w.vms.values():
+            if process:
+                fields[3] = 'Halted'
+                drives[:] = [v[:3] + ('false',) + v[4:] for v in drives]
+                nics[:] = [v[:2] + ('false',) for v in nics]
+        w.vms = {uuid: vm[:4] + [False] for uuid, vm in w.vms.items()}
+        return w
 
     def __eq__(self, other):
         return (self.vms, self.disks, self.srs) == (other.vms, other.disks, other.srs)
@@ -70,12 +84,12 @@ class Seen:
 
     def disk(self, vdi):
         fields = [vdi[f] for f in ('name_label', 'type', 'virtual_size', 'is_a_snapshot', 'read_only', 'sharable')]
-        content = None if self.is_live(vdi) or vdi['SR'] in self.d.sql("SELECT ref FROM SR WHERE type = 'iso'") \
-            else self.content(vdi)
-        return [fields, content]
+        return [fields, None if self.is_live(vdi) else self.content(vdi)]
 
     def content(self, vdi):
-        """A sum of what it shows.  A raw volume is its file; of the others what is allocated counts."""
+        """A sum of what it shows.  A raw volume is its file; of the others what is allocated counts; of discs nothing."""
+        if vdi['SR'] in self.d.sql("SELECT ref FROM SR WHERE type = 'iso'"):
+            return None
         place, = self.d.sql(f"SELECT device_config FROM PBD WHERE SR = '{vdi['SR']}'")
         path = os.path.join(json.loads(place)['location'], vdi['location'])
         if vdi['raw'] == 'true':
@@ -112,9 +126,19 @@ def world(d):
     return Seen(d)
 
 
-def at_every_point(d, what, operation, after, prepare=lambda: None):
+def end_guests(d):
+    """As if the host had killed what runs in them; the fake VMM's are its files."""
+    guests = d.guests()
+    for pid in guests.values():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not d.guests().keys() & guests.keys())
+    for vm in d.fakes():
+        os.unlink(os.path.join(d.state, 'run', vm, 'fake.json'))
+
+
+def at_every_point(d, what, operation, after, prepare=lambda: None, alone=True):
     """operation() is run with a kill at one point after another until it survives; after(before, now) says
-    whether the world is one of the two that may be."""
+    whether the world is one of the two that may be.  alone: else the guests are killed with the daemon."""
     for n in dying_points():
         prepare()
         before = world(d)
@@ -129,6 +153,9 @@ def at_every_point(d, what, operation, after, prepare=lambda: None):
             died = True
         if not died:
             d.kill()            # it still has its point ahead
+        if not alone:
+            end_guests(d)
+            before = before.ended()
         d.start()
         d.check()
         now = world(d)
@@ -323,13 +350,28 @@ def test_uninstall():
                            of_state(state))
 
 
+def installed(disks):
+    """A VM, which is no template any more."""
+    def check(before, now):
+        new = set(now.vms) - set(before.vms)
+        return more_vms(1, disks)(before, now) and all(now.vms[uuid][0][2] == 'false' for uuid in new)
+    return check
+
+
 def test_install_and_copy():
+    """Of a template that asks for a disk, and of a user's that has a disk besides, where that is and elsewhere."""
     with Daemon('fake') as d:
         at_every_point(d, 'vm-install', lambda: d.xe('vm-install', template='Debian Bookworm 12', new_name_label='x'),
-                       lambda b, n: more_vms(1, 1)(b, n) or half_installed(b, n))
-        for v in d.list('vm') + [t for t in d.list('template', is_default_template='false')]:
-            d.xe('vm-param-set', 'is-a-template=false', uuid=v)
-            d.xe('vm-uninstall', '--force', uuid=v)
+                       installed(1))
+        own = d.vm('own', disks=1, size='1MiB')
+        d.xe('vm-param-set', f'other-config:disks=<provision><disk device="1" size="{1 << 20}" sr="" bootable="false" '
+             'type="user"/></provision>', uuid=own)
+        d.xe('vm-param-set', 'is-a-template=true', uuid=own)
+        elsewhere = d.xe('sr-create', name_label='elsewhere', type='file',
+                         **{'device-config:location': d.folder_for('elsewhere')})
+        for where in ({}, {'sr_uuid': elsewhere}):
+            at_every_point(d, f'vm-install {"elsewhere" if where else "over layers"}',
+                           lambda: d.xe('vm-install', template=own, new_name_label='x', **where), installed(2))
         vm = d.vm(disks=2)
         at_every_point(d, 'copy', lambda: d.xe('vm-copy', uuid=vm, new_name_label='c'), more_vms(1, 2))
         snap = d.snapshot(vm)
@@ -395,6 +437,64 @@ def test_memory():
         at_every_point(d, 'revert to memory', lambda: d.xe('snapshot-revert', uuid=snap), is_whole, to('running'))
         at_every_point(d, 'giving memory up', lambda: d.xe('vm-shutdown', '--force', uuid=vm),
                        lambda b, n: d.state_of(vm) == 'halted' or is_whole(), to('suspended'))
+
+
+def test_guests_are_killed_too():
+    """Both at the same moment: what was there, or what was to come, of a VM that has ended."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=2, size='1MiB')
+        fill(d, vm, 'ab')
+        plain = d.snapshot(vm)
+        d.xe('vm-start', uuid=vm)
+        memory = d.xe('vm-checkpoint', uuid=vm, new_name_label='c')
+        extra = d.xe('vbd-create', vm_uuid=vm, vdi_uuid=d.vdi('1MiB'), device=3)
+        disk, size = d.disks(vm)['0'], [1 << 20]
+
+        def to(state):
+            return lambda: bring(d, vm, state)
+
+        def without_it():
+            bring(d, vm, 'running')
+            if d.get('vbd', extra, 'currently-attached') == 'true':
+                d.xe('vbd-unplug', uuid=extra)
+
+        def resize():
+            size[0] += 1 << 20
+            d.xe('vdi-resize', uuid=disk, disk_size=size[0])
+
+        def suspended(before, now):
+            """It has its memory, or had not begun to have it, or has used it up."""
+            assert not now.vms[vm][4] and now.contents(vm).items() - {('memory', now.contents(vm)['memory'])} <= \
+                before.contents(vm).items()
+            assert (now.vms[vm][0][3] == 'Suspended') == (now.contents(vm)['memory'] is not None), now
+            return now.vms[vm][0][3] in ('Suspended', 'Halted')
+        same = lambda before, now: now == before
+        for what, words, after, prepare in (
+                ('start', ('vm-start', f'uuid={vm}'), same, to('halted')),
+                ('snapshot', ('vm-snapshot', f'uuid={vm}', 'new-name-label=s'), more_vms(1, 3), to('running')),
+                ('checkpoint', ('vm-checkpoint', f'uuid={vm}', 'new-name-label=c'), more_vms(1, 4), to('running')),
+                ('vdi-snapshot', ('vdi-snapshot', f'uuid={disk}'), more_vms(0, 1), to('running')),
+                ('plug', ('vbd-plug', f'uuid={extra}'), same, without_it),
+                ('suspend', ('vm-suspend', f'uuid={vm}'), suspended, to('running')),
+                ('resume', ('vm-resume', f'uuid={vm}'), suspended, to('suspended')),
+                ('shutdown', ('vm-shutdown', '--force', f'uuid={vm}'), same, to('running')),
+                ('revert', ('snapshot-revert', f'uuid={plain}'), reverted(vm, plain, False), to('running')),
+                ('revert to memory', ('snapshot-revert', f'uuid={memory}', 'keep-current=true'), reverted(vm, memory, True), to('running'))):
+            at_every_point(d, f'{what}, both killed', lambda: d.xe(*words), after, prepare, alone=False)
+        disk = d.disks(vm)['0']
+        at_every_point(d, 'vdi-resize, both killed', resize, lambda before, now: grown(before, now, disk), to('running'), alone=False)
+
+
+def test_a_guest_is_killed_too():
+    """The same with a real one."""
+    with Daemon() as d:
+        vm = d.vm(disks=2, size='1MiB', memory='64MiB')
+        fill(d, vm, 'ab')
+        for what, words, disks in (('snapshot', ('vm-snapshot', f'uuid={vm}', 'new-name-label=s'), 2),
+                                   ('checkpoint', ('vm-checkpoint', f'uuid={vm}', 'new-name-label=c'), 3)):
+            at_every_point(d, f'{what}, both killed', lambda: d.xe(*words), more_vms(1, disks), lambda: bring(d, vm, 'running'),
+                           alone=False)
+        assert ' 0 problems' in d.xe('sr-check', uuid=d.sr())
 
 
 def test_import_of_a_new_disk():
@@ -477,11 +577,6 @@ def test_a_disk_of_a_running_guest():
         status = serial.fields('status')
         assert status['boot'] == boot and status['a.errors'] == '0'
         d.check()
-
-
-def half_installed(before, now):
-    """vm-install is several calls: between two of them the VM is still a template, without its disks."""
-    return more_vms(1, 0)(before, now)
 
 
 def test_what_comes_anew():
@@ -770,6 +865,8 @@ class Steps:
         for n in dying_points():
             self.restore(self.saved)
             died = self.dies(n)
+            if died and self.runs and self.what != 'shorten':       # which only a guest needs
+                end_guests(self.d)
             dead = self.crossed()
             if died and dead[1] and dead not in self.known:
                 self.known.add(dead)

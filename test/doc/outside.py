@@ -12,7 +12,7 @@ OUTSIDE = [
      'guest-agent\\qemu-ga-x86_64.msi  QEMU Guest Agent VSS Provider'),
     ('programs of a Linux, host or guest',
      'qemu-img  strace  dumpe2fs  tune2fs  xfs_admin  xfs_repair  btrfstune  vgimportclone  update-grub  '
-     'update-initramfs  cloud-init  apt  dnf  install  rm  cat  truncate  systemctl  poweroff  man  kill  ls  export'),
+     'update-initramfs  cloud-init  apt  dnf  install  rm  cat  truncate  systemctl  poweroff  man  kill  ls  export  curl'),
     ('programs with which ours is built', 'meson  ninja  setarch  clang-format'),
     ('parts of the language of QEMU and its agent that the program does not send itself',
      'block-commit  qemu-img rebase  -b  -f raw  -read  -close  json:  compat=1.1  '

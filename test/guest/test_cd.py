@@ -81,7 +81,7 @@ def test_in_a_running_guest():
         sr0(s, 'mkdir -p /cd && mount -t iso9660 -o ro /dev/sr0 /cd')
         assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
         # Mounted: the guest holds it fast.
-        d.fails('vbd-eject', uuid=cd, says='holds the disc fast')
+        d.fails('vbd-eject', uuid=cd, says='has locked the disc')
         assert d.get('vbd', cd, 'vdi-uuid') == hello
         assert sr0(s, 'cat /cd/hello.txt') == 'Hello from a disc.\\n'
         assert hashlib.sha256(bytes(range(256)) * 1000).hexdigest() in sr0(s, 'sha256sum /cd/data.bin')

@@ -99,11 +99,11 @@ def test_a_guest_that_does_not_let_go():
 
 
 def test_emulated_devices():
-    """platform:device-model=ahci: nothing that needs a driver of its own; no hot plug of drives."""
+    """platform:devices=ahci: nothing that needs a driver of its own; no hot plug of drives."""
     with Daemon() as d:
         # It boots: its devices are others.
         vm = guest_vm(d, disks=2, start=False)
-        d.xe('vm-param-set', 'platform:device-model=ahci', uuid=vm)
+        d.xe('vm-param-set', 'platform:devices=ahci', uuid=vm)
         with d.boot(vm) as s:
             found = block_devices(s)
             assert {'sda', 'sdb'} <= found and 'vda' not in found, found
@@ -115,8 +115,24 @@ def test_emulated_devices():
         with d.boot(vm) as s:
             assert attached(d, vbd) and 'sdc' in block_devices(s)
         d.xe('vm-shutdown', '--force', uuid=vm)
-        d.xe('vm-param-set', 'platform:device-model=nonsense', uuid=vm)
+        d.xe('vm-param-set', 'platform:devices=nonsense', uuid=vm)
         d.fails('vm-start', uuid=vm, says='nonsense')
+        d.check()
+
+
+def test_what_comes_fits_the_machine_that_runs():
+    """Another platform:devices is for the next start: in a machine of virtio devices virtio devices come and go."""
+    with golden() as (d, vm, s):
+        d.xe('vm-param-set', 'platform:devices=ahci', uuid=vm)
+        vbd, _ = add_disk(d, vm, 5)
+        vif = d.xe('vif-create', vm_uuid=vm, network_uuid=d.list('network')[0], device=3)
+        d.xe('vbd-plug', uuid=vbd)
+        d.xe('vif-plug', uuid=vif)
+        wait_for(lambda: 'vdb' in block_devices(s))
+        wait_for(lambda: 'virtio' in s.ask('shell readlink /sys/class/net/eth1/device/driver'))
+        d.xe('vif-unplug', uuid=vif)
+        d.xe('vbd-unplug', uuid=vbd)
+        assert 'vdb' not in block_devices(s)
         d.check()
 
 

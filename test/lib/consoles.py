@@ -24,7 +24,8 @@ class Stream:
         if tcp:
             host, port, password = tcp
             self.s = socket.create_connection((host, port))
-            lines.append('Authorization: Basic ' + base64.b64encode(b'root:' + password.encode()).decode())
+            if password is not None:
+                lines.append('Authorization: Basic ' + base64.b64encode(b'root:' + password.encode()).decode())
         else:
             self.s = socket.socket(socket.AF_UNIX)
             self.s.connect(os.path.join(d.state, 'xapi.sock'))
@@ -68,14 +69,15 @@ class WebSocket(Stream):
 
     MAGIC = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-    def __init__(self, d, path, tcp=None, headers=(), fragments=None):
+    def __init__(self, d, path, tcp=None, headers=(), fragments=None, protocol=True):
+        """protocol: of XenServer's clients, which ask for `binary`; browsers' pages may ask for none."""
         key = base64.b64encode(os.urandom(16))
         super().__init__(d, path, tcp, 'GET', [
             'Host: localhost', 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13',
-            'Sec-WebSocket-Key: ' + key.decode(), *headers], '1.1')
+            'Sec-WebSocket-Key: ' + key.decode(), *['Sec-WebSocket-Protocol: binary'] * protocol, *headers], '1.1')
         accept = base64.b64encode(hashlib.sha1(key + self.MAGIC).digest()).decode()
         assert f'Sec-WebSocket-Accept: {accept}\r\n' in self.head, self.head
-        assert 'Sec-WebSocket-Protocol: binary\r\n' in self.head, self.head
+        assert ('Sec-WebSocket-Protocol: binary\r\n' in self.head) == protocol, self.head
         self.fragments = fragments
         self.data = b''
         self.control = []       # (opcode, payload) of what is no data

@@ -186,7 +186,8 @@ class Daemon:
     def environ(self):
         """xe's, to find this daemon."""
         asan = os.environ.get('ASAN_OPTIONS', '') + ('' if self.leaks_of_xe else ':detect_leaks=0')
-        return {**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state, 'ASAN_OPTIONS': asan}
+        return {**os.environ, 'STILLFRAME_STATE': self.state, 'HOME': self.state, 'ASAN_OPTIONS': asan,
+                'XE_EXTRA_ARGS': 'verbose=true'}
 
     def run(self, *words, input=None, timeout=300, **params):
         args = [str(w) for w in words]

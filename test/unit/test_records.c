@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_records.c -- objects as the command line shows them: every column of every view leads
  * somewhere, and the block of lines is right to the byte. */
+#include "api/words.h"
 #include "cli/records.h"
 
 #include <unistd.h>

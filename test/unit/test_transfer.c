@@ -14,6 +14,7 @@
 #include "api/session.h"
 #include "api/tasks.h"
 #include "api/vdi_transfer.h"
+#include "api/words.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -37,6 +38,11 @@ static _Atomic int guest = -1; /* the other end of the console */
 static _Atomic int console_users;
 
 /* ---- the one object, whatever its class ---- */
+
+const char *failure_line(struct task *t)
+{
+	return task_error(t);
+}
 
 const struct class class_VDI = { .name = "VDI" }, class_SR = { .name = "SR" };
 
@@ -298,9 +304,11 @@ static void test_import(struct task *t)
 	answer = talk(t, IMPORT " HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", disk, 5, true,
 		      &n);
 	CHECK(starts_with(answer, ok) && coded && unsaid && !chunked);
-	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.0 200 ", "nothing to import"));
+	CHECK(answers(t, IMPORT " HTTP/1.1\r\nContent-Length: 0", "HTTP/1.0 200 ",
+		      "nothing to import"));
 	CHECK(answers(t, IMPORT "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
-	CHECK(answers(t, IMPORT "0&task_id=OpaqueRef:task HTTP/1.1", "HTTP/1.1 404 ", "UUID_INVALID"));
+	CHECK(answers(t, IMPORT "0&task_id=OpaqueRef:task HTTP/1.1", "HTTP/1.1 404 ",
+		      "UUID_INVALID"));
 	CHECK(settled && streq(settled, "UUID_INVALID"));
 	CHECK(answers(t, IMPORT "&task_id=OpaqueRef:old HTTP/1.1", "HTTP/1.1 403 ", "has ended"));
 	CHECK(answers(t, "PUT /import_raw_vdi/?vdi=" UUID "0 HTTP/1.1", "HTTP/1.1 404 ", "UUID"));
@@ -426,13 +434,15 @@ static void test_console(struct task *t)
 }
 
 #define WS                                                                                         \
-	"GET /console?uuid=" UUID " HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\n"      \
+	"GET /console?uuid=" UUID " HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\n"    \
 	"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 #define WS_13 WS "Sec-WebSocket-Version: 13\r\n"
 
 static int websocket(struct task *t)
 {
-	return connect_to(t, WS_13 "Origin: https://Localhost:8080\r\n\r\n",
+	return connect_to(t,
+			  WS_13 "Sec-WebSocket-Protocol: binary, x\r\n"
+			  "Origin: https://Localhost:8080\r\n\r\n",
 			  "HTTP/1.1 101 Switching Protocols\r\n"
 			  "Upgrade: websocket\r\n"
 			  "Connection: Upgrade\r\n"
@@ -463,7 +473,9 @@ static void test_websocket(struct task *t)
 	fd = websocket(t);
 	CHECK(write(guest, "bye", 3) == 3);
 	close(guest);
-	CARRIES(fd, "", fd, "\x82\x03" "bye\x88\x02\x03\xe8");
+	CARRIES(fd, "", fd,
+		"\x82\x03"
+		"bye\x88\x02\x03\xe8");
 	close(fd);
 	wait_until_free();
 }
@@ -495,8 +507,7 @@ static void test_slow_client(struct task *t)
 static void test_snapshot(struct task *t)
 {
 	size_t n;
-	char *answer =
-		talk(t, "GET /vncsnapshot?ref=" REF " HTTP/1.0\r\n\r\n", NULL, 0, false, &n);
+	char *answer = talk(t, "GET /vncsnapshot?ref=" REF " HTTP/1.0\r\n\r\n", NULL, 0, false, &n);
 	char *body = strstr(answer, "\r\n\r\n");
 	CHECK(starts_with(answer, "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n") && body);
 	CHECK(memcmp(body + 4, "\xff\xd8\xff", 3) == 0 && !memcmp(answer + n - 2, "\xff\xd9", 2));
@@ -521,7 +532,8 @@ int main(void)
 		disk[i] = (char)(i % 253 + 1);
 	struct task *t = task_new(NULL, "test");
 	socket_path = str(t, "%s/sock", dir);
-	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = socket_path }) == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = socket_path }) ==
+	      0);
 	test_export(t);
 	test_export_failures(t);
 	test_import(t);

@@ -197,10 +197,14 @@ static void serve_shout(struct task *t, struct request *req)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/cli", serve_cli },        { "GET", "/disk", serve_disk },
-	{ "GET", "/short", serve_short },     { "GET", "/redirect", serve_redirect },
-	{ "GET", "/circle", serve_circle },   { "PUT", "/sink", serve_sink },
-	{ "CONNECT", "/shout", serve_shout }, { "PUT", "/old-sink", serve_old_sink },
+	{ "POST", "/cli", serve_cli },
+	{ "GET", "/disk", serve_disk },
+	{ "GET", "/short", serve_short },
+	{ "GET", "/redirect", serve_redirect },
+	{ "GET", "/circle", serve_circle },
+	{ "PUT", "/sink", serve_sink },
+	{ "CONNECT", "/shout", serve_shout },
+	{ "PUT", "/old-sink", serve_old_sink },
 	{ 0 },
 };
 
@@ -289,7 +293,8 @@ static void test_talk(struct task *t)
 	XE(t, 1, NULL, "", "a debug line\non stderr\n", "errors", "--debug");
 	XE(t, 1, NULL, "", "one, two\na debug line\n", "errors", "--debug-on-fail");
 	XE(t, 0, "yes\nno\nmore", "yes,no\n", "", "ask");
-	XE(t, 0, NULL, ",\n", "", "ask");
+	XE(t, 1, NULL, "", "nobody can answer", "ask");
+	XE(t, 1, "yes\n", "", "nobody can answer", "ask");
 	XE(t, 1, NULL, "", "lost before the command had ended", "vanish");
 }
 
@@ -433,7 +438,9 @@ int main(int argc, char **argv)
 		disk[i] = i / (1 << 20) == 1 ? 0 : (char)(i % 251);
 
 	struct task *t = task_new(NULL, "test");
-	CHECK(http_serve(t, &(struct http_doors){ .routes = routes, .unix_path = "./xapi.sock", .tcp = "127.0.0.1:0" }) == 0);
+	CHECK(http_serve(t, &(struct http_doors){ .routes = routes,
+						  .unix_path = "./xapi.sock",
+						  .tcp = "127.0.0.1:0" }) == 0);
 	test_options(t);
 	test_usage(t);
 	test_hosts(t);
