@@ -60,7 +60,8 @@ static int forget_all(struct task *t)
 {
 	DB_SCOPE(t);
 	DB_ALL (t, task, row)
-		if (is_pending(row) && !row->of_client && forget(t, row) < 0)
+		if (row->of_command ? db_delete(t, &row->row) < 0
+				    : is_pending(row) && !row->of_client && forget(t, row) < 0)
 			return -1;
 	return db_commit(t);
 }
@@ -91,21 +92,35 @@ int task_destroy(struct task *t, struct task_destroy *a)
 
 /* ---- of clients ---- */
 
-int task_create(struct task *t, struct task_create *a)
+static struct task_row *of_client(struct task *t, const char *label)
 {
-	DB_SCOPE(t);
 	struct task_row *row = row_new(t, task);
-	row->name_label = a->label;
-	row->name_description = a->description;
+	row->name_label = label;
 	row->created = time_now(row);
 	row->resident_on = this_host();
 	row->type = "<none/>";
 	row->of_client = true;
 	row->owner = session_user(t);
+	return row;
+}
+
+int task_create(struct task *t, struct task_create *a)
+{
+	DB_SCOPE(t);
+	struct task_row *row = of_client(t, a->label);
+	row->name_description = a->description;
 	if (db_insert(t, &row->row) < 0)
 		return -1;
 	a->result = row->row.ref;
 	return db_commit(t);
+}
+
+const char *task_for_command(struct task *t, const char *name)
+{
+	DB_SCOPE(t);
+	struct task_row *row = of_client(t, name);
+	row->of_command = true;
+	return db_insert(t, &row->row) < 0 || db_commit(t) < 0 ? NULL : row->row.ref;
 }
 
 /* Of those behind a call, the call alone tells. */

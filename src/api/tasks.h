@@ -16,6 +16,9 @@ int task_check_owner(struct task *, const struct task_row *, const char *permiss
 /* A client has made the task for what it asks for now, over a path of its own: the next call takes it for its row.
  * HANDLE_INVALID, OPERATION_NOT_ALLOWED: it is none of its, or has ended. */
 int task_adopt(struct task *, const char *ref);
+/* Such a task for a command of xe, whose connection for data takes it: the ref; NULL: failed.  Whoever has made it
+ * destroys it; one that the daemon left behind when it was killed is gone at the next start. */
+const char *task_for_command(struct task *, const char *name);
 /* The request is over: if no call has taken the task, it ends as t has. */
 void task_settle(struct task *);
 /* t's error as clients read it: code and parameters; empty without one. */

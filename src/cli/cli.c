@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "api/session.h"
+#include "api/tasks.h"
 #include "api/words.h"
 #include "base/log.h"
 
@@ -289,8 +290,7 @@ int cli_run_call(struct cli *c, const struct call *call, void *args)
 /* The task of a transfer that the client makes over a connection of its own: it goes with the command. */
 const char *cli_task_begin(struct cli *c, const char *name)
 {
-	struct task_create a = { .label = name, .description = "" };
-	return call(c->t, task_create, &a) < 0 ? NULL : a.result;
+	return task_for_command(c->t, name);
 }
 
 void cli_task_end(struct cli *c, const char *ref)

@@ -115,6 +115,23 @@ def test_transfers_speak_in_sentences():
         assert d.list('task') == tasks, "what has ended leaves no task"
 
 
+def test_a_transfer_that_the_daemon_did_not_survive():
+    with Daemon('fake') as d:
+        disk = d.vdi('1MiB')
+        p = d.begin('vdi-import', f'uuid={disk}', 'filename=', stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        d.pending('VDI.import_raw')
+        d.kill()
+        d.start()
+        assert 'VDI.import_raw' not in d.sql('SELECT name_label FROM task'), 'a task waits for a command that is gone'
+        p.stdin.close()
+        assert p.wait(60) == 1
+        d.stop()
+        d.sql_write("INSERT INTO task (ref, gen, uuid, name_label, status, of_client, of_command) VALUES "
+                    "('OpaqueRef:t', 1, 't', 'VDI.export_raw', 'pending', 'true', 'true')")
+        d.start()
+        assert 'VDI.export_raw' not in d.sql('SELECT name_label FROM task')
+
+
 def test_device_names():
     with in_common() as d:
         vm, disk = d.vm('web'), d.vdi('1MiB')

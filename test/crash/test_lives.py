@@ -330,7 +330,8 @@ class Lives:
     def __init__(self, d, sr):
         self.d, self.dice = d, random.Random(SEED)
         self.deeds, self.m = Deeds(d, sr, self.dice), Model()
-        self.done, self.kills, self.halves = {}, 0, {'before': 0, 'after': 0}
+        self.history = []       # what has changed which disk
+        self.done, self.kills, self.halves = {}, 0, {'before': 0, 'after': 0, 'between': 0}
         for i in range(3):
             vm = d.vm(f'vm {i}', memory='128MiB')
             disk = d.xe('vdi-create', sr_uuid=sr, name_label=f'disk {i}', virtual_size=SIZE * BLOCK)
@@ -397,6 +398,7 @@ class Lives:
         self.d.wait_quiet(merged=False)
         wait_for(self.ended_are_halted, 60)
         self.drop_strays()
+        self.d.wait_quiet(merged=False)
         befores = [self.settle(self.m.copy())]
         candidates = [('before', m) for m in befores]
         said = result.get('said') or self.new_one(name, known)
@@ -406,6 +408,8 @@ class Lives:
             candidates.append(('after', self.settle(m)))
         except (AssertionError, KeyError, ValueError):
             pass
+        if name == 'put':
+            candidates.append(('between', self.between(*(m for _, m in candidates))))
         why = []
         for which, m in candidates:
             if not (difference := differences(self.d, m)):
@@ -414,6 +418,24 @@ class Lives:
                 return
             why.append(f'{which}: {difference}')
         raise AssertionError(f'{name}, {who} killed: ' + '\n'.join(why))
+
+    def between(self, before, after):
+        """A disk that exists is written over in place, and its user is told that its content is undefined: of each block
+        it is the one or the other."""
+        m = before.copy()
+        for disk, content in before.disks.items():
+            if after.disks[disk] != content:
+                m.disks[disk] = shows(self.d, disk)
+                assert all(is_ in either for is_, *either in zip(m.disks[disk], content, after.disks[disk])), m.disks[disk]
+        return m
+
+    def note(self, deed, before):
+        changed = [f'{disk[:4]}: {now.hex()}' for disk, now in self.m.disks.items() if before.disks.get(disk) != now]
+        states = [f'{vm[:4]} {state} {[d[:4] for d in drives.values()]}' for vm, (state, drives) in self.m.vms.items()
+                  if before.vms.get(vm) != [state, drives]]
+        snaps = [f'{"+-"[s in before.snapshots]}{s[:4]} of {(self.m.snapshots.get(s) or before.snapshots[s])[0][:4]}'
+                 for s in self.m.snapshots.keys() ^ before.snapshots.keys()]
+        self.history.append(f'{deed}: {", ".join(changed + states + snaps)}')
 
     def new_one(self, name, known):
         new = (set(self.d.list('snapshot')) if name in ('snapshot', 'checkpoint') else set(self.d.list('vdi', managed='true'))) - known
@@ -435,14 +457,19 @@ class Lives:
         while time.time() < end:
             n += 1
             name, run, after = self.choose()
+            before, kills = self.m.copy(), self.kills
             try:
                 whole = name in ('write', 'discard') or self.dice.random() > 0.15       # else blocks may be torn
                 (self.undisturbed if whole else self.disturbed)(name, run, after)
                 if n % 10 == 0:
+                    self.d.wait_quiet(merged=False)     # files of layers that are being merged are nobody's to read
                     assert not (difference := differences(self.d, self.m)), difference
             except Exception as e:
+                print('\n'.join(self.history[-120:]))
                 raise Exception(f'deed {n}, {name}: {type(e).__name__} {e}') from e
+            self.note(f'deed {n}, {name}' + ', killed' * (self.kills - kills), before)
             self.done[name] = self.done.get(name, 0) + 1
+        self.d.wait_quiet(merged=False)
         assert not (difference := differences(self.d, self.m)), difference
         self.d.check()
         print(f'  {n} deeds, {self.kills} kills ({self.halves}), 0 differences: {self.done}')
