@@ -538,17 +538,21 @@ static void delist(const char *op)
 	pthread_mutex_unlock(&undoing.lock);
 }
 
+/* Deeds to come stand under the operation's name with a + behind, and are done after it; what one of them leaves to be done
+ * stands under two. */
 static int replay_behind(struct task *t, const char *op)
 {
+	enum { DEEDS_OF_DEEDS = 2 };
 	t->op = op;
-	undo_run(t);
-	undo_after(t);
+	for (int i = 0; i <= DEEDS_OF_DEEDS; i++) {
+		undo_run(t);
+		undo_later(t);
+	}
 	t->op = "";
 	delist(op);
 	return 0;
 }
 
-/* Deeds to come stand under the operation's name with a + behind, and are done after it. */
 void undo_behind(struct task *t, const char *name)
 {
 	const char *op = talloc_strndup(t, name, strcspn(name, "+"));
