@@ -61,6 +61,7 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
 	struct running *first;
+	bool closing; /* the daemon ends */
 } calls = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
 
 static void enlist(struct running *r)
@@ -68,7 +69,18 @@ static void enlist(struct running *r)
 	pthread_mutex_lock(&calls.lock);
 	r->next = calls.first;
 	calls.first = r;
+	if (calls.closing)
+		task_interrupt(r->task);
 	pthread_mutex_unlock(&calls.lock);
+}
+
+/* A call that begins while the daemon ends would be cancelled at once. */
+static int check_open(struct task *t)
+{
+	pthread_mutex_lock(&calls.lock);
+	bool closing = calls.closing;
+	pthread_mutex_unlock(&calls.lock);
+	return closing ? fail(t, OPERATION_NOT_ALLOWED, "the server is being stopped") : 0;
 }
 
 static void delist(struct running *r)
@@ -87,7 +99,7 @@ static bool interrupt(const char *ref)
 	bool found = false;
 	pthread_mutex_lock(&calls.lock);
 	for (struct running *r = calls.first; r; r = r->next)
-		if (!ref || streq(r->task->ref, ref)) {
+		if (streq(r->task->ref, ref)) {
 			task_interrupt(r->task);
 			found = true;
 		}
@@ -332,6 +344,7 @@ static int begin(struct task *t, const struct call *c, const char *name, void *a
 	*b = (struct begun){ .task = t, .call = c, .args = args, .ref = row_begin(t, name) };
 	if (!b->ref)
 		return -1;
+	t->scope = talloc_new(t);
 	b->sink = (struct row_sink){ .sink.progress = show_progress, .ref = b->ref };
 	b->me.task = t;
 	t->ref = t->op = b->ref;
@@ -352,6 +365,8 @@ static int run(struct begun *b, bool awaited)
 	if (result < 0)
 		undo_run(t);
 	undo_after(t);
+	talloc_free(t->scope);
+	t->scope = t;
 	finish(t, b->call, b->args, awaited);
 	delist(&b->me);
 	t->ref = t->op = "";
@@ -376,6 +391,8 @@ int api_call(struct task *t, const struct call *c, void *args)
 		return -1;
 	if (is_light(c))
 		return call_quietly(t, c, args);
+	if (check_open(t) < 0)
+		return -1;
 	return begin(t, c, c->name, args, &b) < 0 ? -1 : run(&b, awaited);
 }
 
@@ -393,7 +410,8 @@ const char *api_call_async(struct task *t, const struct call *c, struct task *ow
 	const char *ref = NULL;
 	pthread_t thread;
 	const char *name = str(own, "Async.%s", c->name);
-	if (role_check(own, c->role, c->name) == 0 && begin(own, c, name, args, b) == 0)
+	if (role_check(own, c->role, c->name) == 0 && check_open(own) == 0 &&
+	    begin(own, c, name, args, b) == 0)
 		ref = talloc_strdup(t, b->ref);
 	int err = ref ? pthread_create(&thread, NULL, run_behind, b) : 0;
 	if (ref && !err) {
@@ -425,8 +443,10 @@ int task_cancel(struct task *t, struct task_cancel *a)
 void tasks_close(int ms)
 {
 	int64_t until = clock_ms() + ms;
-	interrupt(NULL);
 	pthread_mutex_lock(&calls.lock);
+	calls.closing = true;
+	for (struct running *r = calls.first; r; r = r->next)
+		task_interrupt(r->task);
 	while (calls.first && clock_ms() < until)
 		clock_wait(&calls.ended, &calls.lock, until);
 	pthread_mutex_unlock(&calls.lock);
@@ -435,13 +455,7 @@ void tasks_close(int ms)
 void tasks_retry_undo(struct task *t)
 {
 	retry_ends(t);
-	struct list ops = { 0 };
 	for (struct journal_row *j = journal_rows(t, NULL); j->nr; j++)
 		if (!is_running(j->op))
-			list_put(t, &ops, j->op);
-	for (size_t i = 0; i < ops.n; i++) {
-		t->op = ops.v[i];
-		undo_run(t);
-	}
-	t->op = "";
+			undo_behind(t, j->op);
 }

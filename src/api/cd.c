@@ -241,11 +241,13 @@ int cd_settle(struct task *t, const char *ref, const char *disc)
 {
 	void *hold = talloc_new(t);
 	struct VBD_row *vbd = db_seek(t, VBD, ref);
-	struct vmm *vmm = vbd && vbd->currently_attached ? guest_get(hold, vbd->VM) : NULL;
-	int result = vmm ? settle_with(t, vmm, vbd, disc) : 0;
+	struct vmm *vmm = NULL;
+	int result = vbd && vbd->currently_attached ? guest_find(t, hold, vbd->VM, &vmm) : 0;
+	if (vmm)
+		result = settle_with(t, vmm, vbd, disc);
 	talloc_free(hold);
 	/* A guest that ended while it was asked has no drives: they are as the rows say. */
-	if (result == 0 || !guest_ends(t, vbd->VM))
+	if (result == 0 || !guest_ends(vbd->VM))
 		return result;
 	task_forgive(t);
 	return 0;

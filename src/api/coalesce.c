@@ -47,7 +47,8 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	pthread_t thread;
-	bool open, closing, reclaim;
+	bool open, closing;
+	bool reclaim, reclaiming; /* there is something to be deleted; a thread is at it */
 	int running;
 	struct entry *entries;
 	struct hold *holds;
@@ -206,14 +207,30 @@ static struct hold *hold_new(const void *ctx)
 	return h;
 }
 
+/* For a while; 0: nothing is in the way any more. */
+static int64_t wait_a_little(const struct hold *h, int64_t end)
+{
+	pthread_mutex_lock(&all.lock);
+	int64_t again = interrupt(h), look = clock_ms() + delay_ms(DELAY_MERGE_TURN_LOOK);
+	if (again)
+		clock_wait(&all.changed, &all.lock,
+			   again < end && again < look ? again
+			   : end < look                ? end
+						       : look);
+	pthread_mutex_unlock(&all.lock);
+	return again;
+}
+
 static int wait_clear(struct task *t, const struct hold *h, const char *vdi)
 {
-	int64_t end = clock_ms() + delay_ms(DELAY_MERGE_PATIENCE), again;
-	pthread_mutex_lock(&all.lock);
-	while ((again = interrupt(h)) && clock_ms() < end)
-		clock_wait(&all.changed, &all.lock, again < end ? again : end);
-	pthread_mutex_unlock(&all.lock);
-	return again ? fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF) : 0;
+	int64_t end = clock_ms() + delay_ms(DELAY_MERGE_PATIENCE);
+	while (wait_a_little(h, end)) {
+		if (task_check(t) < 0)
+			return -1;
+		if (clock_ms() >= end)
+			return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi, "merge", NULL_REF);
+	}
+	return 0;
 }
 
 /* What a row of the journal says is between two states. */
@@ -610,14 +627,31 @@ static struct entry *next_due(int64_t *ret_due)
 	return NULL;
 }
 
-static void reclaim_now(void)
+static void *reclaim_now(void *arg)
 {
-	all.reclaim = false;
-	pthread_mutex_unlock(&all.lock);
+	(void)arg;
 	struct task *t = task_new(NULL, "reclaim");
 	reclaim(t);
 	talloc_free(t);
 	pthread_mutex_lock(&all.lock);
+	all.reclaiming = false;
+	all.running--;
+	pthread_cond_broadcast(&all.changed);
+	pthread_mutex_unlock(&all.lock);
+	return NULL;
+}
+
+/* It may take long, and merges are chosen meanwhile.  False: there is no thread for it now. */
+static bool begin_reclaim(void)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, reclaim_now, NULL) != 0)
+		return false;
+	pthread_detach(thread);
+	all.reclaim = false;
+	all.reclaiming = true;
+	all.running++;
+	return true;
 }
 
 static bool has_entries(const char *sr)
@@ -655,10 +689,8 @@ static void *schedule(void *arg)
 	pthread_mutex_lock(&all.lock);
 	while (!all.closing) {
 		int64_t due;
-		if (all.reclaim) {
-			reclaim_now();
+		if (all.reclaim && !all.reclaiming && begin_reclaim())
 			continue;
-		}
 		if (find_device())
 			continue;
 		struct entry *e = next_due(&due);

@@ -243,6 +243,8 @@ int event_get_current_id(struct task *t, struct event_get_current_id *a)
 
 /* ---- the old way: the server remembers what the client has seen ---- */
 
+enum { SUBSCRIPTIONS_MOST = 1000 };
+
 struct listener {
 	struct listener *next;
 	const char *session;
@@ -309,10 +311,13 @@ int event_register(struct task *t, struct event_register *a)
 	struct listener *l = listener_of(t->session);
 	if (!l)
 		l = listener_new(t->session);
-	for (size_t i = 0; i < a->classes.n; i++)
+	bool room = l->classes.n + a->classes.n <= SUBSCRIPTIONS_MOST;
+	for (size_t i = 0; room && i < a->classes.n; i++)
 		list_put(l, &l->classes, a->classes.v[i]);
 	pthread_mutex_unlock(&listeners.lock);
-	return 0;
+	return room ? 0
+		    : fail(t, OPERATION_NOT_ALLOWED,
+			   str(t, "a session has at most %d subscriptions", SUBSCRIPTIONS_MOST));
 }
 
 int event_unregister(struct task *t, struct event_unregister *a)

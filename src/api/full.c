@@ -106,13 +106,14 @@ static void note_going_on(const char *vm, bool goes_on)
 	pthread_mutex_unlock(&all.lock);
 }
 
-static void note_tried(const char *vm)
+/* went_on: it was let go on, and may have stopped again; else it is looked at again soon. */
+static void note_looked(const char *vm, bool went_on)
 {
 	pthread_mutex_lock(&all.lock);
 	struct standing *s = find(vm);
 	if (s) {
 		s->trying = false;
-		s->due_ms = clock_ms() + s->wait_ms;
+		s->due_ms = clock_ms() + (went_on ? s->wait_ms : delay_ms(DELAY_FULL_WAIT) / 2);
 	}
 	pthread_mutex_unlock(&all.lock);
 }
@@ -271,51 +272,50 @@ static const struct call call_go_on = { .name = "VM.resume_after_full",
 					.result = VOID,
 					.run = run_go_on };
 
-static int go_on(struct task *t, const char *vm_ref)
+static const char *full_sr(struct task *t, const char *vm_ref)
 {
-	int result = api_call(t, &call_go_on, talloc_strdup(t, vm_ref));
-	note_tried(vm_ref);
+	pthread_mutex_lock(&all.lock);
+	const struct standing *s = find(vm_ref);
+	const char *sr = talloc_strdup(t, s && s->sr ? s->sr : "");
+	pthread_mutex_unlock(&all.lock);
+	return sr;
+}
+
+/* Neither the VM nor its storage need answer soon. */
+static int look_after(struct task *t, const char *vm_ref)
+{
+	bool stands = guest_settle(t, vm_ref);
+	bool goes_on = stands && may_go_on(t, vm_ref, full_sr(t, vm_ref));
+	if (!stands)
+		forget(vm_ref);
+	int result = goes_on ? api_call(t, &call_go_on, talloc_strdup(t, vm_ref)) : 0;
+	note_looked(vm_ref, goes_on);
 	return result;
 }
 
 /* ---- looking ---- */
 
-/* The next that is due, on t; false: none. */
-static bool next_due(struct task *t, const char **ret_vm, const char **ret_sr)
+/* One that is due, and is tried from now on; on t.  NULL: there is none. */
+static const char *take_due(struct task *t)
 {
-	bool found = false;
+	const char *vm = NULL;
 	pthread_mutex_lock(&all.lock);
-	for (struct standing *s = all.first; s && !found; s = s->next) {
+	for (struct standing *s = all.first; s && !vm; s = s->next) {
 		if (!s->stands || s->trying || clock_ms() < s->due_ms)
 			continue;
-		s->due_ms = clock_ms() + delay_ms(DELAY_FULL_WAIT) / 2;
-		*ret_vm = talloc_strdup(t, s->vm);
-		*ret_sr = talloc_strdup(t, s->sr ? s->sr : "");
-		found = true;
+		s->trying = true;
+		vm = talloc_strdup(t, s->vm);
 	}
 	pthread_mutex_unlock(&all.lock);
-	return found;
-}
-
-static void begin(const char *vm_ref)
-{
-	pthread_mutex_lock(&all.lock);
-	struct standing *s = find(vm_ref);
-	if (s)
-		s->trying = true;
-	pthread_mutex_unlock(&all.lock);
-	jobs_start("go on", go_on, vm_ref, 0);
+	return vm;
 }
 
 void full_look(struct task *t)
 {
-	const char *vm, *sr;
-	while (next_due(t, &vm, &sr)) {
-		if (!guest_settle(t, vm))
-			forget(vm);
-		else if (may_go_on(t, vm, sr))
-			begin(vm);
-	}
+	const char *vm;
+	while ((vm = take_due(t)) != NULL)
+		if (!jobs_start("go on", look_after, vm, 0))
+			note_looked(vm, false);
 }
 
 void full_close(void)

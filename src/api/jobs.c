@@ -7,7 +7,8 @@
 #include "base/task.h"
 
 struct job {
-	struct task *task;
+	struct job *next;
+	struct task *task; /* NULL: through with it */
 	int (*run)(struct task *, const char *arg);
 	const char *arg;
 	int64_t due;
@@ -16,7 +17,7 @@ struct job {
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	int running;
+	struct job *first;
 	bool closing;
 } jobs = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
@@ -31,56 +32,85 @@ static bool wait_due(const struct job *j)
 	return begins;
 }
 
-static void *work(void *arg)
-{
-	struct job *j = arg;
-	struct task *t = j->task;
-	if (wait_due(j) && j->run(t, j->arg) < 0)
-		log_line(t, "job failed arg=%s error=\"%s\"", j->arg, task_error(t));
-	talloc_free(t);
-	pthread_mutex_lock(&jobs.lock);
-	jobs.running--;
-	pthread_cond_broadcast(&jobs.changed);
-	pthread_mutex_unlock(&jobs.lock);
-	return NULL;
-}
-
-static bool enlist(void)
+static bool enlist(struct job *j)
 {
 	pthread_mutex_lock(&jobs.lock);
 	bool open = !jobs.closing;
-	jobs.running += open;
+	if (open) {
+		j->next = jobs.first;
+		jobs.first = j;
+	}
 	pthread_mutex_unlock(&jobs.lock);
 	return open;
 }
 
-void jobs_start(const char *name, int (*run)(struct task *, const char *arg), const char *arg,
+static struct task *take_task(struct job *j)
+{
+	pthread_mutex_lock(&jobs.lock);
+	struct task *t = j->task;
+	j->task = NULL;
+	pthread_mutex_unlock(&jobs.lock);
+	return t;
+}
+
+/* Whoever waits for the last one goes on when all that it held is let go of. */
+static void end(struct job *j)
+{
+	talloc_free(take_task(j));
+	pthread_mutex_lock(&jobs.lock);
+	struct job **at = &jobs.first;
+	while (*at != j)
+		at = &(*at)->next;
+	*at = j->next;
+	pthread_cond_broadcast(&jobs.changed);
+	pthread_mutex_unlock(&jobs.lock);
+	talloc_free(j);
+}
+
+static void *work(void *arg)
+{
+	struct job *j = arg;
+	struct task *t = j->task;
+	t->cancellable = true;
+	if (wait_due(j) && j->run(t, j->arg) < 0)
+		log_line(t, "job failed arg=%s error=\"%s\"", j->arg, task_error(t));
+	end(j);
+	return NULL;
+}
+
+bool jobs_start(const char *name, int (*run)(struct task *, const char *arg), const char *arg,
 		int delay_ms)
 {
 	pthread_t thread;
-	if (!enlist())
-		return;
-	struct task *t = task_new(NULL, name);
-	struct job *j = talloc(t, struct job);
-	*j = (struct job){ t, run, talloc_strdup(t, arg), clock_ms() + delay_ms };
+	struct job *j = talloc(NULL, struct job);
+	*j = (struct job){ .task = task_new(NULL, name),
+			   .run = run,
+			   .arg = talloc_strdup(j, arg),
+			   .due = clock_ms() + delay_ms };
+	if (!enlist(j)) {
+		talloc_free(j->task);
+		talloc_free(j);
+		return false;
+	}
 	int err = pthread_create(&thread, NULL, work, j);
 	if (err == 0) {
 		pthread_detach(thread);
-		return;
+		return true;
 	}
-	log_line(t, "job not begun arg=%s error=%d", arg, err);
-	talloc_free(t);
-	pthread_mutex_lock(&jobs.lock);
-	jobs.running--;
-	pthread_mutex_unlock(&jobs.lock);
+	log_line(j->task, "job not begun arg=%s error=%d", arg, err);
+	end(j);
+	return false;
 }
 
 void jobs_close(void)
 {
 	pthread_mutex_lock(&jobs.lock);
 	jobs.closing = true;
+	for (struct job *j = jobs.first; j; j = j->next)
+		if (j->task)
+			task_interrupt(j->task);
 	pthread_cond_broadcast(&jobs.changed);
-	while (jobs.running)
+	while (jobs.first)
 		pthread_cond_wait(&jobs.changed, &jobs.lock);
 	pthread_mutex_unlock(&jobs.lock);
 }

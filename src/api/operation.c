@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/boot.h"
+#include "api/guests.h"
 #include "api/need.h"
 #include "api/quiesce.h"
 #include "api/storage.h"
@@ -13,7 +14,6 @@
 #include "db/events.h"
 #include "db/journal.h"
 
-/* How long an operation waits for the VM to become free. */
 /* Operations of one group may run beside each other; NONE excludes all, ALWAYS none. */
 enum group { NONE, TAKING, READING, ALWAYS };
 
@@ -21,11 +21,11 @@ static const struct op_row {
 	enum vm_operations op;
 	const char *states; /* "Halted Paused ", in the order of the error */
 	enum group group;
-	bool template, snapshot;
+	bool template, snapshot, devices;
 } op_rows[] = {
 #define S(state) #state " "
-#define OP(op, states, group, template, snapshot)                                                  \
-	{ vm_operations_##op, states, group, template, snapshot },
+#define OP(op, states, group, template, snapshot, devices)                                         \
+	{ vm_operations_##op, states, group, template, snapshot, devices },
 #include "api/operations.def"
 };
 
@@ -69,23 +69,28 @@ static int check_power_state(struct task *t, const struct VM_row *vm, const stru
 	return bad_power_state(t, vm, list_join(t, &states, ", "));
 }
 
-static bool excludes(const struct op_row *mine, const struct map *running)
+static const struct op_row *running_row(const struct pair *running)
 {
-	if (mine->group == ALWAYS)
-		return false;
-	for (size_t i = 0; i < running->n; i++) {
-		const struct op_row *other = op_row(
-			(enum vm_operations)enum_value("vm_operations", running->v[i].value));
-		if (!other || mine->group == NONE || other->group != mine->group)
-			return true;
-	}
-	return false;
+	return op_row((enum vm_operations)enum_value("vm_operations", running->value));
 }
 
-static int in_progress(struct task *t, const struct row *r, const struct map *running)
+/* What mine cannot run beside; NULL: nothing. */
+static const struct pair *excluding(const struct op_row *mine, const struct map *running)
 {
-	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, running->v[0].value,
-		    running->v[0].key);
+	if (mine->group == ALWAYS)
+		return NULL;
+	for (size_t i = 0; i < running->n; i++) {
+		const struct op_row *other = running_row(&running->v[i]);
+		if (!other || mine->group == NONE || other->group != mine->group)
+			return &running->v[i];
+	}
+	return NULL;
+}
+
+static int in_progress(struct task *t, const struct row *r, const struct pair *running)
+{
+	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, running->value,
+		    running->key);
 }
 
 static int check_blocked(struct task *t, const struct VM_row *vm, enum vm_operations op)
@@ -120,9 +125,43 @@ int operation_check(struct task *t, const struct VM_row *vm, enum vm_operations 
 		return fail(t, NOT_IMPLEMENTED, op_text(op));
 	if (check_blocked(t, vm, op) < 0 || check_power_state(t, vm, row) < 0)
 		return -1;
-	if (excludes(row, &vm->current_operations))
-		return in_progress(t, &vm->row, &vm->current_operations);
-	return check_kind(t, vm, row);
+	const struct pair *other = excluding(row, &vm->current_operations);
+	return other ? in_progress(t, &vm->row, other) : check_kind(t, vm, row);
+}
+
+/* ---- waiting ---- */
+
+/* Each look has memory of its own: there may be many of them. */
+static int look(struct task *t, operation_try *try, void *arg, bool last)
+{
+	struct task *part = task_part(t);
+	int done = try(part, arg);
+	if (done < 0 || (done == 0 && last)) {
+		task_fail_params(t, part->code, part->params);
+		t->place = talloc_strdup(t, part->place ? part->place : "-");
+	}
+	talloc_free(part);
+	return done;
+}
+
+int operation_wait(struct task *t, operation_try *try, void *arg)
+{
+	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
+	for (;;) {
+		int64_t generation = db_generation();
+		int64_t left = end - clock_ms();
+		int done = look(t, try, arg, left <= 0);
+		if (done)
+			return done < 0 ? -1 : 0;
+		if (left <= 0 || db_wait(t, generation, (int)left) < 0 ||
+		    task_wait(t, -1, 0, delay_ms(DELAY_OPERATION_AGAIN)) < 0)
+			return -1;
+	}
+}
+
+int operation_tried(const struct task *t)
+{
+	return t->code == OTHER_OPERATION_IN_PROGRESS ? 0 : -1;
 }
 
 /* ---- marking ---- */
@@ -133,121 +172,119 @@ static int mark(struct task *t, struct row *r, const char *op)
 	return undo_operation_end(t, r->class->name, r->ref) < 0 ? -1 : db_put(t, r);
 }
 
-/* Marks the object.  1: marked; 0: busy, and the row says with what; -1: failed. */
-typedef int try_fn(struct task *, const struct class *, const char *ref, const char *op,
-		   struct row **ret);
+/* An operation that is to begin. */
+struct beginning {
+	const struct class *class;
+	const char *ref, *op;
+	vdi_check *check; /* of a disk; may be NULL */
+	const void *arg;
+};
 
-static int try_vm(struct task *t, const struct class *c, const char *ref, const char *text,
-		  struct row **ret)
+static struct row *begin(struct task *t, operation_try *try, struct beginning *b)
 {
-	enum vm_operations op = (enum vm_operations)enum_value("vm_operations", text);
-	(void)c;
+	return operation_wait(t, try, b) < 0 ? NULL : db_get_row(t, b->class, b->ref);
+}
+
+static int try_vm(struct task *t, void *arg)
+{
+	const struct beginning *b = arg;
 	DB_SCOPE(t);
-	struct VM_row *vm = db_get(t, VM, ref);
+	struct VM_row *vm = db_get(t, VM, b->ref);
 	if (!vm)
 		return -1;
-	if (operation_check(t, vm, op) < 0) {
-		if (t->code != OTHER_OPERATION_IN_PROGRESS)
-			return -1;
-		task_forgive(t);
-		*ret = &vm->row;
-		return 0;
-	}
-	if (mark(t, &vm->row, text) < 0 || db_commit(t) < 0)
-		return -1;
-	*ret = &vm->row;
-	return 1;
+	if (operation_check(t, vm, (enum vm_operations)enum_value("vm_operations", b->op)) < 0)
+		return operation_tried(t);
+	return mark(t, &vm->row, b->op) < 0 || db_commit(t) < 0 ? -1 : 1;
 }
 
-/* Those that only read the VM, or put layers under its disks, leave its drives alone. */
-static bool takes_drives(const struct map *running)
-{
-	for (size_t i = 0; i < running->n; i++) {
-		const struct op_row *row = op_row(
-			(enum vm_operations)enum_value("vm_operations", running->v[i].value));
-		if (!row || row->group == NONE || row->group == ALWAYS)
-			return true;
-	}
-	return false;
-}
-
-static bool is_busy(const struct row *r)
-{
-	return field_map(r, model_field(r->class, "current_operations"))->n > 0;
-}
-
-static int try_device(struct task *t, const struct class *c, const char *ref, const char *op,
-		      struct row **ret)
-{
-	DB_SCOPE(t);
-	struct row *r = db_get_row(t, c, ref);
-	struct VM_row *vm = r ? db_get(t, VM, field_text(t, r, model_field(c, "VM"))) : NULL;
-	if (!vm)
-		return -1;
-	bool busy = is_busy(r);
-	*ret = busy ? r : &vm->row;
-	if (busy || takes_drives(&vm->current_operations))
-		return 0;
-	if (mark(t, r, op) < 0 || db_commit(t) < 0)
-		return -1;
-	*ret = r;
-	return 1;
-}
-
-static struct row *begin(struct task *t, const struct class *c, const char *ref, const char *op,
-			 try_fn *try)
-{
-	struct row *row;
-	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
-	for (;;) {
-		int64_t generation = db_generation();
-		int marked = try(t, c, ref, op, &row);
-		if (marked)
-			return marked > 0 ? row : NULL;
-		int left = (int)(end - clock_ms());
-		if (left <= 0) {
-			const struct field *f = model_field(row->class, "current_operations");
-			in_progress(t, row, field_map(row, f));
-			return NULL;
-		}
-		if (db_wait(t, generation, left) < 0)
-			return NULL;
-	}
-}
-
+/* What excludes nothing is for a VM that does not answer, too. */
 struct VM_row *operation_begin(struct task *t, const char *ref, enum vm_operations op)
 {
-	return (struct VM_row *)begin(t, &class_VM, ref, op_text(op), try_vm);
+	const struct op_row *row = op_row(op);
+	struct beginning b = { .class = &class_VM, .ref = ref, .op = op_text(op) };
+	if ((!row || row->group != ALWAYS) && guest_await(t, ref) < 0)
+		return NULL;
+	return (struct VM_row *)begin(t, try_vm, &b);
+}
+
+/* ---- devices ---- */
+
+/* What goes on in the VM beside which its devices stay; NULL: nothing. */
+static const struct pair *keeping_devices(const struct map *running)
+{
+	for (size_t i = 0; i < running->n; i++) {
+		const struct op_row *row = running_row(&running->v[i]);
+		if (!row || !row->devices)
+			return &running->v[i];
+	}
+	return NULL;
+}
+
+static const struct map *operations_of(const struct row *r)
+{
+	return field_map(r, model_field(r->class, "current_operations"));
+}
+
+static int try_device(struct task *t, void *arg)
+{
+	const struct beginning *b = arg;
+	DB_SCOPE(t);
+	struct row *r = db_get_row(t, b->class, b->ref);
+	struct VM_row *vm = r ? db_get(t, VM, field_text(t, r, model_field(b->class, "VM"))) : NULL;
+	if (!vm)
+		return -1;
+	const struct map *mine = operations_of(r);
+	const struct pair *of_vm = keeping_devices(&vm->current_operations);
+	if (mine->n || of_vm) {
+		in_progress(t, mine->n ? r : &vm->row, mine->n ? &mine->v[0] : of_vm);
+		return 0;
+	}
+	return mark(t, r, b->op) < 0 || db_commit(t) < 0 ? -1 : 1;
 }
 
 struct row *operation_begin_device(struct task *t, const struct class *c, const char *ref,
 				   const char *op)
 {
-	return begin(t, c, ref, op, try_device);
+	struct beginning b = { .class = c, .ref = ref, .op = op };
+	const struct row *r = db_get_row(t, c, ref);
+	if (!r || guest_await(t, field_text(t, r, model_field(c, "VM"))) < 0)
+		return NULL;
+	return begin(t, try_device, &b);
 }
 
 bool operation_take_device(struct task *t, const struct class *c, const char *ref, const char *op)
 {
 	DB_SCOPE(t);
 	struct row *r = db_seek_row(t, c, ref);
-	if (!r || is_busy(r))
+	if (!r || operations_of(r)->n)
 		return false;
 	return mark(t, r, op) == 0 && db_commit(t) == 0;
 }
 
-static bool goes_beside(enum vdi_operations op, const char *running)
+/* A drive or an interface of the VM that somebody is busy with; NULL: none. */
+static const struct row *busy_device(struct task *t, const char *vm)
 {
-	bool copies = streq(running, "copy"), clones = streq(running, "clone");
-	return (op == vdi_operations_copy && (copies || clones)) ||
-	       (op == vdi_operations_clone && copies);
+	DB_EACH (t, VBD, vbd, "VM", vm)
+		if (vbd->current_operations.n)
+			return &vbd->row;
+	DB_EACH (t, VIF, vif, "VM", vm)
+		if (vif->current_operations.n)
+			return &vif->row;
+	return NULL;
 }
 
-bool vdi_is_free(const struct VDI_row *vdi, enum vdi_operations op)
+static int try_devices(struct task *t, void *vm)
 {
-	for (size_t i = 0; i < vdi->current_operations.n; i++)
-		if (!goes_beside(op, vdi->current_operations.v[i].value))
-			return false;
-	return true;
+	const struct row *busy = busy_device(t, vm);
+	if (!busy)
+		return 1;
+	in_progress(t, busy, &operations_of(busy)->v[0]);
+	return 0;
+}
+
+int operation_wait_devices(struct task *t, const char *vm)
+{
+	return operation_wait(t, try_devices, (void *)(uintptr_t)vm);
 }
 
 /* ---- disks by themselves ---- */
@@ -273,13 +310,41 @@ static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
 	return NULL;
 }
 
-/* Nothing that goes beside others harms, or is harmed by, what others do with a snapshot. */
-static int check_free(struct task *t, const struct VDI_row *vdi, const struct vdi_op_row *row)
+/* These read the disk, or put a layer over it.  What a copy reads is frozen by that, so it goes on reading what it
+ * began with; a second layer at the same time would be over the same one. */
+static bool is_layered_by(const char *op)
 {
-	bool beside = row->deed == NEED_READ || row->deed == NEED_LAYER;
-	if ((vdi->is_a_snapshot && beside) || vdi_is_free(vdi, row->op))
-		return 0;
-	return in_progress(t, &vdi->row, &vdi->current_operations);
+	return streq(op, "snapshot") || streq(op, "clone");
+}
+
+static bool goes_beside(const char *op, const char *running)
+{
+	bool copies = streq(op, "copy"), copied = streq(running, "copy");
+	return (copies && (copied || is_layered_by(running))) || (copied && is_layered_by(op));
+}
+
+/* The content of a snapshot never changes, and that of a disc is somebody else's. */
+static bool only_looks(const char *op)
+{
+	return streq(op, "copy") || streq(op, "revert_from") || is_layered_by(op);
+}
+
+static const struct pair *excluding_vdi(struct task *t, const struct VDI_row *vdi, const char *op)
+{
+	bool frozen = vdi->is_a_snapshot || storage_is_borrowed(t, vdi->SR);
+	for (size_t i = 0; i < vdi->current_operations.n; i++) {
+		const struct pair *running = &vdi->current_operations.v[i];
+		bool beside = frozen && only_looks(op) && only_looks(running->value);
+		if (!beside && !goes_beside(op, running->value))
+			return running;
+	}
+	return NULL;
+}
+
+static int check_free(struct task *t, const struct VDI_row *vdi, enum vdi_operations op)
+{
+	const struct pair *other = excluding_vdi(t, vdi, enum_text("vdi_operations", (int)op));
+	return other ? in_progress(t, &vdi->row, other) : 0;
 }
 
 int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_operations op)
@@ -287,8 +352,7 @@ int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_oper
 	const struct vdi_op_row *row = vdi_op_row(op);
 	if (!row)
 		return fail(t, NOT_IMPLEMENTED, enum_text("vdi_operations", (int)op));
-	if (need_check(t, vdi, row->deed, enum_text("vdi_operations", (int)op)) < 0 ||
-	    check_free(t, vdi, row) < 0)
+	if (need_check(t, vdi, row->deed, enum_text("vdi_operations", (int)op)) < 0)
 		return -1;
 	if (!vdi->managed)
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
@@ -299,26 +363,46 @@ int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_oper
 		return fail(t, VDI_READONLY, vdi->row.ref);
 	if (!row->sharable && vdi->sharable)
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
-	return !row->raw && vdi->raw ? sr_refuse_layer(t) : 0;
+	return !row->raw && vdi->raw ? sr_refuse_layer(t) : check_free(t, vdi, op);
 }
 
-struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op)
+/* Who waits for himself waits in vain. */
+int operation_mark_vdi(struct task *t, struct VDI_row *vdi, enum vdi_operations op)
 {
-	DB_SCOPE(t);
-	struct VDI_row *vdi = db_get(t, VDI, ref);
-	if (!vdi)
-		return NULL;
-	/* A frozen disk may be read by many at once, as a disc may. */
-	bool frozen = vdi->is_a_snapshot || storage_is_borrowed(t, vdi->SR);
-	bool reads = frozen && op == vdi_operations_copy;
-	if (!reads && !vdi_is_free(vdi, op)) {
-		in_progress(t, &vdi->row, &vdi->current_operations);
-		return NULL;
-	}
-	if (mark(t, &vdi->row, enum_text("vdi_operations", (int)op)) < 0 || db_commit(t) < 0)
-		return NULL;
-	return vdi;
+	const char *text = enum_text("vdi_operations", (int)op);
+	const struct pair *other = excluding_vdi(t, vdi, text);
+	if (!other)
+		return mark(t, &vdi->row, text) < 0 ? -1 : 1;
+	in_progress(t, &vdi->row, other);
+	return streq(other->key, t->ref) ? -1 : 0;
 }
+
+static int try_vdi(struct task *t, void *arg)
+{
+	const struct beginning *b = arg;
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_get(t, VDI, b->ref);
+	if (!vdi)
+		return -1;
+	if (b->check && b->check(t, vdi, b->arg) < 0)
+		return operation_tried(t);
+	int marked = operation_mark_vdi(t, vdi,
+					(enum vdi_operations)enum_value("vdi_operations", b->op));
+	return marked <= 0 ? marked : db_commit(t) < 0 ? -1 : 1;
+}
+
+struct VDI_row *operation_begin_vdi(struct task *t, const char *ref, enum vdi_operations op,
+				    vdi_check *check, const void *arg)
+{
+	struct beginning b = { .class = &class_VDI,
+			       .ref = ref,
+			       .op = enum_text("vdi_operations", (int)op),
+			       .check = check,
+			       .arg = arg };
+	return (struct VDI_row *)begin(t, try_vdi, &b);
+}
+
+/* ---- the end ---- */
 
 int operation_end(struct task *t)
 {

@@ -38,59 +38,130 @@ static int check_disk(struct task *t, const struct VDI_row *vdi, const char *vm,
 		return fail(t, VDI_NOT_MANAGED, vdi->row.ref);
 	if (vdi->raw && op != vdi_operations_copy)
 		return sr_refuse_layer(t);
-	/* A transfer out of a snapshot harms nothing, and nothing made here harms it. */
-	if (!vdi->is_a_snapshot && !vdi_is_free(vdi, op))
-		return fail(t, OTHER_OPERATION_IN_PROGRESS, "VDI", vdi->row.ref,
-			    vdi->current_operations.v[0].value, vdi->current_operations.v[0].key);
-	return check_elsewhere(t, vdi, vm, op);
+	return storage_writable_sr(t, vdi->SR) ? check_elsewhere(t, vdi, vm, op) : -1;
 }
 
-static int mark_disk(struct task *t, struct VDI_row *vdi, enum vdi_operations op)
-{
-	map_set(vdi, &vdi->current_operations, t->ref, enum_text("vdi_operations", (int)op));
-	if (undo_operation_end(t, "VDI", vdi->row.ref) < 0)
-		return -1;
-	return db_put(t, &vdi->row);
-}
+/* What is to be marked: the disks of a VM's drives, or one. */
+struct choice {
+	struct plan *plan;
+	enum vdi_operations op;
+	const char *vdi;           /* one; NULL: those of: */
+	const struct VM_row *vm;   /* as it was when its operation began; */
+	const struct list *ignore; /* but for these */
+};
 
 /* id: of the disk in the VMM; attached: the guest may be writing it.  Whether it may is fixed as long as the drive is
  * attached: neither the drive's mode nor the disk's fields can be changed then. */
-static int add_disk(struct task *t, struct plan *p, const char *ref, const char *id, bool attached,
-		    enum vdi_operations op)
+static int add_disk(struct task *t, const struct choice *c, const char *ref, const char *id,
+		    bool attached)
 {
-	struct VDI_row *vdi = db_get(t, VDI, ref);
-	const struct sr *sr = vdi ? storage_writable_sr(t, vdi->SR) : NULL;
-	if (!sr || check_disk(t, vdi, p->vm, op) < 0 || mark_disk(t, vdi, op) < 0)
+	struct plan *p = c->plan;
+	const struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || check_disk(t, vdi, p->vm, c->op) < 0)
 		return -1;
 	p->v = talloc_realloc(p, p->v, struct plan_disk, p->n + 1);
 	p->v[p->n++] = (struct plan_disk){
-		.vdi = vdi,
-		.sr = sr,
-		.id = id,
-		.written = p->vmm && attached && !vdi->is_a_snapshot,
+		.ref = talloc_strdup(p, ref),
+		.id = talloc_strdup(p, id),
+		.written = attached,
 	};
 	return 0;
 }
 
-static int add_drive(struct task *t, struct plan *p, const struct VBD_row *vbd,
-		     enum vdi_operations op)
+static int add_drive(struct task *t, const struct choice *c, const struct VBD_row *vbd)
 {
 	const struct VDI_row *vdi = db_get(t, VDI, vbd->VDI);
-	if (!vdi || need_check(t, vdi, NEED_ATTACH, enum_text("vdi_operations", (int)op)) < 0)
+	if (!vdi || need_check(t, vdi, NEED_ATTACH, enum_text("vdi_operations", (int)c->op)) < 0)
 		return -1;
-	return add_disk(t, p, vbd->VDI, vbd_device_id(t, vbd->userdevice),
-			vbd->currently_attached && vbd->mode == vbd_mode_RW, op);
+	return add_disk(t, c, vbd->VDI, vbd_device_id(t, vbd->userdevice),
+			vbd->currently_attached && vbd->mode == vbd_mode_RW);
 }
 
-/* vm NULL: no VM has the disks. */
+/* The store of UEFI variables is one more disk. */
+static int add_all(struct task *t, const struct choice *c)
+{
+	const struct VM_row *vm = c->vm;
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
+		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(c->ignore, vbd->VDI) ||
+		    plan_find(c->plan, vbd->VDI))
+			continue;
+		if (add_drive(t, c, vbd) < 0)
+			return -1;
+	}
+	if (!db_seek(t, VDI, vm->NVRAM_VDI))
+		return 0;
+	return add_disk(t, c, vm->NVRAM_VDI, VMM_NVRAM, vm->NVRAM_open);
+}
+
+/* The drive of the VM that writes the disk, NULL: none. */
+static const struct VBD_row *drive_of(struct task *t, const char *vdi, const char *vm)
+{
+	DB_EACH (t, VBD, vbd, "VDI", vdi)
+		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && streq(vbd->VM, vm))
+			return vbd;
+	return NULL;
+}
+
+static int add_one(struct task *t, const struct choice *c)
+{
+	const struct VDI_row *vdi = db_get(t, VDI, c->vdi);
+	if (!vdi || operation_check_vdi(t, vdi, c->op) < 0)
+		return -1;
+	const struct VBD_row *vbd = drive_of(t, c->vdi, c->plan->vm);
+	return add_disk(t, c, c->vdi, vbd ? vbd_device_id(t, vbd->userdevice) : "", vbd != NULL);
+}
+
+static int mark_all(struct task *t, const struct choice *c)
+{
+	for (size_t i = 0; i < c->plan->n; i++) {
+		struct VDI_row *vdi = db_get(t, VDI, c->plan->v[i].ref);
+		int marked = vdi ? operation_mark_vdi(t, vdi, c->op) : -1;
+		if (marked <= 0)
+			return marked;
+	}
+	return 1;
+}
+
+/* All or none.  What could never be done is refused before anybody is waited for. */
+static int try_to_mark(struct task *t, void *arg)
+{
+	struct choice *c = arg;
+	DB_SCOPE(t);
+	c->plan->n = 0;
+	if ((c->vdi ? add_one : add_all)(t, c) < 0)
+		return operation_tried(t);
+	int marked = mark_all(t, c);
+	return marked <= 0 ? marked : db_commit(t) < 0 ? -1 : 1;
+}
+
+/* vm NULL: no VM has the disks.  What it holds others up with goes at the end of the call at the latest. */
 static struct plan *plan_new(struct task *t, const struct VM_row *vm)
 {
-	struct plan *p = talloc_zero(t, struct plan);
+	struct plan *p = talloc_zero(t->scope, struct plan);
 	p->hold = talloc_new(p);
 	p->vm = vm ? vm->row.ref : "";
-	if (vm_has_process(vm) && !(p->vmm = guest_need(t, p->hold, vm)))
-		return NULL;
 	return p;
+}
+
+static int hold_process(struct task *t, struct plan *p, const struct VM_row *vm)
+{
+	if (vm_has_process(vm) && !(p->vmm = guest_need(t, p->hold, vm)))
+		return -1;
+	return 0;
+}
+
+/* As they are now that nobody else switches or merges them. */
+static int read_disks(struct task *t, struct plan *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		struct plan_disk *d = &p->v[i];
+		d->vdi = db_get(t, VDI, d->ref);
+		d->sr = d->vdi ? storage_writable_sr(t, d->vdi->SR) : NULL;
+		if (!d->sr)
+			return -1;
+		d->written = d->written && p->vmm && !d->vdi->is_a_snapshot;
+	}
+	return 0;
 }
 
 /* ---- what the VMM has open ---- */
@@ -120,76 +191,44 @@ static int ask_all(struct task *t, const struct plan *p)
 	return 0;
 }
 
-static int add_all(struct task *t, struct plan *p, const struct VM_row *vm,
-		   const struct list *ignore, enum vdi_operations op)
+/* The process is held when nobody is waited for any more. */
+static int take(struct task *t, const struct VM_row *vm, struct choice *c)
 {
-	DB_SCOPE(t);
-	DB_EACH (t, VBD, vbd, "VM", vm->row.ref) {
-		if (vbd->type != vbd_type_Disk || vbd->empty || list_has(ignore, vbd->VDI) ||
-		    plan_find(p, vbd->VDI))
-			continue;
-		if (add_drive(t, p, vbd, op) < 0)
-			return -1;
-	}
-	/* The store of UEFI variables is one more disk. */
-	bool has_store = db_seek(t, VDI, vm->NVRAM_VDI) != NULL;
-	if (has_store && add_disk(t, p, vm->NVRAM_VDI, VMM_NVRAM, vm->NVRAM_open, op) < 0)
+	struct plan *p = c->plan;
+	if (quiesce_make_way(t, p->vm) < 0 || operation_wait(t, try_to_mark, c) < 0)
 		return -1;
-	return db_commit(t);
+	int held = c->vdi ? coalesce_hold(t, p->hold, c->vdi, false)
+			  : coalesce_hold_vm(t, p->hold, p->vm, c->op == vdi_operations_copy);
+	if (held < 0 || hold_process(t, p, vm) < 0 || read_disks(t, p) < 0)
+		return -1;
+	return ask_all(t, p);
 }
 
 struct plan *plan_disks(struct task *t, const struct VM_row *vm, const struct list *ignore,
 			enum vdi_operations op)
 {
-	struct plan *p = plan_new(t, vm);
-	if (!p || quiesce_make_way(t, p->vm) < 0 ||
-	    coalesce_hold_vm(t, p->hold, vm->row.ref, op == vdi_operations_copy) < 0 ||
-	    add_all(t, p, vm, ignore, op) < 0 || ask_all(t, p) < 0)
-		return NULL;
-	return p;
-}
-
-/* The drive of the VM that writes the disk, NULL: none. */
-static const struct VBD_row *drive_of(struct task *t, const char *vdi, const char *vm)
-{
-	DB_EACH (t, VBD, vbd, "VDI", vdi)
-		if (vbd->currently_attached && vbd->mode == vbd_mode_RW && streq(vbd->VM, vm))
-			return vbd;
-	return NULL;
-}
-
-static int add_one(struct task *t, struct plan *p, const char *ref, enum vdi_operations op)
-{
-	DB_SCOPE(t);
-	const struct VDI_row *vdi = db_get(t, VDI, ref);
-	if (!vdi || operation_check_vdi(t, vdi, op) < 0)
-		return -1;
-	const struct VBD_row *vbd = drive_of(t, ref, p->vm);
-	const char *id = vbd ? vbd_device_id(t, vbd->userdevice) : "";
-	if (add_disk(t, p, ref, id, vbd != NULL, op) < 0)
-		return -1;
-	return db_commit(t);
+	struct choice c = { .plan = plan_new(t, vm), .op = op, .vm = vm, .ignore = ignore };
+	return take(t, vm, &c) < 0 ? NULL : c.plan;
 }
 
 struct plan *plan_one(struct task *t, const struct VM_row *vm, const char *ref,
 		      enum vdi_operations op)
 {
-	struct plan *p = plan_new(t, vm);
-	if (!p || quiesce_make_way(t, p->vm) < 0 || coalesce_hold(t, p->hold, ref, false) < 0 ||
-	    add_one(t, p, ref, op) < 0 || ask_all(t, p) < 0)
-		return NULL;
-	return p;
+	struct choice c = { .plan = plan_new(t, vm), .op = op, .vdi = ref };
+	return take(t, vm, &c) < 0 ? NULL : c.plan;
 }
 
 struct plan *plan_unmarked(struct task *t, const struct VM_row *vm, const struct VDI_row *vdi,
 			   const char *drive)
 {
 	struct plan *p = plan_new(t, vm);
-	const struct sr *sr = p ? storage_writable_sr(t, vdi->SR) : NULL;
-	if (!sr)
+	const struct sr *sr = storage_writable_sr(t, vdi->SR);
+	if (!sr || hold_process(t, p, vm) < 0)
 		return NULL;
 	p->v = talloc(p, struct plan_disk);
-	p->v[p->n++] = (struct plan_disk){ .vdi = vdi, .sr = sr, .id = drive, .written = p->vmm };
+	p->v[p->n++] = (struct plan_disk){
+		.ref = vdi->row.ref, .vdi = vdi, .sr = sr, .id = drive, .written = p->vmm
+	};
 	return ask_all(t, p) < 0 ? NULL : p;
 }
 
@@ -238,7 +277,7 @@ int plan_check(struct task *t, const struct plan *p)
 const struct plan_disk *plan_find(const struct plan *p, const char *vdi)
 {
 	for (size_t i = 0; i < p->n; i++)
-		if (streq(p->v[i].vdi->row.ref, vdi))
+		if (streq(p->v[i].ref, vdi))
 			return &p->v[i];
 	return NULL;
 }

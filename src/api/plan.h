@@ -10,6 +10,7 @@ struct task;
 struct vmm;
 
 struct plan_disk {
+	const char *ref;           /* of the VDI */
 	const struct VDI_row *vdi; /* as it was when the plan was made */
 	const struct sr *sr;
 	const char *id; /* of the drive in the VMM */
@@ -33,8 +34,9 @@ struct plan {
 };
 
 /* The disks of the VM's drives and its UEFI store, each once, those of the refs in ignore left out; they are marked as busy
- * with op until operation_end().  VDI_IN_USE when another VM's process has one,
- * VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS.
+ * with op until operation_end(), all at once, and waited for as a VM is (operation_wait()).  VDI_IN_USE when another
+ * VM's process has one, VDI_IS_SHARABLE, OTHER_OPERATION_IN_PROGRESS; VM_BAD_POWER_STATE when the process that the row
+ * speaks of has ended.
  *
  * Whatever makes a plan for a running VM asks its VMM which volume each disk writes.  INTERNAL_ERROR when that is
  * another one than the record names: a layer would come over the wrong volume. */

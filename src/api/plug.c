@@ -137,8 +137,10 @@ int plug_settle(struct task *t, const struct class *c, const char *ref)
 	void *hold = talloc_new(t);
 	if (!device_of(t, c, ref, &d))
 		return 0;
-	struct vmm *vmm = guest_get(hold, d.vm->row.ref);
-	int result = vmm ? settings.vmm->present(t, vmm, d.id, &present) : 0;
+	struct vmm *vmm = NULL;
+	int result = guest_find(t, hold, d.vm->row.ref, &vmm);
+	if (vmm)
+		result = settings.vmm->present(t, vmm, d.id, &present);
 	if (result == 0 && vmm && !present)
 		result = kind_of(c)->unplug(t, vmm, &d);
 	if (result < 0 && !guest_alive(d.vm->row.ref)) {
@@ -217,8 +219,9 @@ static int take_disk(struct task *t, const struct device *d)
 	const char *vdi = d->class == &class_VBD ? text_of(t, d->row, "VDI") : NULL_REF;
 	if (ref_is_null(vdi))
 		return 0;
-	return operation_begin_vdi(t, vdi, vdi_operations_blocked) ? coalesce_hold(t, t, vdi, true)
-								   : -1;
+	if (!operation_begin_vdi(t, vdi, vdi_operations_blocked, NULL, NULL))
+		return -1;
+	return coalesce_hold(t, t->scope, vdi, true);
 }
 
 static int begin(struct task *t, const struct class *c, const char *ref, const char *op,

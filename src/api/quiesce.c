@@ -186,7 +186,7 @@ static int delist(struct waiting *w)
 
 static struct waiting *enlist(struct task *t, const char *vm)
 {
-	struct waiting *w = talloc(t, struct waiting);
+	struct waiting *w = talloc(t->scope, struct waiting);
 	pthread_mutex_lock(&all.lock);
 	*w = (struct waiting){ .next = all.first, .task = t, .vm = talloc_strdup(w, vm) };
 	all.first = w;
@@ -300,9 +300,12 @@ static int one(struct task *t, struct quiesce *q, const char *mark,
 	       int (*attempt)(struct task *, void *arg), void *arg, struct failure *ret)
 {
 	t->cancellable = true;
-	q->scope = talloc_new(t);
-	q->waiting = enlist(t, q->vm);
-	int result = begin(t, q) < 0 ? -1 : attempt(t, arg);
+	q->scope = talloc_new(t->scope);
+	int result = begin(t, q);
+	if (result == 0) {
+		q->waiting = enlist(t, q->vm); /* who waits for the agent keeps nobody waiting */
+		result = attempt(t, arg);
+	}
 	end(q);
 	if (result == 0 || q->off || !is_worth_another(t->code))
 		return result;

@@ -22,7 +22,7 @@ struct revert {
 /* The disk that the snapshot's was taken of, if it is the VM's and nobody else's; NULL: it was destroyed since, given
  * away, put aside, or is shared. */
 struct VDI_row *revert_target(struct task *, const char *vm, const struct VDI_row *snap);
-/* These are marked as busy, but for those that are set aside, which are already. */
+/* These are marked as busy, all at once, but for those that are set aside, which are already. */
 int revert_take(struct task *, struct revert *);
 
 /* In the transaction: each disk gets its new volume, or a new disk does.  OTHER_OPERATION_IN_PROGRESS: whose a disk is

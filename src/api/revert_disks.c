@@ -45,19 +45,31 @@ static bool is_kept(const struct revert *r, const char *vdi)
 	return r->kept && plan_find(r->kept->plan, vdi);
 }
 
+/* 1: marked, or there is nothing to be marked. */
+static int take(struct task *t, const struct revert *r, struct plan_disk *d)
+{
+	struct VDI_row *vdi = revert_target(t, r->vm, d->vdi);
+	d->new_vdi = vdi ? talloc_strdup(r->disks, vdi->row.ref) : NULL;
+	if (!vdi || is_kept(r, vdi->row.ref))
+		return 1;
+	return operation_mark_vdi(t, vdi, vdi_operations_revert_to);
+}
+
+static int try_to_take(struct task *t, void *arg)
+{
+	const struct revert *r = arg;
+	DB_SCOPE(t);
+	for (size_t i = 0; i < r->disks->n; i++) {
+		int taken = take(t, r, &r->disks->v[i]);
+		if (taken <= 0)
+			return taken;
+	}
+	return db_commit(t) < 0 ? -1 : 1;
+}
+
 int revert_take(struct task *t, struct revert *r)
 {
-	for (size_t i = 0; i < r->disks->n; i++) {
-		struct plan_disk *d = &r->disks->v[i];
-		const struct VDI_row *vdi = revert_target(t, r->vm, d->vdi);
-		if (!vdi)
-			continue;
-		d->new_vdi = vdi->row.ref;
-		if (!is_kept(r, vdi->row.ref) &&
-		    !operation_begin_vdi(t, vdi->row.ref, vdi_operations_revert_to))
-			return -1;
-	}
-	return 0;
+	return operation_wait(t, try_to_take, r);
 }
 
 /* ---- disks, in the transaction ---- */

@@ -344,7 +344,7 @@ int SR_destroy(struct task *t, struct SR_destroy *a)
 		return fail(t, SR_HAS_NO_PBDS, a->sr);
 	if (*db_find(t, &class_VDI, "SR", a->sr))
 		return fail(t, SR_NOT_EMPTY);
-	if (coalesce_hold_sr(t, t, a->sr) < 0)
+	if (coalesce_hold_sr(t, t->scope, a->sr) < 0)
 		return -1;
 	if (storage_destroy(t, sr, &pbd->device_config) < 0)
 		return -1;
@@ -502,7 +502,7 @@ static int let_go_later(struct task *t, const char *sr)
 int PBD_unplug(struct task *t, struct PBD_unplug *a)
 {
 	const struct PBD_row *held = db_get(t, PBD, a->self);
-	if (!held || coalesce_hold_sr(t, t, held->SR) < 0)
+	if (!held || coalesce_hold_sr(t, t->scope, held->SR) < 0)
 		return -1;
 	DB_SCOPE(t);
 	struct PBD_row *pbd = db_get(t, PBD, a->self);

@@ -164,12 +164,21 @@ static bool is_open(struct task *t, const struct VDI_row *vdi)
 	return false;
 }
 
+/* Nobody is waited for: what cannot be repaired now can be another time. */
+static int mark(struct task *t, const char *ref)
+{
+	DB_SCOPE(t);
+	struct VDI_row *vdi = db_get(t, VDI, ref);
+	if (!vdi || operation_mark_vdi(t, vdi, vdi_operations_blocked) <= 0)
+		return -1;
+	return db_commit(t);
+}
+
 /* Marks the disk, and all whose layers are over it, as busy: no VM that starts gets the volume.  -1: one has
  * it, or somebody is at work on one of them. */
 static int take(struct task *t, const struct VDI_row *vdi, size_t *budget)
 {
-	if (!(*budget)-- || !operation_begin_vdi(t, vdi->row.ref, vdi_operations_blocked) ||
-	    is_open(t, vdi))
+	if (!(*budget)-- || mark(t, vdi->row.ref) < 0 || is_open(t, vdi))
 		return -1;
 	DB_EACH (t, VDI, over, "parent_location", vdi->location)
 		if (take(t, over, budget) < 0)
@@ -473,7 +482,7 @@ int SR_check(struct task *t, struct SR_check *a)
 	};
 	struct list ids = { 0 }, unfinished = { 0 };
 	/* A merge's header is ahead of its row for a moment. */
-	if (!c.sr || coalesce_hold_sr(t, t, a->sr) < 0)
+	if (!c.sr || coalesce_hold_sr(t, t->scope, a->sr) < 0)
 		return -1;
 	if (c.sr->layout->list && c.sr->layout->list(t, c.sr, &ids, &unfinished) < 0)
 		return -1;

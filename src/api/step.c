@@ -272,10 +272,12 @@ int step_settle(struct task *t, const char *const *a)
 	if (!sr)
 		return -1;
 	void *hold = talloc_new(t);
-	struct vmm *vmm = *s.vm ? guest_get(hold, s.vm) : NULL;
-	int result = vmm ? settle_online(t, sr, &s, vmm) : 0;
+	struct vmm *vmm = NULL;
+	int result = *s.vm ? guest_find(t, hold, s.vm, &vmm) : 0;
+	if (vmm)
+		result = settle_online(t, sr, &s, vmm);
 	talloc_free(hold);
-	if (vmm && result < 0 && guest_ends(t, s.vm)) {
+	if (vmm && result < 0 && guest_ends(s.vm)) {
 		task_forgive(t); /* what it had open is open no more */
 		vmm = NULL;
 		result = 0;

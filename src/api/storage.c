@@ -87,7 +87,7 @@ const struct sr *storage_sr(struct task *t, const char *sr_ref)
 	struct SR_row *row = db_get(t, SR, sr_ref);
 	if (!row)
 		return NULL;
-	const struct sr *sr = hold(t, row->uuid);
+	const struct sr *sr = hold(t->scope, row->uuid);
 	if (!sr && !*db_find(t, &class_PBD, "SR", sr_ref))
 		return fail_ptr(t, SR_HAS_NO_PBDS, sr_ref);
 	return sr ? sr : fail_ptr(t, SR_NOT_ATTACHED, sr_ref);

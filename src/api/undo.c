@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/undo.h"
 
+#include <pthread.h>
+
 #include "api/blob.h"
 #include "api/cd.h"
 #include "api/guests.h"
+#include "api/jobs.h"
 #include "api/step.h"
 #include "api/network.h"
 #include "api/operation.h"
@@ -14,6 +17,7 @@
 #include "api/tree.h"
 #include "api/uninstall.h"
 #include "base/crash.h"
+#include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
@@ -148,7 +152,9 @@ static int vol_delete(struct task *t, args a, const char *op)
 	const struct sr *sr = storage_sr(t, a[0]);
 	if (!sr)
 		return -1;
-	struct vmm *vmm = *a[2] ? guest_get(t, a[2]) : NULL;
+	struct vmm *vmm = NULL;
+	if (*a[2] && guest_find(t, t, a[2], &vmm) < 0)
+		return -1;
 	if (vmm && settings.vmm->forget(t, vmm, volume_node(t, a[1])) < 0) {
 		/* A VM that ended meanwhile has it open no more; one that runs keeps it. */
 		if (guest_alive(a[2]))
@@ -163,8 +169,10 @@ static int vol_delete(struct task *t, args a, const char *op)
 static int still_below(struct task *t, args a, bool *ret)
 {
 	const char *node;
-	struct vmm *vmm = guest_get(t, a[0]);
+	struct vmm *vmm;
 	*ret = false;
+	if (guest_find(t, t, a[0], &vmm) < 0)
+		return -1;
 	if (!vmm)
 		return 0;
 	if (settings.vmm->top(t, vmm, a[2], &node) < 0)
@@ -178,7 +186,7 @@ static int still_below_or_ended(struct task *t, args a, bool *ret)
 {
 	if (still_below(t, a, ret) == 0)
 		return 0;
-	if (!guest_ends(t, a[0]))
+	if (!guest_ends(a[0]))
 		return -1;
 	task_forgive(t);
 	*ret = false;
@@ -246,13 +254,15 @@ static int template_delete(struct task *t, args a, const char *op)
 static int vm_resume(struct task *t, args a, const char *op)
 {
 	(void)op;
-	struct vmm *vmm = guest_get(t, a[0]);
+	struct vmm *vmm;
 	enum vmm_status status;
+	if (guest_find(t, t, a[0], &vmm) < 0)
+		return -1;
 	if (!vmm)
 		return 0;
 	if (settings.vmm->status(t, vmm, &status) < 0 ||
 	    (status == VMM_PAUSED && settings.vmm->resume(t, vmm) < 0)) {
-		if (!guest_ends(t, a[0]))
+		if (!guest_ends(a[0]))
 			return -1;
 		task_forgive(t);
 		return 0;
@@ -359,9 +369,11 @@ static int size_settle(struct task *t, args a, const char *op)
 {
 	(void)op;
 	enum vmm_status unused;
-	struct vmm *vmm = *a[0] ? guest_get(t, a[0]) : NULL;
+	struct vmm *vmm = NULL;
+	if (*a[0] && guest_find(t, t, a[0], &vmm) < 0)
+		return -1;
 	if (vmm && settings.vmm->status(t, vmm, &unused) < 0) {
-		if (!guest_ends(t, a[0]))
+		if (!guest_ends(a[0]))
 			return -1;
 		task_forgive(t);
 	}
@@ -480,6 +492,74 @@ int undo_back(struct task *t, const char *mark)
 	return replay(t, t->op, mark);
 }
 
+/* ---- behind calls ---- */
+
+/* An operation whose rows a thread of its own replays. */
+struct undone {
+	struct undone *next;
+	const char *op;
+};
+
+static struct {
+	pthread_mutex_t lock; /* nothing else is locked under it */
+	pthread_cond_t changed;
+	struct undone *first;
+} undoing = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+/* The place of the operation on the list, or its end; lock held. */
+static struct undone **place_of(const char *op)
+{
+	struct undone **at = &undoing.first;
+	while (*at && !streq((*at)->op, op))
+		at = &(*at)->next;
+	return at;
+}
+
+static bool enlist(const char *op)
+{
+	pthread_mutex_lock(&undoing.lock);
+	struct undone **at = place_of(op);
+	bool is_new = !*at;
+	if (is_new) {
+		*at = talloc_zero(NULL, struct undone);
+		(*at)->op = talloc_strdup(*at, op);
+	}
+	pthread_mutex_unlock(&undoing.lock);
+	return is_new;
+}
+
+static void delist(const char *op)
+{
+	pthread_mutex_lock(&undoing.lock);
+	struct undone **at = place_of(op), *u = *at;
+	*at = u->next;
+	talloc_free(u);
+	pthread_cond_broadcast(&undoing.changed);
+	pthread_mutex_unlock(&undoing.lock);
+}
+
+/* Deeds to come stand under the operation's name with a + behind, and are done after it; what one of them leaves to be done
+ * stands under two. */
+static int replay_behind(struct task *t, const char *op)
+{
+	enum { DEEDS_OF_DEEDS = 2 };
+	t->op = op;
+	for (int i = 0; i <= DEEDS_OF_DEEDS; i++) {
+		undo_run(t);
+		undo_later(t);
+	}
+	t->op = "";
+	delist(op);
+	return 0;
+}
+
+void undo_behind(struct task *t, const char *name)
+{
+	const char *op = talloc_strndup(t, name, strcspn(name, "+"));
+	if (enlist(op) && !jobs_start("undo", replay_behind, op, 0))
+		delist(op);
+}
+
 void undo_all(struct task *t)
 {
 	struct list ops = { 0 };
@@ -487,6 +567,20 @@ void undo_all(struct task *t)
 		list_put(t, &ops, j->op);
 	for (size_t i = 0; i < ops.n; i++) {
 		log_line(t, "operation undone op=%s", ops.v[i]);
-		replay(t, ops.v[i], "");
+		undo_behind(t, ops.v[i]);
+	}
+}
+
+int undo_await(struct task *t)
+{
+	for (;;) {
+		pthread_mutex_lock(&undoing.lock);
+		bool waits = undoing.first;
+		if (waits)
+			clock_wait(&undoing.changed, &undoing.lock,
+				   clock_ms() + delay_ms(DELAY_SETTLE_LOOK));
+		pthread_mutex_unlock(&undoing.lock);
+		if (!waits || task_check(t) < 0)
+			return waits ? -1 : 0;
 	}
 }

@@ -86,5 +86,11 @@ void undo_run(struct task *);
  * be undone. */
 const char *undo_mark(struct task *);
 int undo_back(struct task *, const char *mark);
-/* All of the journal, at the start after a crash. */
+
+/* The same of an operation that nobody works on, on a thread of its own, with its deeds to come: what its VM or its
+ * storage makes wait, makes no other operation wait.  One that is being undone so already is left to that. */
+void undo_behind(struct task *, const char *op);
+/* All of the journal so, at the start after a crash. */
 void undo_all(struct task *);
+/* Until all that was begun so has been tried.  -1: cancelled. */
+int undo_await(struct task *);

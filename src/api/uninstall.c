@@ -85,40 +85,49 @@ static int begin(struct task *t, const struct doomed *d)
 	return 0;
 }
 
+/* What is left to be done when the records are gone. */
+struct rest {
+	const struct doomed *doomed;
+	struct list running, srs;
+};
+
 /* Disks that others have got since they were chosen are spared. */
-static int delete_disks(struct task *t, const struct doomed *d, struct list *ret_srs)
+static int delete_disks(struct task *t, struct rest *r)
 {
-	for (size_t i = 0; i < d->vdis.n; i++) {
-		const struct VDI_row *vdi = db_seek(t, VDI, d->vdis.v[i]);
-		if (!vdi || *db_find(t, &class_VBD, "VDI", d->vdis.v[i]))
+	const struct list *vdis = &r->doomed->vdis;
+	for (size_t i = 0; i < vdis->n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, vdis->v[i]);
+		if (!vdi || *db_find(t, &class_VBD, "VDI", vdis->v[i]))
 			continue;
-		list_put(t, ret_srs, vdi->SR);
-		if (vdi_delete(t, d->vdis.v[i]) < 0)
+		list_put(r, &r->srs, vdi->SR);
+		if (vdi_delete(t, vdis->v[i]) < 0)
 			return -1;
 	}
 	return 0;
 }
 
-static int delete_all(struct task *t, const struct doomed *d, struct list *ret_running,
-		      struct list *ret_srs)
+static int delete_vms(struct task *t, struct rest *r)
 {
-	for (size_t i = 0; i < d->vms.n; i++) {
-		const struct VM_row *vm = db_get(t, VM, d->vms.v[i]);
+	const struct list *vms = &r->doomed->vms;
+	for (size_t i = 0; i < vms->n; i++) {
+		const struct VM_row *vm = db_get(t, VM, vms->v[i]);
 		if (vm_has_process(vm))
-			list_add(t, ret_running, vm->row.ref);
+			list_add(r, &r->running, vm->row.ref);
 		if (!vm || vm_delete(t, vm) < 0)
 			return -1;
 	}
-	return delete_disks(t, d, ret_srs);
+	return 0;
 }
 
-static int record(struct task *t, const struct doomed *d, struct list *ret_running,
-		  struct list *ret_srs)
+/* All or nothing, and not while a disk of it is busy. */
+static int try_to_record(struct task *t, void *arg)
 {
+	struct rest *r = arg;
 	DB_SCOPE(t);
-	if (delete_all(t, d, ret_running, ret_srs) < 0 || journal_drop(t) < 0)
-		return -1;
-	return db_commit(t);
+	r->running = r->srs = (struct list){ 0 };
+	if (delete_vms(t, r) < 0 || delete_disks(t, r) < 0)
+		return operation_tried(t);
+	return journal_drop(t) < 0 || db_commit(t) < 0 ? -1 : 1;
 }
 
 static void refresh(struct task *t, const struct list *srs)
@@ -129,13 +138,14 @@ static void refresh(struct task *t, const struct list *srs)
 
 int doomed_delete(struct task *t, const struct doomed *d)
 {
-	struct list running = { 0 }, srs = { 0 };
+	struct rest *r = talloc_zero(t, struct rest);
+	r->doomed = d;
 	{
 		DB_SCOPE(t);
-		if (delete_all(t, d, &running, &srs) < 0 || db_commit(t) < 0)
+		if (delete_vms(t, r) < 0 || delete_disks(t, r) < 0 || db_commit(t) < 0)
 			return -1;
 	}
-	refresh(t, &srs);
+	refresh(t, &r->srs);
 	return 0;
 }
 
@@ -152,19 +162,19 @@ static void end_processes(struct task *t, const struct list *running)
 	}
 }
 
-/* Not given up when the user goes away: it is a matter of moments. */
+/* From the record on it is not given up when the user goes away: it is a matter of moments. */
 static int run(struct task *t, void *arg)
 {
-	const struct doomed *d = arg;
-	struct list running = { 0 }, srs = { 0 };
-	if (begin(t, d) < 0)
+	struct rest *r = talloc_zero(t, struct rest);
+	r->doomed = arg;
+	if (begin(t, r->doomed) < 0)
+		return -1;
+	crash_point();
+	if (operation_wait(t, try_to_record, r) < 0)
 		return -1;
 	t->cancellable = false;
-	crash_point();
-	if (record(t, d, &running, &srs) < 0)
-		return -1;
-	end_processes(t, &running);
-	refresh(t, &srs);
+	end_processes(t, &r->running);
+	refresh(t, &r->srs);
 	return 0;
 }
 

@@ -108,6 +108,15 @@ int vdi_delete(struct task *t, const char *ref)
 	return storage_release(t, vdi, vdi->location, vdi->parent_location);
 }
 
+static int try_destroy(struct task *t, void *arg)
+{
+	const struct VDI_destroy *a = arg;
+	DB_SCOPE(t);
+	if (vdi_delete(t, a->self) < 0)
+		return operation_tried(t);
+	return db_commit(t) < 0 ? -1 : 1;
+}
+
 /* Clients that find nothing take the data by HTTP. */
 int VDI_get_nbd_info(struct task *t, struct VDI_get_nbd_info *a)
 {
@@ -118,30 +127,30 @@ int VDI_destroy(struct task *t, struct VDI_destroy *a)
 {
 	struct VDI_row *vdi = db_get(t, VDI, a->self);
 	/* In a place that is gone nothing is deleted, and it is not said to be. */
-	if (!vdi || storage_check_place(t, vdi->SR) < 0)
+	if (!vdi || storage_check_place(t, vdi->SR) < 0 || operation_wait(t, try_destroy, a) < 0)
 		return -1;
-	{
-		DB_SCOPE(t);
-		if (vdi_delete(t, a->self) < 0 || db_commit(t) < 0)
-			return -1;
-	}
 	storage_refresh(t, vdi->SR, (const char *[]){ NULL });
 	return 0;
 }
 
 /* ---- writing over one ---- */
 
+static int check_overwrite(struct task *t, const struct VDI_row *vdi, const void *what)
+{
+	if (!storage_writable_sr(t, vdi->SR))
+		return -1;
+	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
+		return fail(t, VDI_READONLY, vdi->row.ref);
+	return need_check(t, vdi, NEED_WRITE, what);
+}
+
 struct VDI_row *vdi_begin_overwrite(struct task *t, const char *ref, const char *what)
 {
-	if (!operation_begin_vdi(t, ref, vdi_operations_blocked) ||
-	    coalesce_hold(t, t, ref, true) < 0)
+	if (!operation_begin_vdi(t, ref, vdi_operations_blocked, check_overwrite, what) ||
+	    coalesce_hold(t, t->scope, ref, true) < 0)
 		return NULL;
 	struct VDI_row *vdi = db_get(t, VDI, ref);
-	if (!vdi || !storage_writable_sr(t, vdi->SR))
-		return NULL;
-	if (vdi->is_a_snapshot || vdi->read_only || storage_has_layers(t, vdi->location))
-		return fail_ptr(t, VDI_READONLY, ref);
-	return need_check(t, vdi, NEED_WRITE, what) < 0 ? NULL : vdi;
+	return vdi && check_overwrite(t, vdi, what) == 0 ? vdi : NULL;
 }
 
 int VDI_update(struct task *t, struct VDI_update *a)

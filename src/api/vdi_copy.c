@@ -29,16 +29,19 @@ static int check_whole(struct task *t, const struct VDI_copy *a)
 		    "a copy is always of a whole disk");
 }
 
+static int check(struct task *t, const struct VDI_row *vdi, const void *unused)
+{
+	(void)unused;
+	return operation_check_vdi(t, vdi, vdi_operations_copy);
+}
+
+/* Its volume is the one that it has now, whatever layers it may get meanwhile. */
 static struct VDI_row *begin(struct task *t, const char *ref)
 {
-	if (coalesce_hold(t, t, ref, true) < 0)
+	if (!operation_begin_vdi(t, ref, vdi_operations_copy, check, NULL) ||
+	    coalesce_hold(t, t->scope, ref, true) < 0)
 		return NULL;
-	DB_SCOPE(t);
-	struct VDI_row *vdi = db_get(t, VDI, ref);
-	if (!vdi || operation_check_vdi(t, vdi, vdi_operations_copy) < 0)
-		return NULL;
-	vdi = operation_begin_vdi(t, ref, vdi_operations_copy);
-	return vdi && db_commit(t) == 0 ? vdi : NULL;
+	return db_get(t, VDI, ref);
 }
 
 static int copy_into(struct task *t, const struct VDI_row *vdi, const char *ref)

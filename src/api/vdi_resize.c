@@ -49,26 +49,36 @@ static int check_user(struct task *t, const struct VM_row *vm)
 	return bad_power_state(t, vm, "halted, running, paused");
 }
 
-/* The mark keeps drives from being plugged and VMs from being started with the disk. */
+struct wish {
+	enum vdi_operations op;
+	int64_t size;
+};
+
+static int check(struct task *t, const struct VDI_row *vdi, const void *arg)
+{
+	const struct wish *w = arg;
+	if (check_user(t, user_of(t, vdi->row.ref)) < 0 || operation_check_vdi(t, vdi, w->op) < 0)
+		return -1;
+	return check_size(t, vdi, w->size);
+}
+
+/* The mark keeps drives from being plugged and VMs from being started with the disk.  The VM that has it may end. */
 static struct VDI_row *begin(struct task *t, const char *ref, int64_t size, struct VM_row **ret_vm)
 {
-	if (coalesce_hold(t, t, ref, false) < 0)
-		return NULL;
+	struct wish w = { vdi_operations_resize, size };
 	struct VDI_row *vdi = db_get(t, VDI, ref);
 	/* While that does not answer, nothing would settle how large the disk is. */
 	if (!vdi || storage_check_place(t, vdi->SR) < 0)
 		return NULL;
-	DB_SCOPE(t);
+	if (user_of(t, ref))
+		w.op = vdi_operations_resize_online;
+	if (!operation_begin_vdi(t, ref, w.op, check, &w) ||
+	    coalesce_hold(t, t->scope, ref, false) < 0)
+		return NULL;
 	vdi = db_get(t, VDI, ref);
-	struct VM_row *vm = vdi ? user_of(t, ref) : NULL;
-	enum vdi_operations op = vm ? vdi_operations_resize_online : vdi_operations_resize;
-	if (!vdi || check_user(t, vm) < 0 || operation_check_vdi(t, vdi, op) < 0 ||
-	    check_size(t, vdi, size) < 0)
+	*ret_vm = vdi ? user_of(t, ref) : NULL;
+	if (!vdi || undo_size_settle(t, *ret_vm ? (*ret_vm)->row.ref : "", ref) < 0)
 		return NULL;
-	vdi = operation_begin_vdi(t, ref, op);
-	if (!vdi || undo_size_settle(t, vm ? vm->row.ref : "", ref) < 0 || db_commit(t) < 0)
-		return NULL;
-	*ret_vm = vm;
 	return vdi;
 }
 

@@ -23,16 +23,22 @@ static int check_fits(struct task *t, const struct VDI_row *vdi, const struct im
 	return fail(t, VDI_TOO_LARGE, vdi->row.ref, str(t, "%llu", (unsigned long long)f->limit));
 }
 
+static int check_export(struct task *t, const struct VDI_row *vdi, const void *format)
+{
+	return need_check(t, vdi, NEED_READ, "export") < 0 ? -1 : check_fits(t, vdi, format);
+}
+
+/* What leaves is what the disk shows when it begins: a snapshot or a clone that comes meanwhile puts a layer over the
+ * volume that is read, and no guest gets the disk. */
 static int run_export(struct task *t, void *args)
 {
 	struct vdi_export *a = args;
-	if (!operation_begin_vdi(t, a->vdi, vdi_operations_copy) ||
-	    coalesce_hold(t, t, a->vdi, true) < 0)
+	if (!operation_begin_vdi(t, a->vdi, vdi_operations_copy, check_export, a->format) ||
+	    coalesce_hold(t, t->scope, a->vdi, true) < 0)
 		return -1;
 	struct VDI_row *vdi = db_get(t, VDI, a->vdi);
 	const struct sr *sr = vdi ? storage_sr(t, vdi->SR) : NULL;
-	if (!sr || need_check(t, vdi, NEED_READ, "export") < 0 ||
-	    check_fits(t, vdi, a->format) < 0 ||
+	if (!sr || check_export(t, vdi, a->format) < 0 ||
 	    image_export(t, sr, vdi->location, a->format, a->out) < 0)
 		return -1;
 	return operation_end(t);

@@ -76,19 +76,25 @@ int vm_set_install_time(struct task *t, const struct VM_row *vm)
 	return db_put(t, &m->row);
 }
 
-int VM_set_memory_limits(struct task *t, struct VM_set_memory_limits *a)
+static int try_to_limit(struct task *t, void *arg)
 {
+	const struct VM_set_memory_limits *a = arg;
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, a->self);
 	if (!vm || operation_check(t, vm, vm_operations_changing_memory_limits) < 0)
-		return -1;
+		return operation_tried(t);
 	vm->memory_static_min = a->static_min;
 	vm->memory_static_max = a->static_max;
 	vm->memory_dynamic_min = a->dynamic_min;
 	vm->memory_dynamic_max = vm->memory_target = a->dynamic_max;
 	if (vm_check_memory(t, vm) < 0 || db_put(t, &vm->row) < 0)
 		return -1;
-	return db_commit(t);
+	return db_commit(t) < 0 ? -1 : 1;
+}
+
+int VM_set_memory_limits(struct task *t, struct VM_set_memory_limits *a)
+{
+	return operation_wait(t, try_to_limit, a);
 }
 
 /* ---- making ---- */

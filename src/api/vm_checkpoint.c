@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* vm_checkpoint.c -- memory, devices, all disks and the configuration of a VM at one instant.
  *
- *     operation   VM busy with `checkpoint`                              undo OPERATION_END
+ *     operation   VM busy with `checkpoint`; devices stay as they are    undo OPERATION_END
  *     prepare     an empty volume for the memory; overlays, as for
  *                 a snapshot                                             undo VOL_DELETE
  *     instant     memory is write protected and all disks go over,
@@ -147,6 +147,8 @@ int VM_checkpoint(struct task *t, struct VM_checkpoint *a)
 	if (!k.vm)
 		return -1;
 	k.taken.number = k.vm->domid;
+	if (operation_wait_devices(t, a->vm) < 0)
+		return -1;
 	int taken = a->quiesce ? quiesced(t, a, &k, &q) : take_all(t, &k);
 	if (taken < 0 || record(t, &k) < 0)
 		return -1;

@@ -190,15 +190,44 @@ static int start_held(struct task *t, const void *hold, const char *ref, bool pa
 	return started < 0 ? -1 : record_start(t, ref, vm->domid, paused);
 }
 
+struct wish {
+	const char *vm;
+	bool paused;
+};
+
+/* Has it failed since somebody is busy with one of its disks?  That will be over. */
+static bool is_for_a_disk(const struct task *t)
+{
+	return t->code == OTHER_OPERATION_IN_PROGRESS && streq(t->params[0], "VDI");
+}
+
+/* Does anybody stand against it that the VM gets its disks? */
+static int check_drives(struct task *t, const char *ref)
+{
+	DB_EACH (t, VBD, vbd, "VM", ref)
+		if (!vbd->empty && vbd_check_free(t, vbd) < 0)
+			return -1;
+	return 0;
+}
+
+/* What was held is not what the disks have when somebody has been busy with them: each try begins anew. */
+static int try_to_start(struct task *t, void *arg)
+{
+	const struct wish *w = arg;
+	void *hold = talloc_new(t);
+	bool started = check_drives(t, w->vm) == 0 && coalesce_hold_vm(t, hold, w->vm, true) == 0 &&
+		       start_held(t, hold, w->vm, w->paused) == 0;
+	talloc_free(hold);
+	return started ? 1 : is_for_a_disk(t) ? 0 : -1;
+}
+
 static int start_guest(struct task *t, const char *ref, bool paused)
 {
-	void *hold = talloc_new(t);
-	int result =
-		coalesce_hold_vm(t, hold, ref, true) < 0 ? -1 : start_held(t, hold, ref, paused);
-	talloc_free(hold);
-	if (result == 0)
-		coalesce_kick_vm(t, ref);
-	return result;
+	struct wish w = { ref, paused };
+	if (operation_wait(t, try_to_start, &w) < 0)
+		return -1;
+	coalesce_kick_vm(t, ref);
+	return 0;
 }
 
 int VM_start(struct task *t, struct VM_start *a)
@@ -358,7 +387,7 @@ static int shut_down(struct task *t, const struct VM_row *vm)
 	const char *ref = vm->row.ref;
 	bool asked = agent_shut_down(t, ref);
 	/* Its agent may have said no by ending as it was told to: then there is nothing to press the button of. */
-	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked && !guest_ends(t, ref))
+	if (do_to_guest(t, vm, settings.vmm->shutdown) < 0 && !asked && !guest_ends(ref))
 		return -1;
 	task_forgive(t);
 	return wait_halted(t, ref);

@@ -370,16 +370,23 @@ static void end_process(struct task *t, const struct revert *r)
 
 /* ---- the call ---- */
 
+/* Of what is set aside the plan asks. */
+static int ask(struct task *t, const struct revert *r)
+{
+	const struct VM_row *vm = db_get(t, VM, r->vm);
+	if (!vm)
+		return -1;
+	return r->kept ? 0 : plan_ask(t, vm);
+}
+
 static int make(struct task *t, struct revert *r, const struct VM_row *snap, bool keep)
 {
 	struct list none = { 0 };
-	const struct VM_row *vm = db_get(t, VM, r->vm);
-	r->disks = vm ? plan_disks(t, snap, &none, vdi_operations_revert_from) : NULL;
-	if (!r->disks || (keep ? begin_kept(t, r, snap) : plan_ask(t, vm)) < 0)
+	r->disks = plan_disks(t, snap, &none, vdi_operations_revert_from);
+	if (!r->disks || (keep && begin_kept(t, r, snap) < 0) || revert_take(t, r) < 0 ||
+	    coalesce_hold_vm(t, t->scope, r->vm, true) < 0 || ask(t, r) < 0)
 		return -1;
-	if (revert_take(t, r) < 0 || plan_copies(t, r->disks) < 0)
-		return -1;
-	return take_memory(t, snap, &r->memory);
+	return plan_copies(t, r->disks) < 0 ? -1 : take_memory(t, snap, &r->memory);
 }
 
 int VM_revert(struct task *t, struct VM_revert *a)
@@ -390,7 +397,6 @@ int VM_revert(struct task *t, struct VM_revert *a)
 	struct revert r = { .snapshot = a->snapshot };
 	r.vm = exists ? snap->snapshot_of : snap ? revive_vm(t, snap) : NULL;
 	if (!r.vm || !operation_begin(t, r.vm, vm_operations_reverting) ||
-	    coalesce_hold_vm(t, t, r.vm, true) < 0 ||
 	    make(t, &r, snap, exists && a->keep_current) < 0)
 		return -1;
 	t->cancellable = false;

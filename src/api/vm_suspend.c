@@ -92,43 +92,6 @@ static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm)
 	return 0;
 }
 
-/* A drive or an interface of the VM that somebody is busy with; NULL: none. */
-static const struct row *busy_device(struct task *t, const char *ref)
-{
-	DB_EACH (t, VBD, vbd, "VM", ref)
-		if (vbd->current_operations.n)
-			return &vbd->row;
-	DB_EACH (t, VIF, vif, "VM", ref)
-		if (vif->current_operations.n)
-			return &vif->row;
-	return NULL;
-}
-
-static int refuse_beside(struct task *t, const struct row *r)
-{
-	const struct map *m = field_map(r, model_field(r->class, "current_operations"));
-	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, m->v[0].value,
-		    m->v[0].key);
-}
-
-/* What comes or goes has come or gone: memory and rows are to know of the same devices.  No other
- * begins to while the VM is marked. */
-static int wait_for_devices(struct task *t, const char *ref)
-{
-	int64_t end = clock_ms() + delay_ms(DELAY_OPERATION_PATIENCE);
-	for (;;) {
-		int64_t generation = db_generation();
-		const struct row *busy = busy_device(t, ref);
-		int left = (int)(end - clock_ms());
-		if (!busy)
-			return 0;
-		if (left <= 0)
-			return refuse_beside(t, busy);
-		if (db_wait(t, generation, left) < 0)
-			return -1;
-	}
-}
-
 /* The row says what counts; a process that does not end is ended before the next one is made. */
 static void end_process(struct task *t, const struct VM_row *vm)
 {
@@ -142,7 +105,7 @@ static void end_process(struct task *t, const struct VM_row *vm)
 /* Until the process has ended nobody merges what it has open. */
 static int suspend_held(struct task *t, const void *layers, const struct VM_row *vm)
 {
-	if (wait_for_devices(t, vm->row.ref) < 0 ||
+	if (operation_wait_devices(t, vm->row.ref) < 0 ||
 	    coalesce_hold_vm(t, layers, vm->row.ref, false) < 0)
 		return -1;
 	void *hold = talloc_new(t);

@@ -86,29 +86,45 @@ int vtpm_ensure(struct task *t, const struct VM_row *vm)
 	return make(t, vm->row.ref, false) ? db_commit(t) : -1;
 }
 
-int VTPM_create(struct task *t, struct VTPM_create *a)
+struct creation {
+	struct task *task; /* of the result */
+	struct VTPM_create *call;
+};
+
+static int try_to_create(struct task *t, void *arg)
 {
+	const struct creation *c = arg;
 	DB_SCOPE(t);
-	struct VM_row *vm = db_get(t, VM, a->vM);
+	struct VM_row *vm = db_get(t, VM, c->call->vM);
 	if (!vm || operation_check(t, vm, vm_operations_create_vtpm) < 0)
-		return -1;
+		return operation_tried(t);
 	if (of(t, vm))
 		return fail(t, VTPM_MAX_AMOUNT_REACHED, "1");
-	struct VTPM_row *vtpm = make(t, a->vM, a->is_unique);
+	struct VTPM_row *vtpm = make(t, c->call->vM, c->call->is_unique);
 	if (!vtpm)
 		return -1;
-	a->result = vtpm->row.ref;
-	return db_commit(t);
+	c->call->result = talloc_strdup(c->task, vtpm->row.ref);
+	return db_commit(t) < 0 ? -1 : 1;
+}
+
+int VTPM_create(struct task *t, struct VTPM_create *a)
+{
+	return operation_wait(t, try_to_create, &(struct creation){ t, a });
 }
 
 /* The rules are those of making one. */
-int VTPM_destroy(struct task *t, struct VTPM_destroy *a)
+static int try_to_destroy(struct task *t, void *arg)
 {
+	const struct VTPM_destroy *a = arg;
 	DB_SCOPE(t);
 	struct VTPM_row *vtpm = db_get(t, VTPM, a->self);
 	struct VM_row *vm = vtpm ? db_get(t, VM, vtpm->VM) : NULL;
-	if (!vm || operation_check(t, vm, vm_operations_create_vtpm) < 0 ||
-	    db_delete(t, &vtpm->row) < 0)
-		return -1;
-	return db_commit(t);
+	if (!vm || operation_check(t, vm, vm_operations_create_vtpm) < 0)
+		return operation_tried(t);
+	return db_delete(t, &vtpm->row) < 0 || db_commit(t) < 0 ? -1 : 1;
+}
+
+int VTPM_destroy(struct task *t, struct VTPM_destroy *a)
+{
+	return operation_wait(t, try_to_destroy, a);
 }

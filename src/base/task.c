@@ -34,6 +34,7 @@ struct task *task_new(const void *parent, const char *name)
 	struct task *t = talloc_zero(parent, struct task);
 	t->name = talloc_strdup(t, name);
 	t->ref = t->session = t->peer = t->adopts = t->op = "";
+	t->scope = t;
 	t->hi = 1;
 	t->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	talloc_set_destructor(t, task_free);

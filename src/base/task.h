@@ -53,6 +53,9 @@ struct task {
 	const char *op;         /* the journal's name for this operation, see db/journal.h */
 	struct task_sink *sink; /* may be NULL */
 
+	/* Of a call: what it holds others up with, freed when the call has ended; else the task itself. */
+	void *scope;
+
 	enum code code;      /* NO_ERROR while all is well */
 	const char **params; /* of the error; NULL ended */
 	const char *place;   /* file:line where it was said */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -13,6 +14,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
+#include "db/events.h"
 #include "db/sql.h"
 
 struct database db;
@@ -42,10 +44,29 @@ static int failed(struct task *t)
 	return fail(t, INTERNAL_ERROR, str(t, "database: %s", text));
 }
 
-int sql_write(struct task *t, sqlite3_stmt *s)
+/* The transaction could not be begun, or SQLite has rolled all of it back, as it does when there is no room.  What is
+ * written now would be written at once and by itself. */
+static bool is_lost(void)
+{
+	return db.depth > 0 && sqlite3_get_autocommit(db.sqlite);
+}
+
+static int lost(struct task *t)
+{
+	return fail(t, INTERNAL_ERROR,
+		    str(t, "database: %s",
+			*db.lost ? db.lost : "the transaction was given up at an earlier error"));
+}
+
+static int write_step(struct task *t, sqlite3_stmt *s)
 {
 	int rc = sqlite3_step(s);
-	int result = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : failed(t);
+	return rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : failed(t);
+}
+
+int sql_write(struct task *t, sqlite3_stmt *s)
+{
+	int result = is_lost() ? lost(t) : write_step(t, s);
 	sql_done(s);
 	return result;
 }
@@ -221,7 +242,7 @@ int db_open(struct task *t, const char *path)
 	if (make_tables(t) < 0)
 		return -1;
 	read_generation();
-	if (db_commit(t) < 0)
+	if (db_forget_deleted(t, DELETED_KEPT) < 0 || db_commit(t) < 0)
 		return -1;
 	keep_room();
 	return 0;
@@ -241,13 +262,29 @@ void db_close(void)
 
 /* ---- transactions ---- */
 
+/* Nothing is written then, and the first who tries hears why. */
+static void begin_outermost(void)
+{
+	*db.lost = 0;
+	db.further = false;
+	if (sqlite3_exec(db.sqlite, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK)
+		return;
+	snprintf(db.lost, sizeof db.lost, "no transaction can be begun: %s",
+		 sqlite3_errmsg(db.sqlite));
+	log_line(NULL, "transaction not begun error=\"%s\"", sqlite3_errmsg(db.sqlite));
+}
+
+/* The connection counts, not the task: what a further task of the same thread does, such as to show progress, is an
+ * inner transaction. */
 void db_begin(struct task *t)
 {
-	const char *begin = t->depth++ == 0 ? "BEGIN IMMEDIATE" : "SAVEPOINT inner";
 	pthread_mutex_lock(&db.lock);
-	if (sqlite3_exec(db.sqlite, begin, NULL, NULL, NULL) != SQLITE_OK &&
-	    (t->depth == 1 || !sqlite3_get_autocommit(db.sqlite)))
-		sql_die("BEGIN");
+	t->depth++;
+	if (db.depth++ == 0)
+		begin_outermost();
+	else if (!is_lost() &&
+		 sqlite3_exec(db.sqlite, "SAVEPOINT inner", NULL, NULL, NULL) != SQLITE_OK)
+		sql_die("SAVEPOINT");
 }
 
 static int write_generation(struct task *t)
@@ -269,37 +306,37 @@ static void note_commit(void)
 	wake_waiters();
 }
 
+static int commit_outermost(struct task *t)
+{
+	if (write_generation(t) < 0 || execute(t, "COMMIT") < 0)
+		return -1;
+	note_commit();
+	return 0;
+}
+
 int db_commit(struct task *t)
 {
 	assert(t->depth > 0);
-	int result = 0;
-	if (t->depth == 1) {
-		result = write_generation(t);
-		if (result == 0)
-			result = execute(t, "COMMIT");
-		if (result < 0) {
-			db_rollback(t);
-			return -1;
-		}
-		note_commit();
-	} else {
-		result = execute(t, "RELEASE inner");
-		if (result < 0) {
-			db_rollback(t);
-			return -1;
-		}
+	int result = is_lost()       ? lost(t)
+		     : db.depth == 1 ? commit_outermost(t)
+				     : execute(t, "RELEASE inner");
+	if (result < 0) {
+		db_rollback(t);
+		return -1;
 	}
+	db.further |= t->depth == 1 && db.depth > 1;
 	t->depth--;
+	db.depth--;
 	pthread_mutex_unlock(&db.lock);
-	return result;
+	return 0;
 }
 
-/* SQLite itself rolls back all of it when there is no room, for instance; the outermost commit fails then. */
 void db_rollback(struct task *t)
 {
 	assert(t->depth > 0);
-	bool is_open = !sqlite3_get_autocommit(db.sqlite);
-	if (--t->depth == 0) {
+	bool is_open = !is_lost();
+	t->depth--;
+	if (--db.depth == 0) {
 		if (is_open)
 			sqlite3_exec(db.sqlite, "ROLLBACK", NULL, NULL, NULL);
 		db.generation = db.stored;
@@ -319,11 +356,16 @@ struct db_scope db_scope_begin(struct task *t)
 
 void db_scope_end(struct db_scope *s)
 {
-	if (s->task->depth <= s->depth)
+	struct task *t = s->task;
+	if (t->depth <= s->depth)
 		return;
-	/* What was written is given up only for a reason. */
-	assert(s->task->code != NO_ERROR || sqlite3_total_changes(db.sqlite) == s->changes);
-	db_rollback(s->task);
+	/* What was written is given up only for a reason; what a further task wrote was told to be kept. */
+	bool given_up = t->code != NO_ERROR || sqlite3_total_changes(db.sqlite) == s->changes;
+	assert(given_up || db.further);
+	if (given_up)
+		db_rollback(t);
+	else
+		db_commit(t);
 }
 
 /* ---- reading ---- */
@@ -515,15 +557,29 @@ int db_insert(struct task *t, struct row *r)
 	return count(t, r->class, "1");
 }
 
+/* Somebody wrote the row between the caller's reading and this transaction, in which he ought to have read it.  What he
+ * made of it is not written over what the other one wrote; and the log has it, for it is a mistake in the program. */
+static int overtaken(struct task *t, const struct row *r)
+{
+	log_line(t, "row written since it was read class=%s ref=%s", r->class->name, r->ref);
+	return fail(t, OTHER_OPERATION_IN_PROGRESS, r->class->name, r->ref, "write", NULL_REF);
+}
+
 int db_put(struct task *t, struct row *r)
 {
 	const struct row *now = db_get_row(t, r->class, r->ref);
 	if (!now)
 		return -1;
-	/* Somebody wrote the row between our reading and this transaction: a bug of the caller,
-	 * which must read inside it. */
-	assert(now->gen == r->gen);
-	return write_row(t, r, update_sql(t, r->class));
+	return now->gen == r->gen ? write_row(t, r, update_sql(t, r->class)) : overtaken(t, r);
+}
+
+/* Now and then those of long ago go, so that they are never many. */
+static int forget_some(struct task *t)
+{
+	if (++db.deletions < DELETED_SLACK)
+		return 0;
+	db.deletions = 0;
+	return db_forget_deleted(t, DELETED_KEPT);
 }
 
 int db_delete(struct task *t, const struct row *r)
@@ -534,7 +590,7 @@ int db_delete(struct task *t, const struct row *r)
 			    r->class->name, r->ref, NULL);
 	sqlite3_bind_int64(s, 3, ++db.generation);
 	sqlite3_bind_int64(s, 4, r->born);
-	if (sql_write(t, s) < 0 || count(t, r->class, "-1") < 0)
+	if (sql_write(t, s) < 0 || count(t, r->class, "-1") < 0 || forget_some(t) < 0)
 		return -1;
 	return sql_write(t, sql_prepare(str(t, "DELETE FROM \"%s\" WHERE ref = ?", r->class->name),
 					r->ref, NULL));

@@ -2,7 +2,7 @@
 /* db.h -- the objects' rows in SQLite: one table a class, one column a stored field.
  *
  * The database is the one truth: nothing above it keeps copies across calls.  A write happens in a
- * transaction in which its row was read.  db_put() asserts that the row has not changed since:
+ * transaction in which its row was read.  db_put() refuses a row that has changed since:
  *
  *     DB_SCOPE(t);                                 rolled back at the end of the scope ...
  *     struct VM_row *vm = db_get(t, VM, ref);
@@ -24,8 +24,9 @@ struct task;
 int db_open(struct task *, const char *path);
 void db_close(void);
 
-/* Transactions nest; the outermost one writes.  An inner one that is rolled back has changed nothing, whatever becomes
- * of the outer ones. */
+/* Transactions nest; the outermost one of a thread writes, whichever of its tasks began it.  An inner one that is rolled
+ * back has changed nothing, whatever becomes of the outer ones.  One that cannot be begun, since another program keeps
+ * the database for too long, or the disk fails, reads, and fails when it writes. */
 void db_begin(struct task *);
 int db_commit(struct task *);
 void db_rollback(struct task *);
@@ -70,6 +71,7 @@ int64_t db_sum(struct task *, const struct class *, const char *number, ...)
 
 /* Write the row; inside a transaction only. */
 int db_insert(struct task *, struct row *);
+/* OTHER_OPERATION_IN_PROGRESS [class, ref, "write", NULL]: somebody else wrote it since it was read. */
 int db_put(struct task *, struct row *);
 int db_delete(struct task *, const struct row *);
 /* All rows whose stored field has the value. */

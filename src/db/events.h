@@ -8,6 +8,9 @@
 struct class;
 struct task;
 
+/* So many deletions are remembered, and at most so many more. */
+enum { DELETED_KEPT = 10000, DELETED_SLACK = 1000 };
+
 /* Of the last committed write. */
 int64_t db_generation(void);
 /* Waits until the generation is newer than the one given, at most ms (-1: no limit, but cancel
@@ -28,5 +31,6 @@ struct deleted {
 	int64_t gen;
 };
 struct deleted *db_deleted(struct task *, int64_t since);
-/* Forgets deletions older than the newest `keep`: readers behind them start afresh. */
+/* Forgets deletions older than the newest `keep`: readers behind them start afresh.  db_delete() does it, so that there
+ * are never many more than that. */
 int db_forget_deleted(struct task *, int64_t keep);

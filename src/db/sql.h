@@ -4,14 +4,19 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct task;
 
 struct database {
 	sqlite3 *sqlite;
-	pthread_mutex_t lock;   /* recursive; see ARCHITECTURE.md for the order */
+	pthread_mutex_t lock; /* recursive; see ARCHITECTURE.md for the order */
+	int depth;      /* open transactions of the thread that has the lock, whichever its tasks */
+	bool further;   /* a further task of that thread has written something within */
+	char lost[200]; /* why the outermost one could not be begun, "" */
 	struct waiter *waiters; /* for generation to grow */
+	unsigned deletions;     /* since those of long ago were forgotten, about */
 	int64_t generation;     /* of the last write */
 	int64_t stored;         /* the same, as the disk has it */
 	int64_t committed_ms,

@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +33,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/task.h"
+#include "base/thread.h"
 #include "cli/cli.h"
 #include "db/db.h"
 #include "stillframed/config.h"
@@ -203,6 +207,37 @@ static int open_doors(struct task *t, const struct config *c)
 	return doors.pem ? http_serve(t, &doors) : -1;
 }
 
+/* ---- what an earlier daemon has left ---- */
+
+static _Atomic bool settled;
+
+/* Merges begin when the rows say who has which layers open; and variables of UEFI are read when it is known who has ended. */
+static int settle(struct task *t, const char *unused)
+{
+	(void)unused;
+	if (guests_await(t) < 0 || undo_await(t) < 0)
+		return 0; /* the daemon ends */
+	firmware_note_all();
+	if (coalesce_open(t) < 0)
+		return -1;
+	atomic_store(&settled, true);
+	return 0;
+}
+
+/* Guests and the journal are seen to behind the doors, each by itself.  Where none of them makes us wait, the world is in
+ * order when the doors open; a guest that does not answer keeps nobody else out. */
+static int settle_soon(struct task *t)
+{
+	int64_t until = clock_ms() + delay_ms(DELAY_START_PATIENCE);
+	guests_open(t);
+	undo_all(t);
+	if (!jobs_start("settle", settle, "", 0))
+		return fail(t, INTERNAL_ERROR, "no thread can be had");
+	while (!atomic_load(&settled) && clock_ms() < until)
+		delay_sleep(DELAY_START_LOOK);
+	return 0;
+}
+
 /* ---- up and down ---- */
 
 int startup(struct task *t, const struct config *c)
@@ -215,11 +250,7 @@ int startup(struct task *t, const struct config *c)
 	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
 	    roles_open(t) < 0 || user_open(t) < 0 || blobs_open(t) < 0 || tasks_open(t) < 0 ||
 	    messages_collect(t) < 0 || host_open(t) < 0 || devices_open(t) < 0 ||
-	    agents_open(t) < 0 || guests_open(t) < 0)
-		return -1;
-	undo_all(t);
-	firmware_note_all();
-	if (coalesce_open(t) < 0)
+	    agents_open(t) < 0 || settle_soon(t) < 0)
 		return -1;
 	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
@@ -228,17 +259,47 @@ int startup(struct task *t, const struct config *c)
 	return 0;
 }
 
+/* In this order, behind the calls. */
+static const struct ending {
+	const char *what;
+	void (*end)(void);
+} endings[] = {
+	{ "timers", timers_stop },    { "jobs", jobs_close },     { "merges", coalesce_close },
+	{ "clients", http_stop },     { "agents", agents_close }, { "guests", guests_close },
+	{ "storage", storage_close }, { "database", db_close },
+};
+
+static const char *_Atomic ending_now = "";
+
+/* Whatever does not end in time is left as a crash would leave it, and the next start puts it in order. */
+static void *end_at_last(void *all_ended)
+{
+	struct pollfd p = { .fd = *(const int *)all_ended, .events = POLLIN };
+	if (poll(&p, 1, delay_ms(DELAY_STOP_REST)) > 0)
+		return NULL;
+	log_line(NULL, "stopped in the middle of waiting_for=%s", atomic_load(&ending_now));
+	_exit(0);
+}
+
+static void end_all(void)
+{
+	for (size_t i = 0; i < COUNT(endings); i++) {
+		atomic_store(&ending_now, endings[i].what);
+		endings[i].end();
+	}
+}
+
 void shutdown_daemon(struct task *t)
 {
+	pthread_t last;
+	int all_ended = eventfd(0, EFD_CLOEXEC);
 	log_line(t, "stopping");
-	timers_stop();
-	coalesce_close();
 	tasks_close(delay_ms(DELAY_STOP_PATIENCE));
-	jobs_close();
-	http_stop();
-	agents_close();
-	guests_close();
-	storage_close();
-	db_close();
+	if (all_ended < 0 || thread_begin(t, &last, end_at_last, &all_ended) < 0)
+		_exit(0);
+	end_all();
+	eventfd_write(all_ended, 1);
+	pthread_join(last, NULL);
+	close(all_ended);
 	close(lock_fd);
 }

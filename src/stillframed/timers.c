@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -18,18 +19,10 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
-#include "db/events.h"
-
-enum { DELETED_KEPT = 10000 };
 
 static void retry_undo(struct task *t)
 {
 	tasks_retry_undo(t);
-}
-
-static void forget_deleted(struct task *t)
-{
-	db_forget_deleted(t, DELETED_KEPT);
 }
 
 static void collect_tasks(struct task *t)
@@ -46,19 +39,15 @@ static const struct timer {
 	void (*run)(struct task *);
 	enum delay every;
 } timers[] = {
-	{ full_look, DELAY_TIMER_FULL },
-	{ logs_trim, DELAY_TIMER_LOGS },
-	{ sizes_look, DELAY_TIMER_SIZES },
-	{ retry_undo, DELAY_TIMER_UNDO },
-	{ forget_deleted, DELAY_TIMER_DELETED },
-	{ collect_tasks, DELAY_TIMER_TASKS },
-	{ host_look, DELAY_TIMER_HOST },
-	{ pifs_look, DELAY_TIMER_PIFS },
-	{ collect_messages, DELAY_TIMER_MESSAGES },
+	{ full_look, DELAY_TIMER_FULL },      { logs_trim, DELAY_TIMER_LOGS },
+	{ sizes_look, DELAY_TIMER_SIZES },    { retry_undo, DELAY_TIMER_UNDO },
+	{ collect_tasks, DELAY_TIMER_TASKS }, { host_look, DELAY_TIMER_HOST },
+	{ pifs_look, DELAY_TIMER_PIFS },      { collect_messages, DELAY_TIMER_MESSAGES },
 };
 
-static pthread_t thread;
-static int stop_fd = -1;
+static pthread_t threads[COUNT(timers)];
+static size_t running;
+static int stop_fd = -1; /* readable: they are to end */
 
 static void run_timer(const struct timer *timer)
 {
@@ -69,38 +58,28 @@ static void run_timer(const struct timer *timer)
 	talloc_free(t);
 }
 
-/* Until the first is due, on clock_ms(). */
-static int time_left(const int64_t due[COUNT(timers)])
-{
-	int64_t first = due[0], now = clock_ms();
-	for (size_t i = 1; i < COUNT(timers); i++)
-		first = due[i] < first ? due[i] : first;
-	return first > now ? (int)(first - now) : 0;
-}
-
+/* Each has a thread of its own: a storage that does not answer holds up what looks at storages. */
 static void *loop(void *arg)
 {
-	(void)arg;
-	int64_t due[COUNT(timers)];
+	const struct timer *timer = arg;
 	struct pollfd p = { .fd = stop_fd, .events = POLLIN };
-	for (size_t i = 0; i < COUNT(timers); i++)
-		due[i] = clock_ms() + delay_ms(timers[i].every);
-	while (poll(&p, 1, time_left(due)) <= 0) {
-		for (size_t i = 0; i < COUNT(timers); i++) {
-			if (clock_ms() < due[i])
-				continue;
-			run_timer(&timers[i]);
-			due[i] = clock_ms() + delay_ms(timers[i].every);
-		}
-	}
+	while (poll(&p, 1, delay_ms(timer->every)) <= 0)
+		run_timer(timer);
 	return NULL;
 }
 
 int timers_start(struct task *t)
 {
 	stop_fd = eventfd(0, EFD_CLOEXEC);
-	int err = stop_fd < 0 ? errno : pthread_create(&thread, NULL, loop, NULL);
-	return err ? task_fail_errno(t, err, "timers") : 0;
+	if (stop_fd < 0)
+		return task_fail_errno(t, errno, "timers");
+	for (running = 0; running < COUNT(timers); running++) {
+		int err = pthread_create(&threads[running], NULL, loop,
+					 (void *)(uintptr_t)&timers[running]);
+		if (err)
+			return task_fail_errno(t, err, "timers");
+	}
+	return 0;
 }
 
 void timers_stop(void)
@@ -108,7 +87,8 @@ void timers_stop(void)
 	if (stop_fd < 0)
 		return;
 	eventfd_write(stop_fd, 1);
-	pthread_join(thread, NULL);
+	while (running > 0)
+		pthread_join(threads[--running], NULL);
 	close(stop_fd);
 	stop_fd = -1;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* timers.h -- what is done again and again, on one thread. */
+/* timers.h -- what is done again and again, each piece on a thread of its own. */
 #pragma once
 
 struct task;

@@ -16,7 +16,8 @@
  * does not have that.  The power
  * button is heeded at once, and so is a wish to unplug.  Where a test listens on DIR/agent.sock, it is
  * the guest agent.  A VM that is paused and has "full": true in its file stands still since the storage of
- * disk-0 is full; with "stays-full": true it does so again when it is let go on. */
+ * disk-0 is full; with "stays-full": true it does so again when it is let go on.  One with "silent": true answers
+ * nothing, as a process that is stopped: every member hangs, but those that end it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -76,10 +77,40 @@ static void late(const char *member)
 	talloc_free(t);
 }
 
+static const char *path_of(struct task *t, const char *dir);
+
+/* Whether it still is, and so has to be asked again: a test may have it answer, or end it. */
+static bool is_silent(struct task *t, const char *dir)
+{
+	struct task *own = task_new(t, t->name);
+	const char *path = path_of(own, dir);
+	char *text = file_exists(path) ? file_read(own, path, STATE_LIMIT) : NULL;
+	const json_t *state = text ? json_read(own, text, strlen(text), 8) : NULL;
+	bool silent = json_is_true(json_object_get(state, "silent"));
+	talloc_free(own);
+	return silent;
+}
+
+/* Until it ends, answers, or the time is over. */
+static int wait_silent(struct task *t, const char *dir)
+{
+	int64_t until = clock_ms() + delay_ms(DELAY_FAKE_HANG);
+	while (is_silent(t, dir)) {
+		if (task_wait(t, -1, 0, delay_ms(DELAY_FAKE_LOOK)) < 0)
+			return -1;
+		if (clock_ms() >= until)
+			return fail(t, INTERNAL_ERROR, "fake: no answer");
+	}
+	return 0;
+}
+
 static int enter(struct task *t, const char *dir, const char *member, const char *about)
 {
 	const char *slash = strrchr(dir, '/');
+	bool ends_it = streq(member, "stop") || streq(member, "kill") || streq(member, "clear");
 	log_line(t, "fake %s vm=%s%s%s", member, slash ? slash + 1 : dir, *about ? " " : "", about);
+	if (!ends_it && wait_silent(t, dir) < 0)
+		return -1;
 	if (has_fault(t, "hang", member)) {
 		if (task_wait(t, -1, 0, delay_ms(DELAY_FAKE_HANG)) < 0)
 			return -1;
@@ -360,14 +391,22 @@ static int resume(struct task *t, struct vmm *vm)
 	return set_paused(t, vm, "resume", false);
 }
 
+/* Not in the middle of a change, which would write it anew.  1: the VM has ended; 0: it had before. */
+static int remove_state(struct task *t, const char *dir)
+{
+	const char *path = path_of(t, dir);
+	pthread_mutex_lock(&lock);
+	int err = unlink(path) < 0 ? errno : 0;
+	pthread_mutex_unlock(&lock);
+	return err == 0 ? 1 : err == ENOENT ? 0 : task_fail_errno(t, err, path);
+}
+
 static int end(struct task *t, struct vmm *vm, const char *why)
 {
-	const char *path = path_of(t, vm->dir);
-	if (unlink(path) == 0)
+	int ended = remove_state(t, vm->dir);
+	if (ended > 0)
 		tell(vm, VMM_EXITED, why);
-	else if (errno != ENOENT)
-		return task_fail_errno(t, errno, path);
-	return 0;
+	return ended < 0 ? -1 : 0;
 }
 
 static int do_shutdown(struct task *t, struct vmm *vm)
@@ -394,10 +433,7 @@ static int stop(struct task *t, struct vmm *vm)
 static int do_kill(struct task *t, const char *uuid, const char *dir)
 {
 	(void)uuid;
-	if (enter(t, dir, "kill", "") < 0)
-		return -1;
-	const char *path = path_of(t, dir);
-	return unlink(path) == 0 || errno == ENOENT ? 0 : task_fail_errno(t, errno, path);
+	return enter(t, dir, "kill", "") < 0 || remove_state(t, dir) < 0 ? -1 : 0;
 }
 
 static int add_overlays(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)

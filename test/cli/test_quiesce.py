@@ -163,14 +163,14 @@ def test_attempts():
 
 def test_a_busy_disk():
     """Somebody else has a disk: it is tried again, and the last error says who has it."""
-    with Served(options=SELDOM, delays=SOON) as d:
+    with Served(options=SELDOM, delays={**SOON, 'operation-patience': 0.02}) as d:
         vm, agent = guest_with(d)
         ref = d.sql("SELECT ref FROM VDI WHERE name_label = 'web 1'")[0]
         d.stop()
-        d.sql_write(f"UPDATE VDI SET current_operations = '{{\"OpaqueRef:x\": \"copy\"}}' WHERE ref = '{ref}'")
+        d.sql_write(f"UPDATE VDI SET current_operations = '{{\"OpaqueRef:x\": \"resize\"}}' WHERE ref = '{ref}'")
         d.start()
         until(lambda: live(d, vm) == 'true')
-        is_refused(d, vm, f'Error parameters: VDI, {ref}, copy, OpaqueRef:x\n', 'OTHER_OPERATION_IN_PROGRESS', attempts=2)
+        is_refused(d, vm, f'Error parameters: VDI, {ref}, resize, OpaqueRef:x\n', 'OTHER_OPERATION_IN_PROGRESS', attempts=2)
         s = Session(Json(d.port), d)
         d.xe('vm-param-set', 'other-config:quiesce-attempts=2', uuid=vm)
         task = s.Async.VM.snapshot_with_quiesce(s.VM.get_by_uuid(vm), 'q')

@@ -437,7 +437,7 @@ def test_what_goes_beside_a_copy():
     with tempfile.TemporaryDirectory() as folder:
         gate = slow_copies(folder)
         os.unlink(gate)
-        with Daemon('fake', env={'PATH': folder + ':' + os.environ['PATH']}) as d:
+        with Daemon('fake', env={'PATH': folder + ':' + os.environ['PATH']}, delays={'operation-patience': 0.05}) as d:
             vm = d.vm('web', disks=1)
             disk = d.disks(vm)['0']
             fill(d, disk, (0, 1 << 20), size=64 << 20)

@@ -77,8 +77,8 @@ def test_what_is_protected():
 
 
 def test_a_disk_that_is_busy():
-    """It is exported: nothing is deleted, and the export comes to its end."""
-    with in_common() as d:
+    """It is exported for longer than anybody waits: nothing is deleted, and the export comes to its end."""
+    with Daemon('fake', delays={'operation-patience': 0.02}) as d:
         vm = owned(d, d.vm('vm', 2, '8MiB'))
         snap = d.snapshot(vm)
         for of, uninstall in ((snap, ('snapshot-uninstall', f'uuid={snap}', '--force')),

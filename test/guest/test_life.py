@@ -4,6 +4,7 @@
 import os, re, shutil, signal, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+from forced import Forced
 from golden import golden
 
 
@@ -105,19 +106,63 @@ def test_console():
 
 
 def test_one_that_does_not_answer():
-    """A QEMU that hangs while the daemon starts holds nobody up, and can be ended."""
-    with golden(delays={'qemu-adopt': 0.3, 'qmp': 0.3}) as (d, vm, s):
+    """A QEMU that hangs while the daemon starts holds nobody up; it is adopted when it answers, and can be ended."""
+    with golden(delays={'qemu-adopt': 0.3, 'qmp': 0.3, 'start-patience': 1, 'adopt-again': 0.01}) as (d, vm, s):
         other = guest_vm(d, 'other', disks=1)
         s.close()
         pid = d.guests()[vm]
+        d.stop()
         os.kill(pid, signal.SIGSTOP)
-        d.restart()
+        begin = time.time()
+        d.start()
+        assert time.time() - begin < 2 * SLOW, 'the doors were closed'
         assert d.state_of(vm) == 'running' and d.state_of(other) == 'running'
         d.snapshot(other)
-        d.fails('vm-snapshot', uuid=vm, new_name_label='x')
+        d.fails('vm-snapshot', uuid=vm, new_name_label='x', says='has not answered')
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: d.run('vm-snapshot', uuid=vm, new_name_label='x')[0] == 0)
+        again(d, vm).close()
+        os.kill(pid, signal.SIGSTOP)
+        d.restart()
         d.xe('vm-shutdown', '--force', uuid=vm)
         assert d.state_of(vm) == 'halted' and vm not in d.guests()
         d.boot(vm).close()
+        d.check()
+
+
+def test_many_that_do_not_answer():
+    """QEMUs that hang (HUNG of them, 4 else): the doors open, the others are served, and their end takes no longer."""
+    hung = int(os.environ.get('HUNG', '4'))
+    with Daemon(delays={'start-patience': 1, 'stop-rest': 1}) as d:
+        vms = [d.vm(f'vm{i}', disks=1, size='16MiB', memory='16MiB') for i in range(hung + 1)]
+        for vm in vms:
+            d.xe('vm-start', 'paused=true', uuid=vm)
+        d.stop()
+        well, *stopped = vms
+        pids = [d.guests()[vm] for vm in stopped]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        begin = time.time()
+        d.start()
+        took = time.time() - begin
+        assert took < 2 * SLOW, f'{took:.1f} s until the doors were open'
+        begin = time.time()
+        d.snapshot(well)
+        d.xe('vm-unpause', uuid=well)
+        d.xe('vm-shutdown', '--force', uuid=well)
+        d.xe('vm-start', 'paused=true', uuid=well)
+        served = time.time() - begin
+        assert served < 10 * SLOW, f'{served:.1f} s for another VM'
+        begin = time.time()
+        assert d.stop() == 0
+        ended = time.time() - begin
+        assert ended < 2 * SLOW + 1, f'{ended:.1f} s until it had ended'
+        print(f'  {hung} hang: open after {took:.2f} s, another VM served in {served:.2f} s, ended in {ended:.2f} s')
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        d.start()
+        wait_for(lambda: d.log().rsplit('stopping', 1)[1].count('guest adopted') == hung + 1, 60)
+        d.snapshot(stopped[-1])
         d.check()
 
 
@@ -244,6 +289,14 @@ def test_shut_down_by_force_while_it_reboots():
         assert p.returncode == 1 and 'hard_shutdown' in said, said
         assert d.state_of(vm) == 'halted' and not d.guests(), 'it was started again'
         d.check()
+
+
+def test_shut_down_by_force_beside_everything():
+    """ROUNDS of it, 6 else, at moments drawn by lot: of a guest that runs."""
+    with golden('two') as (d, vm, s):
+        s.close()
+        deeds = ('start', 'resume', 'suspend', 'snapshot', 'checkpoint', 'revert', 'revert to memory', 'reset')
+        Forced(d, vm, 1.5 * SLOW, deeds, d.guests).run(int(os.environ.get('ROUNDS', '6')))
 
 
 FIGURES = """MemTotal: {total} kB
