@@ -304,7 +304,7 @@ int guest_start(struct task *t, struct starting *s, struct vmm_config *config)
 {
 	struct guest *g = s->guest;
 	const char *ref = talloc_strdup(t, g->ref);
-	struct vmm_listener listener = { .event = keeper_hears, .arg = g };
+	struct vmm_listener listener = { .event = keeper_hears, .arg = g, .vm = g->ref };
 	struct vmm *vmm = is_unwanted(g) ? NULL : settings.vmm->start(t, config, listener);
 	s->guest = NULL;
 	if (!unreserve(g, vmm))

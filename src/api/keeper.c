@@ -446,7 +446,7 @@ static enum met note_silent(struct task *t, struct guest *g, const struct VM_row
 
 static enum met meet(struct task *t, struct guest *g)
 {
-	struct vmm_listener listener = { .event = keeper_hears, .arg = g };
+	struct vmm_listener listener = { .event = keeper_hears, .arg = g, .vm = g->ref };
 	const struct VM_row *vm = db_seek(t, VM, g->ref);
 	if (!vm)
 		return NOBODY; /* its folder is a deed to come */

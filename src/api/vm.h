@@ -48,10 +48,10 @@ int vm_force_halt(struct task *, const char *ref);
 int vm_take_number(struct task *, struct VM_row *, enum vm_power_state from,
 		   const struct VM_row *then);
 /* In a transaction: does the VM still have this number, so that nobody has recorded the end of its
- * process since?  done: "started", what the error says of a VM that has ended. */
-int vm_check_number(struct task *, const struct VM_row *, int64_t number, const char *done);
+ * process since?  VM_HALTED. */
+int vm_check_number(struct task *, const struct VM_row *, int64_t number);
 /* In a transaction that stores the row: the VM's process is there, and runs or stands still. */
-int vm_mark_up(struct task *, struct VM_row *, int64_t number, bool paused, const char *done);
+int vm_mark_up(struct task *, struct VM_row *, int64_t number, bool paused);
 /* Would the VM come back from the memory that the row has, a suspended VM's or a checkpoint's?
  * All that it needs is looked at but the image's pages, and the error says what is missing.
  * Nothing is changed; the caller holds the layers of the disks. */

@@ -130,22 +130,17 @@ static int write_start_time(struct task *t, const struct VM_row *vm)
 	return db_put(t, &m->row);
 }
 
-static int has_ended(struct task *t, const char *done)
+int vm_check_number(struct task *t, const struct VM_row *vm, int64_t number)
 {
-	return fail(t, INTERNAL_ERROR, str(t, "the guest ended while it was being %s", done));
+	return vm->domid == number ? 0 : fail(t, VM_HALTED, vm->row.ref);
 }
 
-int vm_check_number(struct task *t, const struct VM_row *vm, int64_t number, const char *done)
+int vm_mark_up(struct task *t, struct VM_row *vm, int64_t number, bool paused)
 {
-	return vm->domid == number ? 0 : has_ended(t, done);
-}
-
-int vm_mark_up(struct task *t, struct VM_row *vm, int64_t number, bool paused, const char *done)
-{
-	if (check_wanted(t, vm) < 0 || vm_check_number(t, vm, number, done) < 0)
+	if (check_wanted(t, vm) < 0 || vm_check_number(t, vm, number) < 0)
 		return -1;
 	if (!guest_alive(vm->row.ref))
-		return has_ended(t, done);
+		return fail(t, VM_HALTED, vm->row.ref);
 	vm->power_state = paused ? vm_power_state_Paused : vm_power_state_Running;
 	vm->resident_on = this_host();
 	return 0;
@@ -157,7 +152,7 @@ static int record_start(struct task *t, const char *ref, int64_t number, bool pa
 	struct VM_row *vm = db_get(t, VM, ref);
 	if (!vm)
 		return -1;
-	if (vm_mark_up(t, vm, number, paused, "started") < 0)
+	if (vm_mark_up(t, vm, number, paused) < 0)
 		return -1;
 	vm->last_booted_record = ""; /* or each would hold all before */
 	vm->last_booted_record = metadata_write(t, &vm->row);

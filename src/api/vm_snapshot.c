@@ -102,7 +102,7 @@ int vm_snapshot_store(struct task *t, const char *ref, struct taken *k)
 			     .memory = k->memory,
 			     .tpm = k->tpm };
 	/* The memory knows the devices that were attached; those of a VM that has ended are not. */
-	if (k->memory && vm_check_number(t, vm, k->number, "saved") < 0)
+	if (k->memory && vm_check_number(t, vm, k->number) < 0)
 		return -1;
 	if (plan_check(t, p) < 0 || record_disks(t, p, &c.vdis) < 0 || vm_copy(t, &c) < 0)
 		return -1;

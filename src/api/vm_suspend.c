@@ -45,8 +45,7 @@ static int record_suspended(struct task *t, const struct VM_row *then, struct VD
 	DB_SCOPE(t);
 	const char *ref = then->row.ref;
 	struct VM_row *vm = db_get(t, VM, ref);
-	if (!vm || vm_check_number(t, vm, then->domid, "suspended") < 0 ||
-	    db_insert(t, &memory->row) < 0)
+	if (!vm || vm_check_number(t, vm, then->domid) < 0 || db_insert(t, &memory->row) < 0)
 		return -1;
 	vm->suspend_VDI = memory->row.ref;
 	vm->power_state = vm_power_state_Suspended;
@@ -226,7 +225,7 @@ static int record_resumed(struct task *t, const char *ref, int64_t number, bool 
 	DB_SCOPE(t);
 	struct VM_row *vm = db_get(t, VM, ref);
 	struct VDI_row *memory = vm ? db_seek(t, VDI, vm->suspend_VDI) : NULL;
-	if (!vm || vm_mark_up(t, vm, number, paused, "resumed") < 0)
+	if (!vm || vm_mark_up(t, vm, number, paused) < 0)
 		return -1;
 	*ret_sr = memory ? talloc_strdup(t, memory->SR) : NULL_REF;
 	vm->frozen = frozen;

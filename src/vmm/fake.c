@@ -140,14 +140,19 @@ static const char *path_of(struct task *t, const char *dir)
 	return str(t, "%s/fake.json", dir);
 }
 
-/* NULL: failed, or the VM has ended. */
-static json_t *load(struct task *t, const char *dir)
+static json_t *read_state(struct task *t, const char *dir)
 {
 	const char *path = path_of(t, dir);
-	if (!file_exists(path))
-		return fail_ptr(t, INTERNAL_ERROR, "the fake VM has ended");
 	char *text = file_read(t, path, STATE_LIMIT);
 	return text ? json_read(t, text, strlen(text), 8) : NULL;
+}
+
+/* NULL: failed, or the VM has ended. */
+static json_t *load(struct task *t, const struct vmm *vm)
+{
+	if (!file_exists(path_of(t, vm->dir)))
+		return fail_ptr(t, VM_HALTED, vm->listener.vm);
+	return read_state(t, vm->dir);
 }
 
 /* Whole or not at all, but not durable: a VM does not survive its host either. */
@@ -328,7 +333,7 @@ static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, stru
 {
 	if (enter(t, dir, "adopt", "") < 0 || !file_exists(path_of(t, dir)))
 		return NULL;
-	json_t *state = load(t, dir);
+	json_t *state = read_state(t, dir);
 	if (!state || !streq(json_string_value(json_object_get(state, "uuid")), uuid))
 		return NULL;
 	return vmm_new(t, dir, l);
@@ -336,7 +341,7 @@ static struct vmm *adopt(struct task *t, const char *uuid, const char *dir, stru
 
 static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 {
-	json_t *state = enter(t, vm->dir, "status", "") < 0 ? NULL : load(t, vm->dir);
+	json_t *state = enter(t, vm->dir, "status", "") < 0 ? NULL : load(t, vm);
 	if (!state)
 		return -1;
 	*ret = !json_is_true(json_object_get(state, "paused")) ? VMM_RUNNING
@@ -350,7 +355,7 @@ static int set_paused(struct task *t, struct vmm *vm, const char *member, bool p
 	if (enter(t, vm->dir, member, "") < 0)
 		return -1;
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir);
+	json_t *state = load(t, vm);
 	bool was = state && json_is_true(json_object_get(state, "paused"));
 	if (state)
 		json_object_set_new(state, "paused", json_boolean(paused));
@@ -370,7 +375,7 @@ static int do_pause(struct task *t, struct vmm *vm)
 static int resume_full(struct task *t, struct vmm *vm, bool *ret_stays)
 {
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir);
+	json_t *state = load(t, vm);
 	*ret_stays = json_is_true(json_object_get(state, "stays-full"));
 	if (state && !*ret_stays)
 		json_object_del(state, "full");
@@ -415,14 +420,14 @@ static int do_shutdown(struct task *t, struct vmm *vm)
 		return -1;
 	if (!file_exists(path_of(t, vm->dir))) {
 		tell(vm, VMM_EXITED, "shutdown"); /* a test has taken the file away */
-		return fail(t, INTERNAL_ERROR, "fake shutdown: the VM has ended");
+		return fail(t, VM_HALTED, vm->listener.vm);
 	}
 	return end(t, vm, "shutdown");
 }
 
 static int reset(struct task *t, struct vmm *vm)
 {
-	return enter(t, vm->dir, "reset", "") < 0 || !load(t, vm->dir) ? -1 : 0;
+	return enter(t, vm->dir, "reset", "") < 0 || !load(t, vm) ? -1 : 0;
 }
 
 static int stop(struct task *t, struct vmm *vm)
@@ -473,7 +478,7 @@ static int change(struct task *t, struct vmm *vm, size_t n, const struct vmm_swi
 		  int (*step)(struct task *, json_t *, size_t, const struct vmm_switch *))
 {
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir);
+	json_t *state = load(t, vm);
 	int result = state ? step(t, state, n, s) : -1;
 	if (result == 0)
 		result = store(t, vm->dir, state);
@@ -512,7 +517,7 @@ static int send_memory(struct task *t, struct vmm_save *v)
 static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
 	v->rehearsed = true;
-	json_t *state = enter(t, vm->dir, "rehearse", "") < 0 ? NULL : load(t, vm->dir);
+	json_t *state = enter(t, vm->dir, "rehearse", "") < 0 ? NULL : load(t, vm);
 	v->cpu = json_object_get(state, "cpu");
 	return state ? 0 : -1;
 }
@@ -560,7 +565,7 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 	const char *bytes = str(t, "%llu", (unsigned long long)size);
 	json_t *state = enter(t, vm->dir, "resize", str(t, "node=%s size=%s", node, bytes)) < 0
 				? NULL
-				: load(t, vm->dir);
+				: load(t, vm);
 	if (!state)
 		return -1;
 	if (!in_use(state, node))
@@ -575,8 +580,7 @@ static int resize(struct task *t, struct vmm *vm, const json_t *layers, uint64_t
 
 static int settle(struct task *t, struct vmm *vm, const char *node)
 {
-	return enter(t, vm->dir, "settle", str(t, "node=%s", node)) < 0 || !load(t, vm->dir) ? -1
-											     : 0;
+	return enter(t, vm->dir, "settle", str(t, "node=%s", node)) < 0 || !load(t, vm) ? -1 : 0;
 }
 
 static int drop(struct task *t, json_t *state, size_t n, const struct vmm_switch *s)
@@ -599,7 +603,7 @@ static int forget(struct task *t, struct vmm *vm, const char *node)
 
 static int top(struct task *t, struct vmm *vm, const char *disk, const char **ret_node)
 {
-	json_t *state = enter(t, vm->dir, "top", disk) < 0 ? NULL : load(t, vm->dir);
+	json_t *state = enter(t, vm->dir, "top", disk) < 0 ? NULL : load(t, vm);
 	if (!state)
 		return -1;
 	const char *node = top_of(state, disk);
@@ -672,7 +676,7 @@ static void drop_layers(json_t *state, const json_t *merge)
 static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *merge, bool is_done)
 {
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir);
+	json_t *state = load(t, vm);
 	json_object_set(merge, "done", json_boolean(is_done));
 	json_object_set(json_object_get(state, "merges"), name, merge);
 	if (is_done)
@@ -687,7 +691,7 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	const char *about =
 		str(t, "name=%s %s: %s %s %s", m->name, m->disk, m->upper,
 		    m->down ? "down into" : "up from", *m->lower ? m->lower : "nothing");
-	json_t *state = enter(t, vm->dir, "merge", about) < 0 ? NULL : load(t, vm->dir);
+	json_t *state = enter(t, vm->dir, "merge", about) < 0 ? NULL : load(t, vm);
 	if (!state)
 		return -1;
 	const json_t *chain = json_object_get(json_object_get(state, "chains"), m->disk);
@@ -711,7 +715,7 @@ static int merge_state(struct task *t, struct vmm *vm, const struct vmm_merge *m
 {
 	json_t *state = enter(t, vm->dir, "merge_state", str(t, "name=%s", m->name)) < 0
 				? NULL
-				: load(t, vm->dir);
+				: load(t, vm);
 	if (!state)
 		return -1;
 	json_t *entry = json_object_get(json_object_get(state, "merges"), m->name);
@@ -750,7 +754,7 @@ static int set_chain(struct task *t, struct vmm *vm, const char *member, const c
 		return -1;
 	}
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir), *chains = json_object_get(state, "chains");
+	json_t *state = load(t, vm), *chains = json_object_get(state, "chains");
 	if (chain)
 		json_object_set_new(chains, id, chain);
 	else
@@ -788,7 +792,7 @@ static int set_nic(struct task *t, struct vmm *vm, const char *member, const cha
 	if (enter(t, vm->dir, member, id) < 0)
 		return -1;
 	pthread_mutex_lock(&lock);
-	json_t *state = load(t, vm->dir), *nics = json_object_get(state, "nics");
+	json_t *state = load(t, vm), *nics = json_object_get(state, "nics");
 	if (there)
 		json_array_append_new(nics, json_string(id));
 	else if (has(nics, id))
@@ -813,7 +817,7 @@ static int unplug_nic(struct task *t, struct vmm *vm, const char *id)
 
 static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
 {
-	json_t *state = enter(t, vm->dir, "present", id) < 0 ? NULL : load(t, vm->dir);
+	json_t *state = enter(t, vm->dir, "present", id) < 0 ? NULL : load(t, vm);
 	if (!state)
 		return -1;
 	*ret = json_object_get(json_object_get(state, "chains"), id) ||
@@ -828,7 +832,7 @@ static int present(struct task *t, struct vmm *vm, const char *id, bool *ret)
 static int hello(struct task *t, struct vmm *vm, const char *member, const char *words, int *ret_fd)
 {
 	int pair[2];
-	if (enter(t, vm->dir, member, "") < 0 || !load(t, vm->dir))
+	if (enter(t, vm->dir, member, "") < 0 || !load(t, vm))
 		return -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return task_fail_errno(t, errno, "socketpair");

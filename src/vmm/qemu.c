@@ -234,7 +234,7 @@ static void release(struct vmm *vm)
 
 static int greet(struct task *t, struct vmm *vm, int ms)
 {
-	struct qmp_handler h = { on_event, on_ended, vm };
+	struct qmp_handler h = { on_event, on_ended, vm, vm->listener.vm };
 	int fd = unix_connect(t, str(t, "%s/qmp.sock", vm->dir));
 	vm->qmp = fd < 0 ? NULL : qmp_open(t, fd, ms, false, h);
 	return vm->qmp ? 0 : -1;
@@ -246,7 +246,7 @@ static int go_live(struct task *t, struct vmm *vm)
 	pthread_mutex_lock(&vm->lock);
 	vm->live = !vm->gone;
 	pthread_mutex_unlock(&vm->lock);
-	return vm->live ? 0 : fail(t, INTERNAL_ERROR, "the VM ended as soon as it ran");
+	return vm->live ? 0 : fail(t, VM_HALTED, vm->listener.vm);
 }
 
 static int launch(struct task *t, struct vmm *vm, const struct vmm_config *c)
@@ -290,7 +290,7 @@ static int start_failed(struct task *t, struct vmm *vm)
 	enum code code = t->code;
 	process_kill(task_new(t, t->name), &vm->process);
 	const char *said = process_complaint(t, vm->dir);
-	if (code != INTERNAL_ERROR || !*said)
+	if ((code != INTERNAL_ERROR && code != VM_HALTED) || !*said)
 		return -1;
 	task_forgive(t);
 	return fail(t, INTERNAL_ERROR, str(t, "QEMU did not start: %s (%s)", said, error));

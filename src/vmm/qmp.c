@@ -39,6 +39,7 @@ struct qmp {
 	struct waiter *waiters;
 	json_int_t last_id;
 	bool ended;
+	bool garbled; /* we have ended it, for what it said was no QMP */
 };
 
 /* ---- reading ---- */
@@ -105,6 +106,13 @@ static int message(void *arg, json_t *m)
 	return 0;
 }
 
+static void set_garbled(struct qmp *q)
+{
+	pthread_mutex_lock(&q->lock);
+	q->garbled = true;
+	pthread_mutex_unlock(&q->lock);
+}
+
 static void end(struct qmp *q)
 {
 	pthread_mutex_lock(&q->lock);
@@ -127,6 +135,7 @@ static void *reader(void *arg)
 			break;
 		if (qmp_feed(&q->lines, chunk, (size_t)n, message, q) < 0) {
 			log_line(NULL, "qmp connection ended by us reason=\"not QMP\"");
+			set_garbled(q);
 			break;
 		}
 	}
@@ -138,6 +147,17 @@ static void *reader(void *arg)
 
 /* ---- calling ---- */
 
+/* A QEMU that talks nonsense may still be there. */
+static int has_ended(struct task *t, struct qmp *q)
+{
+	pthread_mutex_lock(&q->lock);
+	bool garbled = q->garbled;
+	pthread_mutex_unlock(&q->lock);
+	return garbled ? fail(t, INTERNAL_ERROR,
+			      "what the VM's QEMU said on its monitor was no QMP")
+		       : fail(t, VM_HALTED, q->handler.vm);
+}
+
 static int enlist(struct task *t, struct qmp *q, struct waiter *w)
 {
 	pthread_mutex_lock(&q->lock);
@@ -147,8 +167,7 @@ static int enlist(struct task *t, struct qmp *q, struct waiter *w)
 	if (!ended)
 		q->waiters = w;
 	pthread_mutex_unlock(&q->lock);
-	return ended ? fail(t, INTERNAL_ERROR, "the VM's QEMU has ended, or closed its monitor")
-		     : 0;
+	return ended ? has_ended(t, q) : 0;
 }
 
 static void delist(struct qmp *q, struct waiter *gone)
@@ -195,7 +214,8 @@ static int transmit(struct task *t, struct qmp *q, const char *text, int fd)
 		return 0;
 	if (sent >= 0 || err == EAGAIN)
 		return fail(t, INTERNAL_ERROR, "the VM's QEMU takes no more commands");
-	return task_fail_errno(t, err, "the VM's QEMU");
+	return err == EPIPE || err == ECONNRESET ? has_ended(t, q)
+						 : task_fail_errno(t, err, "the VM's QEMU");
 }
 
 /* Without heed, neither cancel nor the task's deadline cuts the wait: the command would be
@@ -227,7 +247,8 @@ static json_t *collect(struct task *t, struct qmp *q, struct waiter *w, const ch
 	if (ready == 0)
 		return fail_ptr(t, INTERNAL_ERROR,
 				str(t, "QMP %s: no answer within %d ms", what, ms));
-	return fail_ptr(t, INTERNAL_ERROR, str(t, "QMP %s: the VM's QEMU has ended", what));
+	has_ended(t, q);
+	return NULL;
 }
 
 static int refused(struct task *t, struct qmp_call *c, const json_t *error)
@@ -306,6 +327,11 @@ static void qmp_free(struct qmp *q)
 	pthread_mutex_destroy(&q->sending);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
+}
+
+const char *qmp_vm(const struct qmp *q)
+{
+	return q->handler.vm;
 }
 
 struct qmp *qmp_open(struct task *t, int fd, int ms, bool oob, struct qmp_handler handler)

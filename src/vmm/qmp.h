@@ -31,6 +31,7 @@ struct qmp_handler {
 	 * until the descriptor closing is readable: then qmp_close() waits for it. */
 	void (*ended)(void *arg, int closing);
 	void *arg;
+	const char *vm; /* whose QEMU it is, for errors; stays until qmp_close() */
 };
 
 /* Greets and negotiates on a connected socket, which it takes over, in at most ms.  Events may
@@ -40,6 +41,8 @@ struct qmp_handler {
 struct qmp *qmp_open(struct task *, int fd, int ms, bool oob, struct qmp_handler);
 /* Ends the connection and waits until the handler is left for good.  No call may be under way. */
 void qmp_close(struct qmp *);
+/* As its handler says. */
+const char *qmp_vm(const struct qmp *);
 
 struct qmp_call {
 	const char *command;
@@ -54,7 +57,7 @@ struct qmp_call {
 };
 
 /* Sends the command and waits for its answer.  Fails with INTERNAL_ERROR "QMP <command>: <desc>",
- * or SR_BACKEND_FAILURE_44 when QEMU met a full storage.  No answer in time: it
+ * SR_BACKEND_FAILURE_44 when QEMU met a full storage, VM_HALTED [vm] when it has ended.  No answer in time: it
  * fails, and whether the command was or will be executed is not known. */
 int qmp_call(struct task *, struct qmp *, struct qmp_call *);
 

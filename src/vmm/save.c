@@ -202,9 +202,9 @@ static void close_oob(struct saving *s)
 	s->oob = NULL;
 }
 
-static int open_oob(struct task *t, struct saving *s, const char *path)
+static int open_oob(struct task *t, struct saving *s, const struct qmp *q, const char *path)
 {
-	const struct qmp_handler nobody = { pass_over, pass_over_end, NULL };
+	const struct qmp_handler nobody = { pass_over, pass_over_end, NULL, qmp_vm(q) };
 	close_oob(s);
 	int fd = unix_connect(t, path);
 	s->oob = fd < 0 ? NULL : qmp_open(t, fd, delay_ms(DELAY_SAVE_OOB), true, nobody);
@@ -506,7 +506,7 @@ int save_rehearse(struct task *t, struct qmp *q, struct saving *s, const struct 
 {
 	struct taking k = { .q = q, .saving = s, .v = v };
 	s->way = choose(t, q, s, v);
-	if (!s->way || open_oob(t, s, oob_path) < 0)
+	if (!s->way || open_oob(t, s, q, oob_path) < 0)
 		return -1;
 	v->method = s->way->method;
 	if (!v->keep_stopped)

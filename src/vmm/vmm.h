@@ -107,6 +107,8 @@ enum vmm_event {
 struct vmm_listener {
 	void (*event)(void *arg, enum vmm_event, const char *detail);
 	void *arg;
+	const char *
+		vm; /* whom an error names when it has ended: VM_HALTED [vm]; stays until release() */
 };
 
 /* One disk's step in a switch: overlay becomes the layer that the guest writes, on top of below. */

@@ -48,4 +48,20 @@ def test_one_that_ends_just_then():
         d.check()
 
 
+def test_it_ended_meanwhile():
+    """What the user asked of a VM meets its end: that is said, and nothing is left of what had been begun."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=2, size='1MiB')
+        for words in (('vm-pause',), ('vm-snapshot', 'new-name-label=s'), ('vm-checkpoint', 'new-name-label=c'), ('vm-suspend',),
+                      ('vm-reboot', '--force')):
+            d.xe('vm-start', uuid=vm)
+            ref, = d.sql(f"SELECT ref FROM VM WHERE uuid = '{vm}'")
+            os.unlink(os.path.join(d.state, 'run', vm, 'fake.json'))    # nothing tells of its end but what is asked of it
+            said = d.fails(*words, uuid=vm)
+            assert said.endswith(f'Error code: VM_HALTED\nError parameters: {ref}\n'), (words, said)
+            assert not d.list('snapshot'), words
+            d.xe('vm-shutdown', '--force', uuid=vm)
+            d.check()
+
+
 main(globals())

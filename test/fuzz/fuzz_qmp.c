@@ -53,7 +53,7 @@ static void connection(const uint8_t *data, size_t size)
 	if (size && send(pair[1], data, size, 0) == (ssize_t)size) {
 		shutdown(pair[1], SHUT_WR);
 		struct qmp *q = qmp_open(t, pair[0], 1000, false,
-					 (struct qmp_handler){ event, ended, NULL });
+					 (struct qmp_handler){ event, ended, NULL, "vm" });
 		struct qmp_call c = { .command = "query-status", .query = true };
 		if (q && qmp_call(t, q, &c) == 0 && !c.ret)
 			abort();

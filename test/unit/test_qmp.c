@@ -82,7 +82,7 @@ static struct peer *peer_new(struct task *t, int ms, const char *const *script)
 	p->fd = pair[1];
 	p->script = script;
 	pthread_create(&p->actor, NULL, act, p);
-	p->qmp = qmp_open(t, pair[0], ms, false, (struct qmp_handler){ on_event, on_ended, p });
+	p->qmp = qmp_open(t, pair[0], ms, false, (struct qmp_handler){ on_event, on_ended, p, "vm" });
 	return p;
 }
 
@@ -225,8 +225,8 @@ static void garbage_ends_it(struct task *t)
 	};
 	for (size_t i = 0; i < COUNT(garbage); i++) {
 		struct peer *p = peer_new(t, OPEN_MS, SCRIPT(GREETING, NEGOTIATED, garbage[i]));
-		fails_with(t, qmp_do(t, p->qmp, "x", NULL), "QMP x: the VM's QEMU has ended");
-		fails_with(t, qmp_do(t, p->qmp, "x", NULL), "closed its monitor");
+		fails_with(t, qmp_do(t, p->qmp, "x", NULL), "INTERNAL_ERROR: what the VM's QEMU said");
+		fails_with(t, qmp_do(t, p->qmp, "x", NULL), "INTERNAL_ERROR: what the VM's QEMU said");
 		peer_end(p);
 	}
 }
@@ -245,7 +245,8 @@ static void the_end_wakes_who_waits(struct task *t)
 	pthread_t thread;
 	int64_t before = clock_ms();
 	pthread_create(&thread, NULL, hang_up, p);
-	fails_with(t, qmp_do(t, p->qmp, "x", NULL), "QMP x: the VM's QEMU has ended");
+	fails_with(t, qmp_do(t, p->qmp, "x", NULL), "VM_HALTED: vm");
+	fails_with(t, qmp_do(t, p->qmp, "x", NULL), "VM_HALTED: vm");
 	CHECK(clock_ms() - before < 2000);
 	pthread_join(thread, NULL);
 	peer_end(p);

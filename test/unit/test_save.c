@@ -82,7 +82,7 @@ static void qemu_start(struct task *t, struct qemu *q, const char *oob, const ch
 		run_qemu(pair[1], oob, firmware);
 	close(pair[1]);
 	q->qmp =
-		qmp_open(t, pair[0], OPEN_MS, false, (struct qmp_handler){ on_event, on_ended, q });
+		qmp_open(t, pair[0], OPEN_MS, false, (struct qmp_handler){ on_event, on_ended, q, "vm" });
 	CHECK(q->qmp);
 }
 

@@ -271,7 +271,7 @@ static void merges_files(struct task *t, const char *dir)
 		image(t, dir, files, "f4", "f3", "4");
 		struct heard h = { { 0 }, "" };
 		struct vmm_config c = { .uuid = "u", .dir = dir, .ndisks = 1, .disks = &disk, .image = -1 };
-		struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+		struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h, "vm" });
 		struct vmm_merge m = { .name = "m",
 				       .disk = "c",
 				       .layers = files,
@@ -290,7 +290,7 @@ static void merges_files(struct task *t, const char *dir)
 static void lives_on(struct task *t, struct vmm *vm, const char *dir)
 {
 	struct heard h = { { 0 }, "" };
-	struct vmm_listener l = { hear, &h };
+	struct vmm_listener l = { hear, &h, "vm" };
 	d->release(vm);
 	CHECK(!d->adopt(t, "another", dir, l) && !t->code);
 	vm = d->adopt(t, "u", dir, l);
@@ -311,7 +311,7 @@ int main(void)
 	CHECK(mkdtemp(dir));
 	struct heard h = { { 0 }, "" };
 	struct vmm_config c = config(t, dir);
-	struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+	struct vmm *vm = d->start(t, &c, (struct vmm_listener){ hear, &h, "vm" });
 	CHECK(vm);
 	switches(t, vm);
 	faults(t, vm);
@@ -322,7 +322,7 @@ int main(void)
 	serial(t, vm);
 	lives_on(t, vm, dir);
 
-	vm = d->start(t, &c, (struct vmm_listener){ hear, &h });
+	vm = d->start(t, &c, (struct vmm_listener){ hear, &h, "vm" });
 	CHECK(vm && top_is(t, vm, "a", "a0"));
 	CHECK(d->stop(t, vm) == 0 && heard(&h, VMM_EXITED));
 	d->release(vm);

@@ -100,7 +100,7 @@ static void hear(void *arg, enum vmm_event event, const char *detail)
 
 static void up_again(struct task *t, struct place *p)
 {
-	p->vm = d->start(t, &p->config, (struct vmm_listener){ hear, NULL });
+	p->vm = d->start(t, &p->config, (struct vmm_listener){ hear, NULL, "vm" });
 	if (!p->vm)
 		fprintf(stderr, "%s\n", task_error(t));
 	CHECK(p->vm);
@@ -466,7 +466,7 @@ static int stay(struct task *t, void *arg)
 
 static struct vmm *adopt(struct task *t, struct place *p)
 {
-	struct vmm *vm = d->adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, NULL });
+	struct vmm *vm = d->adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, NULL, "vm" });
 	if (!vm)
 		fprintf(stderr, "%s\n", task_error(t));
 	CHECK(vm);

@@ -164,7 +164,7 @@ static void place_remove(struct task *t, struct place *p)
 
 static struct vmm *start(struct task *t, struct place *p, struct heard *h)
 {
-	struct vmm *vm = vmm_qemu.start(t, &p->config, (struct vmm_listener){ hear, h });
+	struct vmm *vm = vmm_qemu.start(t, &p->config, (struct vmm_listener){ hear, h, "vm" });
 	if (!vm)
 		fprintf(stderr, "%s\n", task_error(t));
 	CHECK(vm);
@@ -378,7 +378,7 @@ static void pauses(struct task *t, struct vmm *vm, struct heard *h)
 
 static struct vmm *adopted(struct task *t, struct place *p, struct vmm *vm, struct heard *h)
 {
-	struct vmm_listener l = { hear, h };
+	struct vmm_listener l = { hear, h, "vm" };
 	vmm_qemu.release(vm);
 	CHECK(!vmm_qemu.adopt(t, uuid_new(t), p->dir, l) && !t->code);
 	vm = vmm_qemu.adopt(t, p->config.uuid, p->dir, l);
@@ -408,7 +408,7 @@ static void killed(struct task *t, struct place *p, struct vmm *vm, struct heard
 	CHECK(vmm_qemu.stop(t, vm) == 0);
 	vmm_qemu.release(vm);
 	CHECK(times(h, VMM_EXITED) == 1);
-	CHECK(!vmm_qemu.adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, h }));
+	CHECK(!vmm_qemu.adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, h, "vm" }));
 	CHECK(!t->code);
 	CHECK(vmm_qemu.kill(t, p->config.uuid, p->dir) == 0);
 }
@@ -473,7 +473,7 @@ static void start_fails(struct task *t)
 {
 	struct place *p = place_new(t, 2);
 	struct heard *h = heard_new(t);
-	struct vmm_listener l = { hear, h };
+	struct vmm_listener l = { hear, h, "vm" };
 	CHECK(truncate(file_of(t, p, "top1"), 0) == 0);
 	CHECK(!vmm_qemu.start(t, &p->config, l));
 	CHECK(strstr(task_error(t), "-blockdev") && strstr(task_error(t), "Image is not in qcow2"));
@@ -499,7 +499,7 @@ static void hangs(struct task *t)
 	CHECK(kill(pid, SIGSTOP) == 0);
 	vmm_qemu.release(vm);
 	t->deadline_ms = clock_ms() + 1000; /* or it were 10 s */
-	CHECK(!vmm_qemu.adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, h }));
+	CHECK(!vmm_qemu.adopt(t, p->config.uuid, p->dir, (struct vmm_listener){ hear, h, "vm" }));
 	CHECK(t->code);
 	task_forgive(t);
 	t->deadline_ms = 0;
