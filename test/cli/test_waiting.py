@@ -243,7 +243,7 @@ def test_devices_wait_for_a_checkpoint():
             taking.wait()
             came_through(coming)
             said = d.log()
-            assert said.rindex('no answer') < said.rindex(f'fake {deed} '), f'{words} did not wait'
+            assert said.rindex('fake save_end ') < said.rindex(f'fake {deed} '), f'{words} did not wait'
             d.xe('vm-snapshot', uuid=vm, new_name_label='s')
         d.restart(env={'STILLFRAME_FAKE': 'hang=plug_nic'})
         coming = behind(d, 'vif-plug', uuid=vif)
@@ -434,7 +434,7 @@ def test_it_ends_beside_silent_guests():
         for vm in vms:
             change_fake(d, vm, silent=None)
         d.start()
-        wait_for(lambda: d.log().rsplit('started version', 1)[0].count('stopping') == 1)
+        wait_for(lambda: f'fake agent vm={vms[1]}' in d.log().rsplit('accelerator chosen', 1)[1])       # it is adopted
         change_fake(d, vms[1], silent=True)
         asking = behind(d, 'vm-pause', uuid=vms[1])
         wait_for(lambda: d.log().count('fake pause') == 1)
