@@ -7,10 +7,13 @@
  *     |-* first try        2026-01-31 12:10:00Z  20.0 MiB  20.0 MiB        11ab...
  *     * before upgrade     2026-01-31 12:20:00Z  3.0 MiB   up to 3.0 MiB   90cd...
  *     @ now (running)                            1.2 MiB                   0b1c...
+ *     = shared layers                            1.6 GiB
  *
  * What goes on stands below in the same column, and so a hundred snapshots in a row take no more room than
  * one; what turned off stands one column to the right.  The line that leads to the VM is the straight
- * one.  `o` is the VM as it was made, before any snapshot. */
+ * one.  `o` is the VM as it was made, before any snapshot.  What several of these stand on, and is nobody's own any more
+ * since its snapshot was deleted, stands in the last line: so the figures add up to what the storage holds for the VM. */
+#include "api/storage.h"
 #include "cli/cli.h"
 
 static command_fn snapshot_tree;
@@ -55,16 +58,50 @@ struct figures {
 	bool certain;  /* it gives back just that */
 };
 
+/* The layer below, if it is nobody's own: below somebody's own there is what he stands on. */
+static const struct VDI_row *ownerless_below(struct task *t, const struct VDI_row *vdi)
+{
+	const struct VDI_row *below =
+		*vdi->parent_location ? storage_owner(t, vdi->parent_location) : NULL;
+	return below && !below->managed ? below : NULL;
+}
+
+/* What stands on the volume; how many they are, as far as 2. */
+static size_t layers_over(struct task *t, const struct VDI_row *vdi, struct row ***ret)
+{
+	*ret = db_find(t, &class_VDI, "parent_location", vdi->location);
+	return !(*ret)[0] ? 0 : !(*ret)[1] ? 1 : 2;
+}
+
+/* Of two layers one goes: what they had in common can be merged with the other, which gives back what that has
+ * overwritten. */
+static void add_common(struct task *t, struct figures *f, const struct VDI_row *vdi)
+{
+	struct row **over;
+	const struct VDI_row *below = ownerless_below(t, vdi);
+	if (!below || layers_over(t, below, &over) != 2 || over[2])
+		return;
+	const struct VDI_row *other =
+		(const struct VDI_row *)over[streq(over[0]->ref, vdi->row.ref) ? 1 : 0];
+	f->frees += below->physical_utilisation < other->physical_utilisation
+			    ? below->physical_utilisation
+			    : other->physical_utilisation;
+	f->certain = false;
+}
+
 /* A volume with one layer over it can be merged with that, which gives back what that has overwritten; one with
  * several stays, as what they have in common. */
 static void add_disk(struct task *t, struct figures *f, const struct VDI_row *vdi)
 {
-	struct row **layers = db_find(t, &class_VDI, "parent_location", vdi->location);
+	struct row **over;
+	size_t layers = layers_over(t, vdi, &over);
 	f->own += vdi->physical_utilisation;
-	if (layers[0] && layers[1])
+	if (layers == 2)
 		return;
 	f->frees += vdi->physical_utilisation;
-	f->certain &= !layers[0];
+	f->certain &= layers == 0;
+	if (layers == 0)
+		add_common(t, f, vdi);
 }
 
 /* A memory image may be one file with another's, of the VM that was suspended when it was taken. */
@@ -75,16 +112,23 @@ static void add_memory(struct figures *f, const struct VDI_row *vdi)
 	f->certain = false;
 }
 
+/* The references of what it writes and boots from, each once. */
+static struct list disks_of(struct task *t, const struct VM_row *vm)
+{
+	struct list disks = { 0 };
+	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
+		if (vbd->type == vbd_type_Disk)
+			list_put(t, &disks, vbd->VDI);
+	list_put(t, &disks, vm->NVRAM_VDI);
+	return disks;
+}
+
 static struct figures figures_of(struct task *t, const struct VM_row *vm)
 {
 	struct figures f = { .certain = true };
-	struct list seen = { 0 };
-	DB_EACH (t, VBD, vbd, "VM", vm->row.ref)
-		if (vbd->type == vbd_type_Disk)
-			list_put(t, &seen, vbd->VDI);
-	list_put(t, &seen, vm->NVRAM_VDI);
-	for (size_t i = 0; i < seen.n; i++) {
-		const struct VDI_row *vdi = db_seek(t, VDI, seen.v[i]);
+	struct list disks = disks_of(t, vm);
+	for (size_t i = 0; i < disks.n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, disks.v[i]);
 		if (vdi)
 			add_disk(t, &f, vdi);
 	}
@@ -92,6 +136,27 @@ static struct figures figures_of(struct task *t, const struct VM_row *vm)
 	if (memory)
 		add_memory(&f, memory);
 	return f;
+}
+
+/* The references of the layers below its disks that are nobody's own. */
+static void add_shared(struct task *t, struct list *shared, const struct VM_row *vm)
+{
+	struct list disks = disks_of(t, vm);
+	for (size_t i = 0; i < disks.n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, disks.v[i]);
+		while (vdi && (vdi = ownerless_below(t, vdi)) && !list_has(shared, vdi->row.ref))
+			list_add(t, shared, vdi->row.ref);
+	}
+}
+
+static int64_t size_of(struct task *t, const struct list *vdis)
+{
+	int64_t bytes = 0;
+	for (size_t i = 0; i < vdis->n; i++) {
+		const struct VDI_row *vdi = db_seek(t, VDI, vdis->v[i]);
+		bytes += vdi ? vdi->physical_utilisation : 0;
+	}
+	return bytes;
 }
 
 /* "2026-01-31 12:34:56Z" of 20260131T12:34:56Z */
@@ -141,6 +206,19 @@ static void draw_now(struct tree *tree, const char *mark)
 	struct line *l = line_new(tree, str(t, "%s@ ", mark), str(t, "now (%s)", state));
 	l->cells[2] = size_str(t, (uint64_t)figures_of(t, tree->vm).own);
 	l->cells[4] = tree->vm->uuid;
+}
+
+static void draw_shared(struct tree *tree)
+{
+	struct task *t = tree->c->t;
+	struct list shared = { 0 };
+	if (tree->vm)
+		add_shared(t, &shared, tree->vm);
+	for (size_t i = 1; i < tree->n; i++)
+		add_shared(t, &shared, tree->nodes[i].snapshot);
+	if (shared.n)
+		line_new(tree, "= ", "shared layers")->cells[2] =
+			size_str(t, (uint64_t)size_of(t, &shared));
 }
 
 /* ---- the tree ---- */
@@ -254,6 +332,7 @@ static int draw_tree(struct cli *c, const struct VM_row *vm, const char *ref)
 	collect(&tree, ref);
 	head(&tree);
 	draw(&tree, &tree.nodes[0], "", "");
+	draw_shared(&tree);
 	print_lines(&tree);
 	for (size_t i = 1; c->minimal && i < tree.nlines; i++)
 		if (*tree.lines[i].cells[1])

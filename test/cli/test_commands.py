@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """What xe prints: layouts, selectors and messages as scripts written for XenServer expect them."""
-import os, re, sys, xml.etree.ElementTree
+import glob, os, re, sys, xml.etree.ElementTree
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -135,6 +135,63 @@ def test_snapshot_tree_counts_memory():
         line = d.xe('snapshot-tree', vm='web').split('\n')[2]
         assert int(memory) > 0 and len(re.findall(r'\d[\d.]* (?:bytes|[KMG]iB)', line)) == 2, line
         assert '  up to ' in line and '  0 bytes' not in line, line
+
+
+def test_snapshot_tree_adds_up():
+    """To what the storage holds for the VM; and a figure without "up to" is what deleting gives back."""
+    units = {'bytes': 1, 'KiB': 1 << 10, 'MiB': 1 << 20, 'GiB': 1 << 30}
+
+    def bytes_of(text):
+        n, unit = text.split()
+        return float(n) * units[unit]
+
+    def held():
+        d.wait_quiet()
+        d.xe('sr-scan', uuid=d.sr())
+        return sum(os.stat(path).st_blocks * 512 for path in glob.glob(os.path.join(d.state, 'sr', '*.*')))
+
+    def adds_up():
+        is_ = held()
+        lines = d.xe('snapshot-tree', vm='web').split('\n')
+        at = lines[0].index('OWN'), lines[0].index('DELETING FREES')
+        said = sum(bytes_of(l[at[0]:at[1]]) for l in lines[2:])
+        assert abs(said - is_) <= 0.06 * (1 << 20) * len(lines), (is_, lines)
+        return lines
+
+    def write(mib):
+        data = os.path.join(d.state, 'in')
+        with open(data, 'wb') as f:
+            f.write(os.urandom(mib << 20))
+        d.xe('vdi-import', uuid=d.disks(vm)['0'], filename=data)
+    with Daemon('fake') as d:
+        vm = d.vm('web', disks=1, size='16MiB')
+        write(5)
+        base = d.snapshot(vm, 'base')
+        write(3)
+        left = d.snapshot(vm, 'left')
+        d.xe('snapshot-revert', uuid=base)
+        write(2)
+        d.snapshot(vm, 'right')
+        adds_up()
+        d.xe('snapshot-uninstall', '--force', uuid=base)
+        lines = adds_up()
+        assert lines[-1].startswith('= shared layers ') and '5.' in lines[-1], lines
+        line, = [l for l in lines if '* left' in l]         # then the shared layer is merged with the one over it
+        own, frees = (bytes_of(figure) for figure in re.findall(r'[\d.]+ (?:bytes|[KMG]iB)', line))
+        assert own < frees and 'up to' in line, line
+        before = held()
+        d.xe('snapshot-uninstall', '--force', uuid=left)
+        assert own - 0.2 * (1 << 20) < before - held() < frees + 0.2 * (1 << 20), (before, held(), line)
+        right, = d.list('snapshot')
+        d.xe('snapshot-revert', 'keep-current=true', uuid=right)
+        kept, = set(d.list('snapshot')) - {right}
+        line, = [l for l in adds_up() if kept in l]
+        own, frees = (bytes_of(figure) for figure in re.findall(r'[\d.]+ (?:bytes|[KMG]iB)', line))
+        assert own == frees and 'up to' not in line, line
+        before = held()
+        d.xe('snapshot-uninstall', '--force', uuid=kept)
+        assert abs(before - held() - frees) < 0.2 * (1 << 20), (before, held(), line)
+        adds_up()
 
 
 def test_revert_to_a_vm_that_is_gone():
