@@ -174,13 +174,13 @@ def test_makers():
                'other_config': {}, 'qos_algorithm_type': '', 'qos_algorithm_params': {}}
         vdi = {'name_label': 'x', 'SR': sr, 'virtual_size': 1 << 20, 'type': 'user', 'sharable': False, 'read_only': False,
                'other_config': {}, 'sm_config': {}}
-        machine = {'name_label': 'x', 'name_description': '', 'VCPUs_params': {}, 'xenstore_data': {'vm-data': ''}}
+        machine = {'name_label': 'x', 'name_description': '', 'VCPUs_params': {}, 'xenstore_data': {'vm-data/x': 'y'}}
         for c, record, bad in (
                 ('VIF', vif, [('locking_mode', 'locked'), ('locking_mode', 'disabled'), ('ipv4_allowed', ['10.0.0.1']),
                               ('ipv6_allowed', ['fe80::1']), ('trunks', [7]), ('qos_algorithm_type', 'ratelimit')]),
                 ('VBD', vbd, [('qos_algorithm_type', 'ionice')]),
                 ('VDI', vdi, [('sm_config', {'image-format': 'vhd'}), ('sm_config', {'type': 'vhd'}), ('other_config', {'coalesce': 'false'})]),
-                ('VM', machine, [('VCPUs_params', {'weight': '512'}), ('VCPUs_params', {'mask': '0,1'}), ('xenstore_data', {'vm-data/x': 'y'}),
+                ('VM', machine, [('VCPUs_params', {'weight': '512'}), ('VCPUs_params', {'mask': '0,1'}),
                                  ('HVM_shadow_multiplier', 4.0), ('domain_type', 'pvh'), ('start_delay', 5), ('order', 1),
                                  ('platform', {'nx': 'false'}), ('platform', {'nested-virt': 'true'}), ('HVM_boot_params', {'order': 'x'}),
                                  ('power_state', 'Suspended'), ('suspend_VDI', s.VDI.create(vdi)), ('PCI_bus', '0/0000:00:1f.0'),
