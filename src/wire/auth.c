@@ -12,10 +12,6 @@
 static const char *login(struct task *t, struct request *req)
 {
 	const char *header = map_get(&req->headers, "authorization"), *user, *password;
-	if (header && site_is_another(req))
-		return fail_ptr(t, RBAC_PERMISSION_DENIED, str(t, "http%s", req->path),
-				"A page of another site may not use the password that the browser "
-				"keeps for this one: give session_id=");
 	if (!header || !auth_basic(t, header, &user, &password))
 		return fail_ptr(t, SESSION_AUTHENTICATION_FAILED, "",
 				"Give session_id= or a password");
@@ -44,11 +40,21 @@ static const char *given(struct task *t, const struct request *req, const char *
 	return value || site_is_of_a_page(req) ? value : cookie(t, req, name);
 }
 
+/* What a request is trusted with that names no session is its browser's, and not the page's. */
+static bool is_lent(const struct request *req)
+{
+	return (req->trusted || map_get(&req->headers, "authorization")) && site_is_another(req);
+}
+
 static const char *who(struct task *t, struct request *req)
 {
 	const char *session = given(t, req, "session_id");
 	if (session)
 		return session_check(t, session);
+	if (is_lent(req))
+		return fail_ptr(t, RBAC_PERMISSION_DENIED, str(t, "http%s", req->path),
+				"A page of another site may not use the password that the browser "
+				"keeps for this one: give session_id=");
 	return req->trusted ? session_local(t) : login(t, req);
 }
 

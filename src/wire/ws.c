@@ -14,7 +14,6 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "wire/http.h"
-#include "wire/site.h"
 
 enum { KEY_LENGTH = 16 };
 
@@ -53,8 +52,6 @@ int ws_check(struct task *t, struct request *req)
 	else if (!streq(header(req, "sec-websocket-version"), "13"))
 		http_answer(t, req, 426, "text/plain", "Sec-WebSocket-Version: 13\r\n", version,
 			    sizeof version - 1);
-	else if (site_is_another(req))
-		http_refuse(t, req, 403, "The page that asks is not from this server.");
 	else
 		return 0;
 	return -1;

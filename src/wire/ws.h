@@ -30,8 +30,7 @@ struct relay_wrap;
 /* ---- the handshake ---- */
 
 bool ws_wanted(const struct request *);
-/* Refuses what is no proper handshake, and a page that came from elsewhere: its browser may have
- * been given the password for this server, but the page was not.  -1: answered so. */
+/* Refuses what is no proper handshake.  -1: answered so. */
 int ws_check(struct task *, struct request *);
 /* Answers 101 to a request that ws_check() found good. */
 int ws_accept(struct task *, struct request *);

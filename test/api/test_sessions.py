@@ -102,6 +102,8 @@ def test_other_sites():
         console = f'/console?uuid={d.list("vm")[0]}'
         assert ask(console, Authorization=basic, **websocket) == 403
         # one that knows a session needs no browser's help
+        assert ask(f'{console}&session_id={s.ref}', **websocket) == 409            # the VM is halted
+        assert ask(f'{console}&session_id=OpaqueRef:guess', Authorization=basic, **websocket) == 401
         assert ask(f'{path}&session_id={s.ref}', Origin=evil) == 200
         assert ask(path, Origin=evil) == 401
         # a name of theirs that leads here makes their page one of ours, to the browser; a script may call us what it likes
