@@ -75,38 +75,44 @@ static int ignored_disks(struct cli *c, struct list *ret)
 	return 0;
 }
 
-/* Of one that was to be quiesced it is told how often that was tried. */
+/* The attempts are told of a snapshot that was to be quiesced, and the pause of a guest that ran. */
 static bool is_told(const struct VM_row *snapshot, const char *key)
 {
 	const struct map *m = &snapshot->snapshot_info;
-	return !streq(key, "attempts") || map_get(m, "freeze-ms") || map_get(m, "quiesce-error");
+	if (streq(key, "attempts"))
+		return map_get(m, "freeze-ms") || map_get(m, "quiesce-error");
+	const char *state = map_get(m, "power-state-at-snapshot");
+	return !streq(key, "guest-pause-ms") || (state && streq(state, "Running"));
 }
 
-/* "The guest was paused for 12 ms; it took 340 ms in all; the disks are crash consistent." */
+/* "snapshot taken in 340 ms; the guest was paused for 12 ms; crash consistent" */
 static void tell_figures(struct cli *c, const char *ref)
 {
 	static const struct {
 		const char *key, *text;
+		bool is_size;
 	} figures[] = {
-		{ "guest-pause-ms", "the guest was paused for %s ms" },
-		{ "freeze-ms", "its file systems held still for %s ms" },
-		{ "duration-ms", "it took %s ms in all" },
-		{ "method", "by %s" },
-		{ "memory-bytes", "the memory takes %s bytes" },
-		{ "consistency", "the disks are %s consistent" },
-		{ "attempts", "attempts: %s" },
-		{ "quiesce-error", "it is not quiesced, for %s" },
-		{ "copy-bytes", "the chain gets long: %s bytes are copied in the background" },
+		{ "duration-ms", "snapshot taken in %s ms", false },
+		{ "guest-pause-ms", "the guest was paused for %s ms", false },
+		{ "freeze-ms", "its file systems held still for %s ms", false },
+		{ "memory-bytes", "its memory takes %s", true },
+		{ "consistency", "%s consistent", false },
+		{ "attempts", "attempts: %s", false },
+		{ "quiesce-error", "it is not quiesced, for %s", false },
+		{ "copy-bytes", "the chain gets long: %s are copied in the background", true },
 	};
 	struct VM_row *snapshot = db_seek(c->t, VM, ref);
 	struct list told = { 0 };
 	for (size_t i = 0; snapshot && i < COUNT(figures); i++) {
 		const char *value = map_get(&snapshot->snapshot_info, figures[i].key);
 		const char *gap = strstr(figures[i].text, "%s");
-		if (value && is_told(snapshot, figures[i].key))
-			list_add(c->t, &told,
-				 str(c->t, "%.*s%s%s", (int)(gap - figures[i].text),
-				     figures[i].text, value, gap + 2));
+		if (!value || !is_told(snapshot, figures[i].key))
+			continue;
+		if (figures[i].is_size)
+			value = size_str(c->t, strtoull(value, NULL, 10));
+		list_add(c->t, &told,
+			 str(c->t, "%.*s%s%s", (int)(gap - figures[i].text), figures[i].text, value,
+			     gap + 2));
 	}
 	if (told.n)
 		cli_note(c, "%s", list_join(c->t, &told, "; "));
@@ -178,6 +184,14 @@ static int resume_reverted(struct cli *c, const struct VM_row *vm)
 	return resume_vm(c, &(struct VM_resume){ .vm = vm->row.ref });
 }
 
+/* The VM that ran does not run now, and what starts it depends on what it went back to. */
+static void tell_state(struct cli *c, const struct VM_row *vm)
+{
+	bool sleeps = vm->power_state == vm_power_state_Suspended;
+	cli_note(c, "the VM is %s now; `xe %s uuid=%s` lets it run",
+		 sleeps ? "suspended" : "halted", sleeps ? "vm-resume" : "vm-start", vm->uuid);
+}
+
 static int snapshot_revert(struct cli *c)
 {
 	struct VM_row *snapshot = wanted(c);
@@ -196,7 +210,10 @@ static int snapshot_revert(struct cli *c)
 		return -1;
 	note_message(c, vm->uuid, VM_SNAPSHOT_REVERTED);
 	cli_note(c, "reverted in %lld ms", took_ms);
-	return resume ? resume_reverted(c, vm) : 0;
+	if (resume)
+		return resume_reverted(c, vm);
+	tell_state(c, vm);
+	return 0;
 }
 
 static int snapshot_clone(struct cli *c)

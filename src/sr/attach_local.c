@@ -94,8 +94,10 @@ static void try_out(struct task *t, struct sr *sr)
 	why = why_no_reflink(sr->folder.fd, sr->mark.fd);
 	sr->reflink = !why;
 	if (why)
-		log_line(t, "volumes share no blocks sr=%s path=%s because=%s", sr->uuid, sr->path,
-			 why);
+		log_line(t,
+			 "snapshots are layers, for the file system has no reflinks sr=%s path=%s "
+			 "because=\"%s\"",
+			 sr->uuid, sr->path, why);
 }
 
 /* ---- its own ---- */

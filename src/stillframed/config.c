@@ -41,7 +41,7 @@ static const struct option_row {
 	{ "vmm", "qemu|fake", offsetof(struct config, vmm), TEXT, true,
 	  "what runs guests; fake runs none, for tests" },
 	{ "qemu-uids", "FIRST-LAST", offsetof(struct config, qemu_uids), TEXT, true,
-	  "the user and group ids that VMs run as, one each" },
+	  "a range of user and group ids; each VM gets one of its own" },
 	{ "qemu-user", "NAME", offsetof(struct config, qemu_user), TEXT, true,
 	  "one user that all VMs run as, instead" },
 	{ "boot-dir", "DIR", offsetof(struct config, boot_dirs), LIST, true,

@@ -94,7 +94,9 @@ static void find_root(void)
 		group[strlen(group) - strlen("/daemon")] = 0;
 	if (group && is_delegated(group) && prepare(t, group) == 0)
 		root = strdup(group);
-	log_line(t, root ? "vms get limits cgroup=%s" : "vms have no limits cgroup=%s",
+	log_line(t,
+		 root ? "vms get limits cgroup=%s"
+		      : "vms run without limits, for no cgroup is delegated to us cgroup=%s",
 		 group ? group : "none");
 	talloc_free(t);
 }

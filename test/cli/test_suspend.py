@@ -36,7 +36,7 @@ def test_of_a_running_vm():
     with in_common() as d:
         vm = running(d)
         status, out, err = d.run('vm-checkpoint', uuid=vm, new_name_label='c', new_name_description='about')
-        assert status == 0 and 'paused for' in err and 'the memory takes' in err, err
+        assert status == 0 and 'paused for' in err and 'its memory takes' in err, err
         snap = out.strip()
         assert d.state_of(vm) == 'running' and field(d, snap, 'power_state') == 'Suspended'
         i = info(d, snap)
