@@ -292,14 +292,15 @@ int operation_wait_devices(struct task *t, const char *vm)
 static const struct vdi_op_row {
 	enum vdi_operations op;
 	enum need_deed deed;
-	bool frozen, sharable, raw; /* may it be done with one? */
+	bool frozen, sharable, raw, layered; /* may it be done with one? */
 } vdi_op_rows[] = {
-	{ vdi_operations_snapshot, NEED_LAYER, true, false, false },
-	{ vdi_operations_clone, NEED_LAYER, true, false, false },
-	{ vdi_operations_copy, NEED_READ, true, true, true },
-	{ vdi_operations_resize, NEED_RESIZE, false, true, true },
-	{ vdi_operations_resize_online, NEED_RESIZE_ONLINE, false, true, true },
-	{ vdi_operations_destroy, NEED_REMOVE, true, true, true },
+	{ vdi_operations_snapshot, NEED_LAYER, true, false, false, true },
+	{ vdi_operations_clone, NEED_LAYER, true, false, false, true },
+	{ vdi_operations_copy, NEED_READ, true, true, true, true },
+	{ vdi_operations_resize, NEED_RESIZE, false, true, true, true },
+	{ vdi_operations_resize_online, NEED_RESIZE_ONLINE, false, true, true, true },
+	{ vdi_operations_destroy, NEED_REMOVE, true, true, true, true },
+	{ vdi_operations_forget, NEED_REMOVE, true, true, true, false },
 };
 
 static const struct vdi_op_row *vdi_op_row(enum vdi_operations op)
@@ -347,6 +348,16 @@ static int check_free(struct task *t, const struct VDI_row *vdi, enum vdi_operat
 	return other ? in_progress(t, &vdi->row, other) : 0;
 }
 
+/* Without its record nobody would know that it needs the layers below it, nor whom those over it need. */
+static int check_alone(struct task *t, const struct VDI_row *vdi)
+{
+	if (*vdi->parent_location || storage_has_layers(t, vdi->location))
+		return fail(t, OPERATION_NOT_ALLOWED,
+			    "the disk shares layers with others, which would be deleted or merged "
+			    "as if it were not there; xe vdi-copy makes one that shares nothing");
+	return 0;
+}
+
 int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_operations op)
 {
 	const struct vdi_op_row *row = vdi_op_row(op);
@@ -363,7 +374,9 @@ int operation_check_vdi(struct task *t, const struct VDI_row *vdi, enum vdi_oper
 		return fail(t, VDI_READONLY, vdi->row.ref);
 	if (!row->sharable && vdi->sharable)
 		return fail(t, VDI_IS_SHARABLE, vdi->row.ref);
-	return !row->raw && vdi->raw ? sr_refuse_layer(t) : check_free(t, vdi, op);
+	if (!row->raw && vdi->raw)
+		return sr_refuse_layer(t);
+	return !row->layered && check_alone(t, vdi) < 0 ? -1 : check_free(t, vdi, op);
 }
 
 /* Who waits for himself waits in vain. */

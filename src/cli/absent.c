@@ -23,8 +23,6 @@ static const char memory[] =
 static const char services[] = "Stillframe has no part of this kind.";
 static const char logs[] =
 	"The log is the file stillframed.log in the daemon's folder, or the journal's.";
-static const char disks[] =
-	"Each volume of an SR has its record: `xe sr-scan` makes those that are missing.";
 
 /* NAME, or the beginning of several and a star. */
 static const struct {
@@ -41,8 +39,6 @@ static const struct {
 	{ "vdi-disable-cbt", changes },
 	{ "vdi-list-changed-blocks", changes },
 	{ "vdi-data-destroy", changes },
-	{ "vdi-forget", disks },
-	{ "vdi-introduce", disks },
 	{ "vm-data-source-*", figures },
 	{ "host-data-source-*", figures },
 	{ "sr-data-source-*", figures },

@@ -6,7 +6,7 @@
 #include "api/record.h"
 
 static command_fn vdi_create, vdi_destroy, vdi_snapshot, vdi_clone, vdi_copy, vdi_resize,
-	vdi_export, vdi_import, vdi_update;
+	vdi_export, vdi_import, vdi_update, vdi_introduce, vdi_forget;
 
 const struct command commands_vdi[] = {
 	{ "vdi-create", vdi_create, 0, "sr-uuid,name-label,virtual-size",
@@ -14,6 +14,15 @@ const struct command commands_vdi[] = {
 	  "Makes an empty disk; virtual-size is in bytes, or with KiB, MiB, GiB, TiB; with "
 	  "sm-config:type=raw in no format, without snapshots and clones; prints its uuid." },
 	{ "vdi-destroy", vdi_destroy, 0, "uuid", "", "Deletes a disk." },
+	{ "vdi-introduce", vdi_introduce, 0, "uuid,sr-uuid,type,location",
+	  "name-label,name-description,sharable,read-only,other-config:,xenstore-data:,sm-config:",
+	  "Makes a record, with the uuid given, of a volume that is in an SR and has none; "
+	  "location "
+	  "is the volume's name there.  `xe sr-scan` makes those of all such volumes." },
+	{ "vdi-forget", vdi_forget, 0, "uuid", "",
+	  "Drops the record of a disk that shares no layers with others, and leaves its volume; "
+	  "the "
+	  "next scan of the SR would make another record." },
 	{ "vdi-snapshot", vdi_snapshot, 0, "uuid", "",
 	  "Freezes what a disk holds now as a disk of its own, also while a guest writes it; "
 	  "prints "
@@ -83,6 +92,35 @@ static int vdi_destroy(struct cli *c)
 	if (!vdi)
 		return -1;
 	return cli_call(c, VDI_destroy, (&(struct VDI_destroy){ .self = vdi->row.ref }));
+}
+
+static int vdi_introduce(struct cli *c)
+{
+	struct SR_row *sr = cli_object(c, SR, "sr-uuid");
+	struct VDI_introduce a = {
+		.uuid = cli_arg(c, "uuid"),
+		.name_label = cli_arg_or(c, "name-label", ""),
+		.name_description = cli_arg_or(c, "name-description", ""),
+		.type = cli_arg(c, "type"),
+		.location = cli_arg(c, "location"),
+		.other_config = cli_map(c, "other-config"),
+		.xenstore_data = cli_map(c, "xenstore-data"),
+		.sm_config = cli_map(c, "sm-config"),
+		.managed = true,
+		.metadata_of_pool = NULL_REF,
+		.snapshot_of = NULL_REF,
+	};
+	if (!sr || cli_bool(c, "sharable", &a.sharable) < 0 ||
+	    cli_bool(c, "read-only", &a.read_only) < 0)
+		return -1;
+	a.SR = sr->row.ref;
+	return cli_call(c, VDI_introduce, &a) < 0 ? -1 : cli_uuid(c, &class_VDI, a.result);
+}
+
+static int vdi_forget(struct cli *c)
+{
+	struct VDI_row *vdi = cli_object(c, VDI, "uuid");
+	return vdi ? cli_call(c, VDI_forget, (&(struct VDI_forget){ .vdi = vdi->row.ref })) : -1;
 }
 
 /* ---- one from another ---- */

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Disks by themselves: snapshots, clones and copies of one, of halted, running and no VMs."""
-import json, os, subprocess, sys
+import json, os, subprocess, sys, uuid
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 
@@ -321,7 +321,7 @@ def test_raw_takes_no_layers():
         d.xe('vbd-create', vm_uuid=vm, vdi_uuid=raw, device=5)
         disks = d.disks(vm)
         before = d.volumes(), {disk: place(d, disk) for disk in disks.values()}
-        assert allowed(d, raw) == ['copy', 'resize', 'resize_online', 'destroy']
+        assert allowed(d, raw) == ['copy', 'resize', 'resize_online', 'destroy', 'forget']
 
         def refused():
             d.fails('vdi-snapshot', uuid=raw, says=RAW)
@@ -375,6 +375,39 @@ def test_raw_is_found_again():
             f.write(b'x' * 777)             # no whole sectors: somebody else's
         d.xe('sr-scan', uuid=sr)
         assert d.list('vdi', sr_uuid=sr) == [found]
+
+
+def test_forget_and_introduce():
+    """The record goes, the volume stays, and comes back with the uuid that the client names; what shares layers is kept."""
+    with Daemon('fake') as d:
+        sr = d.sr()
+        disk = d.xe('vdi-create', sr_uuid=sr, name_label='data', virtual_size=2 * MIB)
+        put(d, disk, QCOW2)
+        location, before = d.get('vdi', disk, 'location'), content(d, disk)
+        again = lambda name, **kw: d.xe("vdi-introduce", uuid=name, sr_uuid=sr, type="user", location=location, **kw)
+        d.fails('vdi-introduce', uuid=str(uuid.uuid4()), sr_uuid=sr, type='user', location=location, says='LOCATION_NOT_UNIQUE')
+        d.xe('vdi-forget', uuid=disk)
+        assert disk not in d.list('vdi') and location in ' '.join(d.volumes())
+        d.fails('vdi-introduce', uuid='x', sr_uuid=sr, type='user', location=location, says='uuid')
+        d.fails('vdi-introduce', uuid=disk, sr_uuid=sr, type='tape', location=location, says='tape')
+        d.fails('vdi-introduce', uuid=disk, sr_uuid=sr, type='user', location='f' * 24, says='VDI_MISSING')
+        assert again(disk, name_label='data again', **{'other-config:k': 'v'}) == disk
+        assert d.get('vdi', disk, 'name-label') == 'data again' and d.get('vdi', disk, 'other-config') == 'k: v'
+        assert content(d, disk) == before and int(d.get('vdi', disk, 'virtual-size')) == 2 * MIB
+        d.fails('vdi-introduce', uuid=disk, sr_uuid=sr, type='user', location=location, says='DB_UNIQUENESS_CONSTRAINT_VIOLATION')
+        d.xe('vdi-forget', uuid=disk)
+        d.restart()
+        d.xe('sr-scan', uuid=sr)
+        disk, = [v for v in d.list('vdi', sr_uuid=sr) if d.get('vdi', v, 'location') == location]
+        assert content(d, disk) == before
+        snap = d.xe('vdi-snapshot', uuid=disk)
+        for shared in (disk, snap):
+            d.fails('vdi-forget', uuid=shared, says='shares layers')
+        vm = d.vm(disks=1)
+        d.xe('vm-start', uuid=vm)
+        d.fails('vdi-forget', uuid=d.disks(vm)['0'], says='VDI_IN_USE')
+        assert content(d, disk) == content(d, snap) == before
+        d.check()
 
 
 def test_faults():
