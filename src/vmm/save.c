@@ -23,7 +23,9 @@ enum {
 	LATE_STOPS = 3,
 	COLLAPSED_MIB = 64,
 	CHANNELS = 4, /* that load an image at once */
+	LEFT_MS = 50, /* that a pre-copy may take for what is left, while the guest stands */
 };
+#define UNLIMITED ((json_int_t)1 << 50) /* bytes a second */
 
 /* ---- a migration ---- */
 
@@ -43,6 +45,15 @@ static int capabilities(struct task *t, struct qmp *q, const char *words)
 {
 	struct list on = list_split(t, words, ' ');
 	return set_capabilities(t, q, &on);
+}
+
+/* QEMU sends at most 128 MiB/s unless it is told otherwise.  And it comes to the end of a pre-copy
+ * when it believes to need 300 ms for what is left: the faster it may send, the more would that be. */
+static int lift_limits(struct task *t, struct qmp *q)
+{
+	return qmp_do(t, q, "migrate-set-parameters",
+		      json_pack("{s:I, s:i}", "max-bandwidth", UNLIMITED, "downtime-limit",
+				LEFT_MS));
 }
 
 struct state {
@@ -478,7 +489,7 @@ static const struct way *choose(struct task *t, struct qmp *q, struct saving *s,
 		if ((v->keep_stopped || s->fresh) && !ways[i].stands)
 			continue;
 		if (capabilities(try, q, ways[i].capabilities) == 0)
-			return &ways[i];
+			return lift_limits(t, q) < 0 ? NULL : &ways[i];
 		log_line(t, "memory is not saved so method=%s because=\"%s\"", ways[i].method,
 			 task_error(try));
 		if (i == COUNT(ways) - 1)
