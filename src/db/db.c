@@ -204,18 +204,30 @@ static void read_generation(void)
 	sql_done(s);
 }
 
-int db_open(struct task *t, const char *path)
+static int connect_to(struct task *t, const char *path, int how)
 {
 	pthread_mutexattr_t recursive;
 	pthread_mutexattr_init(&recursive);
 	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&db.lock, &recursive);
-	if (sqlite3_open_v2(path, &db.sqlite,
-			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
-			    NULL) != SQLITE_OK)
+	if (sqlite3_open_v2(path, &db.sqlite, SQLITE_OPEN_FULLMUTEX | how, NULL) != SQLITE_OK)
 		return failed(t);
 	sqlite3_busy_timeout(db.sqlite, delay_ms(DELAY_DB_BUSY));
-	if (set_durable(t) < 0)
+	return 0;
+}
+
+/* SQLite itself may write: it has to read the log of the dead. */
+int db_open_to_read(struct task *t, const char *path)
+{
+	if (connect_to(t, path, SQLITE_OPEN_READWRITE) < 0)
+		return -1;
+	return execute(t, "PRAGMA query_only=1");
+}
+
+int db_open(struct task *t, const char *path)
+{
+	if (connect_to(t, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) < 0 ||
+	    set_durable(t) < 0)
 		return -1;
 	DB_SCOPE(t);
 	if (make_tables(t) < 0)

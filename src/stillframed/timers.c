@@ -19,6 +19,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "db/events.h"
+#include "stillframed/caretaker.h"
 
 enum { DELETED_KEPT = 10000 };
 
@@ -55,6 +56,7 @@ static const struct timer {
 	{ host_look, DELAY_TIMER_HOST },
 	{ pifs_look, DELAY_TIMER_PIFS },
 	{ collect_messages, DELAY_TIMER_MESSAGES },
+	{ caretaker_look, DELAY_TIMER_CARETAKER },
 };
 
 static pthread_t thread;

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include "base/crash.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -268,11 +269,16 @@ static int stop(struct task *t, struct taking *k)
 		return 0;
 	k->begin = clock_exact_ms();
 	k->stopped = true;
-	return qmp_do(t, k->q, "stop", NULL);
+	if (qmp_do(t, k->q, "stop", NULL) < 0)
+		return -1;
+	crash_point_standing();
+	return 0;
 }
 
 static int go_on(struct task *t, struct taking *k)
 {
+	if (k->stopped)
+		crash_point_standing();
 	if (!k->stopped || k->v->keep_stopped)
 		return 0;
 	if (qmp_do(t, k->q, "cont", NULL) < 0)
@@ -284,7 +290,11 @@ static int go_on(struct task *t, struct taking *k)
 
 static int transaction(struct task *t, struct taking *k)
 {
-	return k->v->n ? disks_instant(t, k->q, k->v->n, k->v->switches) : 0;
+	if (k->v->n && disks_instant(t, k->q, k->v->n, k->v->switches) < 0)
+		return -1;
+	if (k->stopped)
+		crash_point_standing();
+	return 0;
 }
 
 /* ---- the ways ---- */
