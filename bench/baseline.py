@@ -136,6 +136,7 @@ class Baseline:
         """Milliseconds from stop to cont."""
         path = os.path.join(self.dir, 'memory')
         begin = time.monotonic()
+        self.qmp.do('migrate-set-parameters', **{'max-bandwidth': 1 << 50})
         self.qmp.do('stop')
         self.qmp.do('migrate', uri='file:' + path)
         self.until('query-migrate', ('completed',))

@@ -434,7 +434,7 @@ static int stands_still(struct task *t, const char *ref, bool *ret)
 	struct vmm *vmm = guest_get(hold, ref);
 	int asked = vmm ? settings.vmm->status(t, vmm, &status) : 0;
 	talloc_free(hold);
-	*ret = vmm && asked == 0 && status == VMM_PAUSED;
+	*ret = vmm && asked == 0 && (status == VMM_PAUSED || status == VMM_DEAD);
 	return asked;
 }
 

@@ -126,10 +126,10 @@ struct pivot {
 static int pivot(struct task *t, void *arg)
 {
 	const struct pivot *p = arg;
-	crash_point();
+	crash_point_standing();
 	if (sync_all(t, p->sr, p->step) < 0 || record(t, p->step) < 0)
 		return -1;
-	crash_point();
+	crash_point_standing();
 	return 0;
 }
 
@@ -287,6 +287,18 @@ int step_settle(struct task *t, const char *const *a)
 	/* Down may have made the lower one larger before it was given up. */
 	const struct VDI_row *lower = s.down ? storage_owner(t, s.lower) : NULL;
 	return result == 0 && lower ? storage_settle_size(t, lower->row.ref) : result;
+}
+
+bool step_holds_guest(const struct step *s)
+{
+	return s->down && !*s->above;
+}
+
+int step_let_go(struct task *t, const struct step *s, struct vmm *vmm)
+{
+	enum vmm_merge_state unused;
+	struct vmm_merge m = merge_of(t, s);
+	return settings.vmm->merge_state(t, vmm, &m, is_recorded(t, s), &unused);
 }
 
 /* ---- a top that is frozen, for no snapshot's sake ---- */

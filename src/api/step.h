@@ -15,6 +15,7 @@
 
 struct step;
 struct task;
+struct vmm;
 
 /* Runs the step on t, which has no task row yet. */
 int step_run(struct task *t, const struct step *);
@@ -23,3 +24,7 @@ int step_run(struct task *t, const struct step *);
 struct step step_read(struct task *, const char *const *args);
 /* MERGE_SETTLE replayed: see undo.h. */
 int step_settle(struct task *, const char *const *args);
+/* Do a guest's writes wait at the end of the merge?  So they do when it is one from the top. */
+bool step_holds_guest(const struct step *);
+/* Before MERGE_SETTLE is replayed: such a merge is finished, or given up, as the rows say. */
+int step_let_go(struct task *, const struct step *, struct vmm *);

@@ -342,7 +342,7 @@ static int stand_still(struct task *t, const struct revert *r)
 		result = undo_vm_resume(t, r->vm);
 		crash_point();
 		result = result < 0 ? -1 : settings.vmm->pause(t, vmm);
-		crash_point();
+		crash_point_standing();
 	}
 	talloc_free(hold);
 	if (r->kept)
@@ -360,7 +360,7 @@ static void end_process(struct task *t, const struct revert *r)
 		return;
 	if (r->kept)
 		talloc_free(r->kept->plan->hold); /* of the process, which is to end */
-	crash_point();
+	crash_point_standing();
 	if (guest_stop(t, r->vm) == 0 && operation_end(t) == 0)
 		return;
 	log_line(t, "the process of a reverted VM does not end vm=%s error=\"%s\"", r->vm,

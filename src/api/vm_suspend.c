@@ -80,13 +80,13 @@ static int suspend(struct task *t, const struct VM_row *vm, struct vmm *vmm)
 		result = save(t, vm, vmm, &m);
 	struct VDI_row *memory = result == 0 ? suspend_image_record(t, &m, false) : NULL;
 	suspend_image_close(&m);
-	crash_point();
+	crash_point_standing();
 	t->cancellable = false;
 	if (!memory || record_suspended(t, vm, memory) < 0) {
 		suspend_image_give_up(t, &m, vmm);
 		return -1;
 	}
-	crash_point();
+	crash_point_standing();
 	storage_refresh(t, memory->SR, (const char *[]){ NULL });
 	return 0;
 }
@@ -254,11 +254,11 @@ static int resume(struct task *t, const void *hold, const struct VM_row *vm, boo
 	int64_t number;
 	if (check_saved(t, vm, vm, s) < 0 || load(t, hold, vm, s, &number) < 0)
 		return -1;
-	crash_point();
+	crash_point_standing();
 	t->cancellable = false;
 	if (record_resumed(t, ref, number, paused, s->frozen, &sr) < 0)
 		return -1;
-	crash_point();
+	crash_point_standing();
 	if ((!paused && let_go(t, ref) < 0) || operation_end(t) < 0)
 		return -1;
 	if (!ref_is_null(sr))

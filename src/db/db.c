@@ -203,6 +203,19 @@ static int set_durable(struct task *t)
 	return good ? 0 : fail(t, INTERNAL_ERROR, "the database cannot be made durable here");
 }
 
+static const char *log_path(void)
+{
+	return sqlite3_filename_wal(sqlite3_db_filename(db.sqlite, "main"));
+}
+
+/* Who was killed as it committed may have written a transaction, and not waited for it.  It is read
+ * as if it were durable, and a guest is let go on, or a file deleted, as it says. */
+static int await_found(struct task *t)
+{
+	const char *log = log_path();
+	return file_exists(log) ? file_datasync(t, log, SYNC_DATABASE_FOUND) : 0;
+}
+
 /* Disks may fill the file system that the database is on too; then room is made by deleting some, which
  * has to be written down first.  So blocks are kept behind the end of the log, which SQLite does not see; it
  * cuts the log never short, and goes on in it when the database itself cannot grow.  Where that cannot
@@ -210,7 +223,7 @@ static int set_durable(struct task *t)
  * it: to close a file lets go of all locks that SQLite has on it.  It has none on the log.) */
 static void keep_room(void)
 {
-	const char *log = sqlite3_filename_wal(sqlite3_db_filename(db.sqlite, "main"));
+	const char *log = log_path();
 	FD_SCOPE int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, LOG_KEPT) < 0)
 		log_line(NULL, "no room kept for the database file=%s error=\"%s\"", log,
@@ -225,18 +238,30 @@ static void read_generation(void)
 	sql_done(s);
 }
 
-int db_open(struct task *t, const char *path)
+static int connect_to(struct task *t, const char *path, int how)
 {
 	pthread_mutexattr_t recursive;
 	pthread_mutexattr_init(&recursive);
 	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&db.lock, &recursive);
-	if (sqlite3_open_v2(path, &db.sqlite,
-			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
-			    NULL) != SQLITE_OK)
+	if (sqlite3_open_v2(path, &db.sqlite, SQLITE_OPEN_FULLMUTEX | how, NULL) != SQLITE_OK)
 		return failed(t);
 	sqlite3_busy_timeout(db.sqlite, delay_ms(DELAY_DB_BUSY));
-	if (set_durable(t) < 0)
+	return await_found(t);
+}
+
+/* SQLite itself may write: it has to read the log of the dead. */
+int db_open_to_read(struct task *t, const char *path)
+{
+	if (connect_to(t, path, SQLITE_OPEN_READWRITE) < 0)
+		return -1;
+	return execute(t, "PRAGMA query_only=1");
+}
+
+int db_open(struct task *t, const char *path)
+{
+	if (connect_to(t, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) < 0 ||
+	    set_durable(t) < 0)
 		return -1;
 	DB_SCOPE(t);
 	if (make_tables(t) < 0)

@@ -22,6 +22,8 @@ struct task;
 
 /* Opens (and creates, and brings up to this version's columns) the database at path. */
 int db_open(struct task *, const char *path);
+/* The database of a daemon that has died: nothing is made in it, and nothing is written. */
+int db_open_to_read(struct task *, const char *path);
 void db_close(void);
 
 /* Transactions nest; the outermost one of a thread writes, whichever of its tasks began it.  An inner one that is rolled

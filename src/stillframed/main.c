@@ -13,6 +13,7 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "model/dump.h"
+#include "stillframed/caretaker.h"
 #include "stillframed/config.h"
 #include "stillframed/startup.h"
 #include "vmm/freeze.h"
@@ -83,6 +84,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && streq(argv[1], FREEZER_OPTION))
 		return freezer_main();
+	if (argc == 4 && streq(argv[1], CARETAKER_OPTION))
+		return caretaker_main(argv[2], argv[3]);
 	if (argc == 3 && streq(argv[1], ACCOUNT_OPTION))
 		return account_main(argv[2]);
 	struct task *t = task_new(NULL, "main");

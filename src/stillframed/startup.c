@@ -2,7 +2,6 @@
 #include "stillframed/startup.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -36,9 +35,13 @@
 #include "base/thread.h"
 #include "cli/cli.h"
 #include "db/db.h"
+#include "db/journal.h"
+#include "stillframed/caretaker.h"
 #include "stillframed/config.h"
+#include "stillframed/lock.h"
 #include "stillframed/timers.h"
 #include "stillframed/users.h"
+#include "vmm/cgroup.h"
 #include "vmm/vmm.h"
 #include "wire/auth.h"
 #include "wire/blob.h"
@@ -56,10 +59,7 @@
 
 static int set_vmm(struct task *t, const char *name)
 {
-	static const struct vmm_driver *const drivers[] = { &vmm_qemu, &vmm_fake };
-	for (size_t i = 0; i < COUNT(drivers); i++)
-		if (streq(drivers[i]->name, name))
-			settings.vmm = drivers[i];
+	settings.vmm = vmm_driver(name);
 	return settings.vmm ? 0 : fail(t, INVALID_VALUE, "vmm", name);
 }
 
@@ -121,27 +121,6 @@ static int set_all(struct task *t, const struct config *c)
 	if (set_agent_interval(t, c->agent_interval) < 0)
 		return -1;
 	return set_boot_dirs(t, c);
-}
-
-/* ---- one daemon a folder ---- */
-
-static int lock_fd = -1;
-
-/* A process's own: what a daemon had forked when it was killed does not keep it (as it would an flock() until its exec).
- * So the file is opened once only. */
-static int take_lock(struct task *t)
-{
-	const char *path = str(t, "%s/lock", settings.state);
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	lock_fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (lock_fd < 0)
-		return task_fail_errno(t, errno, path);
-	if (fcntl(lock_fd, F_SETLK, &l) < 0)
-		return fail(t, INTERNAL_ERROR,
-			    str(t, "%s: another stillframed is using this folder", settings.state));
-	if (ftruncate(lock_fd, 0) < 0 || dprintf(lock_fd, "%d\n", getpid()) < 0)
-		return task_fail_errno(t, errno, path);
-	return 0;
 }
 
 /* Long chains mean many files. */
@@ -240,17 +219,29 @@ static int settle_soon(struct task *t)
 
 /* ---- up and down ---- */
 
+/* Without a caretaker all else goes on: another one is made later. */
+static void take_care(struct task *t)
+{
+	if (caretaker_open(t) == 0)
+		return;
+	log_line(t, "there is no caretaker error=\"%s\"", task_error(t));
+	task_forgive(t);
+}
+
 int startup(struct task *t, const struct config *c)
 {
 	raise_limits();
-	if (set_all(t, c) < 0 || take_lock(t) < 0)
+	if (set_all(t, c) < 0 || lock_take(t) < 0 || lock_await_caretaker(t) < 0)
 		return -1;
 	umask(077);
 	users_share_userfaultfd(t);
-	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0 || sessions_open(t) < 0 ||
-	    roles_open(t) < 0 || user_open(t) < 0 || blobs_open(t) < 0 || tasks_open(t) < 0 ||
-	    messages_collect(t) < 0 || host_open(t) < 0 || devices_open(t) < 0 ||
-	    agents_open(t) < 0 || settle_soon(t) < 0)
+	cgroup_open();
+	if (db_open(t, str(t, "%s/state.db", settings.state)) < 0)
+		return -1;
+	take_care(t);
+	if (sessions_open(t) < 0 || roles_open(t) < 0 || user_open(t) < 0 || blobs_open(t) < 0 ||
+	    tasks_open(t) < 0 || messages_collect(t) < 0 || host_open(t) < 0 ||
+	    devices_open(t) < 0 || agents_open(t) < 0 || settle_soon(t) < 0)
 		return -1;
 	if (power_on_after_boot(t) < 0 || timers_start(t) < 0 || open_doors(t, c) < 0)
 		return -1;
@@ -259,14 +250,25 @@ int startup(struct task *t, const struct config *c)
 	return 0;
 }
 
+/* Where nothing is left to be undone, no guest needs a caretaker. */
+static void end_database(void)
+{
+	struct task *t = task_new(NULL, "stop");
+	bool is_quiet = !journal_rows(t, NULL)->nr;
+	talloc_free(t);
+	db_close();
+	if (is_quiet)
+		caretaker_dismiss();
+}
+
 /* In this order, behind the calls. */
 static const struct ending {
 	const char *what;
 	void (*end)(void);
 } endings[] = {
-	{ "timers", timers_stop },    { "jobs", jobs_close },     { "merges", coalesce_close },
-	{ "clients", http_stop },     { "agents", agents_close }, { "guests", guests_close },
-	{ "storage", storage_close }, { "database", db_close },
+	{ "timers", timers_stop },    { "jobs", jobs_close },       { "merges", coalesce_close },
+	{ "clients", http_stop },     { "agents", agents_close },   { "guests", guests_close },
+	{ "storage", storage_close }, { "database", end_database },
 };
 
 static const char *_Atomic ending_now = "";
@@ -301,5 +303,5 @@ void shutdown_daemon(struct task *t)
 	eventfd_write(all_ended, 1);
 	pthread_join(last, NULL);
 	close(all_ended);
-	close(lock_fd);
+	lock_give_back();
 }

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "stillframed/caretaker.h"
 
 static void retry_undo(struct task *t)
 {
@@ -39,10 +40,11 @@ static const struct timer {
 	void (*run)(struct task *);
 	enum delay every;
 } timers[] = {
-	{ full_look, DELAY_TIMER_FULL },      { logs_trim, DELAY_TIMER_LOGS },
-	{ sizes_look, DELAY_TIMER_SIZES },    { retry_undo, DELAY_TIMER_UNDO },
-	{ collect_tasks, DELAY_TIMER_TASKS }, { host_look, DELAY_TIMER_HOST },
-	{ pifs_look, DELAY_TIMER_PIFS },      { collect_messages, DELAY_TIMER_MESSAGES },
+	{ full_look, DELAY_TIMER_FULL },           { logs_trim, DELAY_TIMER_LOGS },
+	{ sizes_look, DELAY_TIMER_SIZES },         { retry_undo, DELAY_TIMER_UNDO },
+	{ collect_tasks, DELAY_TIMER_TASKS },      { host_look, DELAY_TIMER_HOST },
+	{ pifs_look, DELAY_TIMER_PIFS },           { collect_messages, DELAY_TIMER_MESSAGES },
+	{ caretaker_look, DELAY_TIMER_CARETAKER },
 };
 
 static pthread_t threads[COUNT(timers)];

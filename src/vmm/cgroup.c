@@ -101,11 +101,16 @@ static void find_root(void)
 	talloc_free(t);
 }
 
+void cgroup_open(void)
+{
+	pthread_once(&once, find_root);
+}
+
 /* ---- a VM's ---- */
 
 void cgroup_place(struct task *t, const char *uuid, pid_t pid, uint64_t memory)
 {
-	pthread_once(&once, find_root);
+	cgroup_open();
 	if (!root)
 		return;
 	const char *group = str(t, "%s/vm-%s", root, uuid);
@@ -122,7 +127,7 @@ void cgroup_place(struct task *t, const char *uuid, pid_t pid, uint64_t memory)
 void cgroup_remove(const char *uuid)
 {
 	char path[4096];
-	pthread_once(&once, find_root);
+	cgroup_open();
 	snprintf(path, sizeof path, "%s/vm-%s", root ? root : "", uuid);
 	if (root)
 		rmdir(path); /* one that is not empty stays, and is used again */

@@ -27,8 +27,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/io.h"
+#include "base/crash.h"
 #include "base/delay.h"
+#include "base/io.h"
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -528,11 +529,14 @@ static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 	if (!v->rehearsed && rehearse(t, vm, v) < 0)
 		return -1;
 	if (enter(t, vm->dir, "save", steps(t, v->n, v->switches)) < 0 ||
-	    (v->running && set_paused(t, vm, "pause", true) < 0) ||
-	    change(t, vm, v->n, v->switches, use_overlays) < 0)
+	    (v->running && set_paused(t, vm, "pause", true) < 0))
+		return -1;
+	crash_point_standing();
+	if (change(t, vm, v->n, v->switches, use_overlays) < 0)
 		return -1;
 	v->pause_ms = PAUSE_MS;
 	int sent = send_memory(t, v);
+	crash_point_standing();
 	if (v->running && !v->keep_stopped && set_paused(t, vm, "resume", false) < 0)
 		return -1;
 	return sent;

@@ -1,53 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/freeze.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/delay.h"
-#include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/agent.h"
-#include "vmm/freezer.h"
-#include "vmm/process.h"
+#include "vmm/apart.h"
 
 enum { RELEASES = 2 };
 
 struct freeze {
 	int fd; /* -1: the freezer has ended */
 };
-
-/* ---- the process ---- */
-
-struct ends {
-	int port, words;
-};
-
-static void become(const void *arg)
-{
-	static char *const argv[] = { (char *)(uintptr_t) "stillframe-freezer",
-				      (char *)(uintptr_t)FREEZER_OPTION, NULL };
-	enum { ABOVE = 10 };
-	const struct ends *e = arg;
-	int p = fcntl(e->port, F_DUPFD, ABOVE), w = fcntl(e->words, F_DUPFD, ABOVE);
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (p < 0 || w < 0 || dup2(p, FREEZER_PORT) < 0 || dup2(w, FREEZER_WORDS) < 0)
-		_exit(127);
-	syscall(SYS_close_range, FREEZER_WORDS + 1, ~0U, 0);
-	if (chdir("/") == 0)
-		execve("/proc/self/exe", argv, environ);
-	_exit(127);
-}
 
 /* ---- words ---- */
 
@@ -60,7 +28,7 @@ static int lost(struct task *t, enum freeze_failure *ret_how)
 static int say(struct task *t, struct freeze *f, const char *words, enum freeze_failure *ret_how)
 {
 	size_t n = strlen(words);
-	if (n > FREEZER_PACKET)
+	if (n > APART_PACKET)
 		return fail(t, INTERNAL_ERROR, "too many mount points are named");
 	if (send(f->fd, words, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
 		return lost(t, ret_how);
@@ -81,14 +49,14 @@ static int failed(struct task *t, const char *said, enum freeze_failure *ret_how
 static const char *hear(struct task *t, struct freeze *f, const char *word, int ms,
 			enum freeze_failure *ret_how)
 {
-	char *said = talloc_zero_array(t, char, FREEZER_PACKET + 1);
+	char *said = talloc_zero_array(t, char, APART_PACKET + 1);
 	int ready = task_wait(t, f->fd, POLLIN, ms);
 	*ret_how = FREEZE_NO_ANSWER;
 	if (ready < 0)
 		return NULL;
 	if (ready == 0)
 		return fail_ptr(t, INTERNAL_ERROR, "the process that freezes the guest is silent");
-	if (recv(f->fd, said, FREEZER_PACKET, MSG_DONTWAIT) <= 0)
+	if (recv(f->fd, said, APART_PACKET, MSG_DONTWAIT) <= 0)
 		return lost(t, ret_how), NULL;
 	if (!starts_with(said, word))
 		return failed(t, said, ret_how), NULL;
@@ -105,17 +73,14 @@ static int closed(struct freeze *f)
 
 static struct freeze *launch(struct task *t, int port)
 {
-	int pair[2];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		task_fail_errno(t, errno, "socketpair");
+	static const char *const argv[] = { "stillframe-freezer", FREEZER_OPTION, NULL };
+	int words = apart_open(t, argv, &port, 1);
+	if (words < 0)
 		return NULL;
-	}
 	struct freeze *f = talloc(t, struct freeze);
-	f->fd = pair[0];
+	f->fd = words;
 	talloc_set_destructor(f, closed);
-	int started = process_apart(t, become, &(struct ends){ port, pair[1] });
-	close(pair[1]);
-	return started < 0 ? NULL : f;
+	return f;
 }
 
 struct freeze *freeze_open(struct task *t, int port, enum freeze_failure *ret_how)
@@ -161,16 +126,7 @@ void freeze_interrupt(struct freeze *f)
 
 void freeze_close(struct freeze *f)
 {
-	char end;
-	struct pollfd p = { .fd = f->fd, .events = POLLIN };
-	if (f->fd < 0)
-		return;
-	send(f->fd, "leave", 5, MSG_NOSIGNAL | MSG_DONTWAIT);
-	int64_t until = clock_ms() + delay_ms(DELAY_FREEZER_LEAVE), left;
-	while ((left = until - clock_ms()) > 0)
-		if (poll(&p, 1, (int)left) > 0 && recv(f->fd, &end, 1, MSG_DONTWAIT) <= 0)
-			break;
-	fd_close(&f->fd);
+	apart_close(&f->fd, delay_ms(DELAY_FREEZER_LEAVE));
 }
 
 /* ---- without a freezer ---- */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* freeze.h -- a guest's file systems hold still, by a process of its own that lets them go, whatever becomes of us.
+/* freeze.h -- a guest's file systems hold still, by a process of its own that lets them go,
+ * whatever becomes of us (apart.h).
  *
  *     we                        the freezer (freezer.c)            the guest's agent
  *     fork and exec        ->   guest-fsfreeze-status         ->

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /* freezer.c -- the process that holds a guest frozen; freeze.h draws what it hears and says. */
-#include "vmm/freezer.h"
-
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,9 +13,14 @@
 #include "base/task.h"
 #include "base/text.h"
 #include "vmm/agent.h"
+#include "vmm/apart.h"
 #include "vmm/freeze.h"
 
-enum { WHY = 300 }; /* characters of an agent's words */
+enum {
+	PORT = APART_FIRST, /* to the agent */
+	WORDS,              /* with whoever started it */
+	WHY = 300,          /* characters of an agent's words */
+};
 
 enum word { NOTHING, FREEZE = 1, THAW = 2, LEAVE = 4, GONE = 8 };
 
@@ -68,11 +71,11 @@ static bool read_freeze(struct freezer *f, char *said)
 /* The next word, if there is one within that time. */
 static enum word next_word(struct freezer *f, int ms)
 {
-	char said[FREEZER_PACKET + 1];
+	char said[APART_PACKET + 1];
 	struct pollfd p = { .fd = f->words, .events = POLLIN };
 	if (poll(&p, 1, ms) <= 0)
 		return NOTHING;
-	ssize_t n = recv(f->words, said, FREEZER_PACKET, MSG_DONTWAIT);
+	ssize_t n = recv(f->words, said, APART_PACKET, MSG_DONTWAIT);
 	if (n <= 0) {
 		fd_close(&f->words);
 		return GONE;
@@ -242,9 +245,9 @@ static bool thaw(struct freezer *f)
 int freezer_main(void)
 {
 	struct task *t = task_new(NULL, "freezer");
-	struct freezer f = { .t = t, .words = FREEZER_WORDS };
+	struct freezer f = { .t = t, .words = WORDS };
 	signal(SIGPIPE, SIG_IGN);
-	f.agent = agent_new(t, FREEZER_PORT);
+	f.agent = agent_new(t, PORT);
 	if (meet(&f)) {
 		say(&f, "ready");
 		if (next_word(&f, delay_ms(DELAY_FREEZER_WAIT)) == FREEZE &&

@@ -221,7 +221,10 @@ static int on_ready(struct task *t, struct qmp *q, struct plan *p, const struct 
 	if (p->asked)
 		return 0;
 	p->asked = true;
-	return job_do(t, q, "job-complete", p->m->name);
+	if (job_do(t, q, "job-complete", p->m->name) < 0)
+		return -1;
+	crash_point_standing();
+	return 0;
 }
 
 /* All is copied.  Down from the top: the guest waits.  Up: what was copied is in the file, the tables that show

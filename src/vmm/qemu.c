@@ -313,13 +313,28 @@ static struct vmm *start(struct task *t, const struct vmm_config *c, struct vmm_
 	return NULL;
 }
 
+static enum vmm_status status_of(const char *word)
+{
+	static const struct {
+		const char *word;
+		enum vmm_status status;
+	} words[] = {
+		{ "running", VMM_RUNNING },     { "io-error", VMM_IO_ERROR },
+		{ "guest-panicked", VMM_DEAD }, { "internal-error", VMM_DEAD },
+		{ "shutdown", VMM_DEAD },
+	};
+	for (size_t i = 0; i < COUNT(words); i++)
+		if (streq(word, words[i].word))
+			return words[i].status;
+	return VMM_PAUSED;
+}
+
 static int status(struct task *t, struct vmm *vm, enum vmm_status *ret)
 {
 	struct qmp_call c = { .command = "query-status", .query = true };
 	if (qmp_call(t, vm->qmp, &c) < 0)
 		return -1;
-	const char *s = text_in(c.ret, "status");
-	*ret = streq(s, "running") ? VMM_RUNNING : streq(s, "io-error") ? VMM_IO_ERROR : VMM_PAUSED;
+	*ret = status_of(text_in(c.ret, "status"));
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include "base/crash.h"
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -23,7 +24,9 @@ enum {
 	LATE_STOPS = 3,
 	COLLAPSED_MIB = 64,
 	CHANNELS = 4, /* that load an image at once */
+	LEFT_MS = 50, /* that a pre-copy may take for what is left, while the guest stands */
 };
+#define UNLIMITED ((json_int_t)1 << 50) /* bytes a second */
 
 /* ---- a migration ---- */
 
@@ -43,6 +46,15 @@ static int capabilities(struct task *t, struct qmp *q, const char *words)
 {
 	struct list on = list_split(t, words, ' ');
 	return set_capabilities(t, q, &on);
+}
+
+/* QEMU sends at most 128 MiB/s unless it is told otherwise.  And it comes to the end of a pre-copy
+ * when it believes to need 300 ms for what is left: the faster it may send, the more would that be. */
+static int lift_limits(struct task *t, struct qmp *q)
+{
+	return qmp_do(t, q, "migrate-set-parameters",
+		      json_pack("{s:I, s:i}", "max-bandwidth", UNLIMITED, "downtime-limit",
+				LEFT_MS));
 }
 
 struct state {
@@ -257,11 +269,16 @@ static int stop(struct task *t, struct taking *k)
 		return 0;
 	k->begin = clock_exact_ms();
 	k->stopped = true;
-	return qmp_do(t, k->q, "stop", NULL);
+	if (qmp_do(t, k->q, "stop", NULL) < 0)
+		return -1;
+	crash_point_standing();
+	return 0;
 }
 
 static int go_on(struct task *t, struct taking *k)
 {
+	if (k->stopped)
+		crash_point_standing();
 	if (!k->stopped || k->v->keep_stopped)
 		return 0;
 	if (qmp_do(t, k->q, "cont", NULL) < 0)
@@ -273,7 +290,11 @@ static int go_on(struct task *t, struct taking *k)
 
 static int transaction(struct task *t, struct taking *k)
 {
-	return k->v->n ? disks_instant(t, k->q, k->v->n, k->v->switches) : 0;
+	if (k->v->n && disks_instant(t, k->q, k->v->n, k->v->switches) < 0)
+		return -1;
+	if (k->stopped)
+		crash_point_standing();
+	return 0;
 }
 
 /* ---- the ways ---- */
@@ -478,7 +499,7 @@ static const struct way *choose(struct task *t, struct qmp *q, struct saving *s,
 		if ((v->keep_stopped || s->fresh) && !ways[i].stands)
 			continue;
 		if (capabilities(try, q, ways[i].capabilities) == 0)
-			return &ways[i];
+			return lift_limits(t, q) < 0 ? NULL : &ways[i];
 		log_line(t, "memory is not saved so method=%s because=\"%s\"", ways[i].method,
 			 task_error(try));
 		if (i == COUNT(ways) - 1)

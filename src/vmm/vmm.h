@@ -85,7 +85,12 @@ struct vmm_config {
 	const json_t *cpu;   /* its CPU, as vmm_save.cpu said; NULL: what the accelerator gives */
 };
 
-enum vmm_status { VMM_RUNNING, VMM_PAUSED, VMM_IO_ERROR };
+enum vmm_status {
+	VMM_RUNNING,
+	VMM_PAUSED,   /* it stands still since it was told to: resume() lets it go on */
+	VMM_IO_ERROR, /* ... since the storage of a disk is full */
+	VMM_DEAD,     /* ... since it panicked, or its processor made no sense: to be looked at */
+};
 
 /* What a VM tells unasked.  detail is "" where nothing else is said. */
 enum vmm_event {
@@ -296,6 +301,9 @@ struct vmm_driver {
 
 extern const struct vmm_driver vmm_qemu;
 extern const struct vmm_driver vmm_fake; /* no guest: for speed and faults, see fake.c */
+
+/* NULL: there is none of that name. */
+const struct vmm_driver *vmm_driver(const char *name);
 
 /* "kvm" or "tcg" for wish "auto", "kvm" or "tcg"; NULL, failed, for others.  With "auto", /dev/kvm is not
  * trusted: without vmx or svm among the CPU's flags it is TCG; else a guest of three instructions

@@ -559,6 +559,28 @@ def test_killed_with_memory():
     killed_at_points('vm-checkpoint', quiesce='true')
 
 
+def test_killed_as_it_comes_back():
+    """A guest whose memory was saved frozen: once its image is gone it goes on, and is thawed, with no daemon there."""
+    with Daemon('fake', options=SELDOM) as d:
+        vm, agent = guest_with(d)
+        snap = d.xe('vm-checkpoint', uuid=vm, new_name_label='q', quiesce='true')
+        for place, goes_on in ((1, False), (2, True)):
+            d.xe('snapshot-revert', uuid=snap)
+            agent.frozen = 2
+            d.kill()
+            d.start(env={'STILLFRAME_CRASH_STANDING': str(place)})
+            assert d.run('vm-resume', uuid=vm)[0] != 0
+            d.process.wait(60)
+            d.process = None
+            if goes_on:
+                until(lambda: not agent.frozen, THAWED_S)
+            assert d.fakes()[vm]['paused'] != goes_on and bool(agent.frozen) != goes_on, d.log()[-2000:]
+            d.start()
+            d.wait_quiet()
+            assert d.state_of(vm) == ('running' if goes_on else 'suspended') and bool(agent.frozen) != goes_on
+            d.check()
+
+
 # ---- with memory ----
 
 def test_checkpoint():

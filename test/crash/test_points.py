@@ -961,4 +961,5 @@ def test_merges_of_shared_blocks():
             Steps(what, build, os.path.join(fs.folder, 'state'), runs, reflink=True).run()
 
 
-main(globals())
+if __name__ == '__main__':
+    main(globals())

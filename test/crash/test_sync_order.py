@@ -29,6 +29,7 @@ RULES = {
     'memory before header': 'MEMORY_IMAGE',                     # what makes an image of it
     'header before told': 'VOLUME_WRITTEN',
     'committed before told': 'DATABASE',                        # the log of the database, before any answer
+    'found before told': 'DATABASE_FOUND',                      # ... as it is when it is opened first
 }
 
 CALLS = ('openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,copy_file_range,fsync,fdatasync,'
@@ -102,6 +103,7 @@ class Order:
         self.early = collections.defaultdict(list)      # events of threads whose parent's call has not returned yet
         self.resizing = set()           # threads that have told a QEMU to
         self.recorded = {}              # thread -> the line at which it last wrote to the database
+        self.found_log = False
         self.held, self.broken = collections.Counter(), []
 
     def read(self, path):
@@ -156,6 +158,11 @@ class Order:
     # ---- files ----
 
     def open(self, e):
+        path = e.paths()[0]
+        if os.path.basename(path) == LOG and self.is_ours(e) and not self.found_log:
+            self.found_log = True
+            if 'O_CREAT' not in e.args:         # else it is SQLite that opens it, and nobody has looked at it before
+                self.owe(e.tid, 'found before told', path, e.begin)
         if 'O_TRUNC' in e.args or 'O_CREAT' in e.args:
             for path in e.paths():
                 self.wrote(e, path)
@@ -236,7 +243,7 @@ class Order:
         if is_log:
             self.recorded[e.tid] = e.begin
         for (rule, path), since in list(self.owed[e.tid].items()):
-            if is_socket or (is_log and os.path.basename(path) != LOG):
+            if is_socket or (is_log and rule != 'committed before told'):
                 self.judge(rule, path, since)
                 del self.owed[e.tid][rule, path]
 
@@ -377,7 +384,7 @@ def memory(d):
 
 # On which file system what is done, and the places that it has to show.
 WORK = [
-    ('ext4', files, 'FILE_CONTENT FILE_NAME FILE_GONE DATABASE'),
+    ('ext4', files, 'FILE_CONTENT FILE_NAME FILE_GONE DATABASE DATABASE_FOUND'),
     ('ext4', volumes, 'VOLUME_CONTENT VOLUME_NAME VOLUME_GONE VOLUME_WRITTEN'),
     ('ext4', layers, 'VOLUME_LINK MERGED_DOWN'),
     ('ext4', check, 'CHECK_REPAIRED CHECK_DISCARDED'),
@@ -405,7 +412,8 @@ def wait_written(trace, pid):
 
 def order_of(kind, work, skip=None):
     """What the daemon did on that file system, as an Order, and which merges."""
-    with FileSystem(kind, 400) as fs, Daemon(start=False) as d:
+    with FileSystem(kind, 400) as fs, Daemon() as d:
+        d.stop()                                # it leaves a log of the database
         trace = os.path.join(d.state, 'trace')
         d.env = {'STILLFRAME_SKIP_SYNC': skip} if skip else {}
         d.under = [shutil.which('strace'), '-D', '-f', '--seccomp-bpf', '-y', '-s', '100', '-e', f'trace={CALLS}',

@@ -40,6 +40,7 @@ RIGHT = {
     ('vmm/save.c', 'LOOK_MS'): 'inside the pause, which is measured',
     ('vmm/save.c', 'SLOWLY_MS'): 'the same where the guest stands anyhow',
     ('vmm/save.c', 'STOP_TAKES_MS'): 'measured: how long QEMU takes to stop',
+    ('vmm/save.c', 'LEFT_MS'): 'what a guest has to stand; it is told to QEMU',
     ('vmm/merge.c', 'LOOK_CLOSELY_MS'): 'a guest waits for it',
     ('vmm/pace.c', 'FIRST_LOOK_MS'): 'what a guest did in so long is measured',
     ('vmm/pace.c', 'LOOK_MS'): 'the same',

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_save.c -- a save whose receiver does not read, and in which QEMU's main loop hangs: it is cut, and QEMU is what
- * it was before.  And saves whose stop of the guest meets QEMU's own.
+ * it was before.  Saves whose stop of the guest meets QEMU's own.  And one that nothing slows down.
  *
  * The main loop is made to wait for a page that is write protected as a device does that writes to it: by fw_cfg's
  * DMA, to which the monitor gives an address (QEMU: docs/specs/fw_cfg.rst). */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -24,6 +25,7 @@
 #include "check.h"
 
 enum { OPEN_MS = 30000, HANGS_MS = 2000, UNREADABLE = 126, WORST = 24 };
+enum { CONTENT_MIB = 192, USUAL_MIB_S = 128 /* QEMU's limit where nobody says anything */ };
 /* The registers take their bytes in the other order: 240 MiB, at the end of what is sent. */
 #define HIGH "o /w 0x514 0"
 #define LOW "o /w 0x518 0xf"
@@ -59,27 +61,40 @@ static void write_firmware(const char *path)
 	CHECK(write(fd, rom, sizeof rom) == sizeof rom);
 }
 
-static void run_qemu(int monitor, const char *oob, const char *firmware)
+/* Memory that is no zeros. */
+static void write_content(const char *path)
 {
-	char qmp[64], path[128];
+	static char block[1 << 20];
+	memset(block, 'x', sizeof block);
+	FD_SCOPE int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	for (int i = 0; i < CONTENT_MIB; i++)
+		CHECK(write(fd, block, sizeof block) == sizeof block);
+}
+
+static void run_qemu(int monitor, const char *oob, const char *firmware, const char *content)
+{
+	char qmp[64], path[128], loader[128];
+	snprintf(loader, sizeof loader, "loader,file=%s,addr=0x1000000,force-raw=on", content);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	snprintf(qmp, sizeof qmp, "socket,id=qmp,fd=%d", dup(monitor));
 	snprintf(path, sizeof path, "socket,id=oob,path=%s,server=on,wait=off", oob);
 	execlp("qemu-system-x86_64", "qemu", "-accel", "tcg", "-M", "q35", "-m", "256", "-bios",
 	       firmware, "-nodefaults", "-display", "none", "-S", "-chardev", qmp, "-mon",
 	       "chardev=qmp,mode=control", "-chardev", path, "-mon", "chardev=oob,mode=control",
-	       (char *)NULL);
+	       "-device", loader, (char *)NULL);
 	_exit(UNREADABLE);
 }
 
-static void qemu_start(struct task *t, struct qemu *q, const char *oob, const char *firmware)
+static void qemu_start(struct task *t, struct qemu *q, const char *oob, const char *firmware,
+		       const char *content)
 {
 	int pair[2];
 	write_firmware(firmware);
+	write_content(content);
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
 	*q = (struct qemu){ .process.pid = fork(), .process.pidfd = -1, .unread = -1 };
 	if (q->process.pid == 0)
-		run_qemu(pair[1], oob, firmware);
+		run_qemu(pair[1], oob, firmware, content);
 	close(pair[1]);
 	q->qmp =
 		qmp_open(t, pair[0], OPEN_MS, false, (struct qmp_handler){ on_event, on_ended, q, "vm" });
@@ -164,13 +179,60 @@ static void stop_at_the_worst(struct task *t, struct qemu *q, const char *oob)
 	}
 }
 
+/* ---- how fast it is ---- */
+
+static void *read_all(void *arg)
+{
+	static char buffer[1 << 20];
+	const int *fd = arg;
+	while (read(*fd, buffer, sizeof buffer) > 0)
+		;
+	return NULL;
+}
+
+static int is_read(struct task *t, void *arg)
+{
+	static int ours;
+	pthread_t reader;
+	int pair[2];
+	(void)t, (void)arg;
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	ours = pair[0];
+	CHECK(pthread_create(&reader, NULL, read_all, &ours) == 0 && pthread_detach(reader) == 0);
+	return pair[1];
+}
+
+static json_int_t parameter(struct task *t, struct qemu *q, const char *name)
+{
+	struct qmp_call c = { .command = "query-migrate-parameters", .query = true };
+	CHECK(qmp_call(t, q->qmp, &c) == 0);
+	return json_integer_value(json_object_get(c.ret, name));
+}
+
+/* Nobody has asked QEMU to be slow.  The guest stands afterwards. */
+static void nothing_slows_it_down(struct task *t, struct qemu *q, const char *oob)
+{
+	struct vmm_save v = { .running = true, .keep_stopped = true, .open = is_read };
+	int64_t begin = clock_ms();
+	CHECK(save_begin(t, q->qmp, &q->saving, &q->process, oob, &v) == 0);
+	int took_ms = (int)(clock_ms() - begin), limited_ms = CONTENT_MIB * 1000 / USUAL_MIB_S;
+	printf("%d MiB were sent in %d ms; QEMU's limit would make it %d ms\n", CONTENT_MIB,
+	       took_ms, limited_ms);
+	CHECK(streq(v.method, "stop-and-copy") && took_ms < limited_ms * 2 / 3);
+	CHECK(parameter(t, q, "max-bandwidth") > (json_int_t)1 << 40);
+	CHECK(parameter(t, q, "downtime-limit") < 300);
+	CHECK(save_end(t, q->qmp, &q->saving, false) == 0);
+}
+
 int main(void)
 {
 	struct task *t = task_new(NULL, "save");
 	struct qemu q;
-	CHECK(!delay_scale("save-answer=0.2") && mkdtemp(dir)); /* a QEMU that hangs is given up sooner */
-	const char *oob = str(t, "%s/oob.sock", dir), *firmware = str(t, "%s/busy.bin", dir);
-	qemu_start(t, &q, oob, firmware);
+	CHECK(!delay_scale("save-answer=0.2") &&
+	      mkdtemp(dir)); /* a QEMU that hangs is given up sooner */
+	const char *oob = str(t, "%s/oob.sock", dir), *firmware = str(t, "%s/busy.bin", dir),
+		   *content = str(t, "%s/content", dir);
+	qemu_start(t, &q, oob, firmware, content);
 	CHECK(qmp_do(t, q.qmp, "cont", NULL) == 0 && qmp_do(t, q.qmp, "stop", NULL) == 0);
 
 	save(t, &q, oob);
@@ -184,6 +246,7 @@ int main(void)
 
 	CHECK(qmp_do(t, q.qmp, "cont", NULL) == 0);
 	stop_at_the_worst(t, &q, oob);
+	nothing_slows_it_down(t, &q, oob);
 
 	qmp_close(q.qmp);
 	fd_close(&q.unread);
@@ -191,6 +254,7 @@ int main(void)
 	waitpid(q.process.pid, NULL, 0);
 	unlink(oob);
 	unlink(firmware);
+	unlink(content);
 	rmdir(dir);
 	talloc_free(t);
 	return 0;
