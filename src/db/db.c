@@ -206,10 +206,6 @@ static void read_generation(void)
 
 int db_open(struct task *t, const char *path)
 {
-	pthread_mutexattr_t recursive;
-	pthread_mutexattr_init(&recursive);
-	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-	pthread_mutex_init(&db.lock, &recursive);
 	if (sqlite3_open_v2(path, &db.sqlite,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
 			    NULL) != SQLITE_OK)
@@ -244,7 +240,7 @@ void db_close(void)
 void db_begin(struct task *t)
 {
 	const char *begin = t->depth++ == 0 ? "BEGIN IMMEDIATE" : "SAVEPOINT inner";
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	if (sqlite3_exec(db.sqlite, begin, NULL, NULL, NULL) != SQLITE_OK &&
 	    (t->depth == 1 || !sqlite3_get_autocommit(db.sqlite)))
 		sql_die("BEGIN");
@@ -290,7 +286,7 @@ int db_commit(struct task *t)
 		}
 	}
 	t->depth--;
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return result;
 }
 
@@ -306,7 +302,7 @@ void db_rollback(struct task *t)
 	} else if (is_open) {
 		sqlite3_exec(db.sqlite, "ROLLBACK TO inner; RELEASE inner", NULL, NULL, NULL);
 	}
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 }
 
 struct db_scope db_scope_begin(struct task *t)
@@ -377,7 +373,7 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 {
 	struct row **rows = talloc_zero_array(t, struct row *, 1);
 	size_t n = 0;
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	sqlite3_stmt *s = sql_prepare(select_sql(rows, c, columns_of(c), where), value, NULL);
 	while (sql_step(s) == SQLITE_ROW) {
 		rows = talloc_realloc(t, rows, struct row *, n + 2);
@@ -387,7 +383,7 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 		rows[n] = NULL;
 	}
 	sql_done(s);
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return rows;
 }
 
@@ -401,15 +397,26 @@ struct row **db_find(struct task *t, const struct class *c, const char *field, c
 	return select_rows(t, c, where_field(t, field), field ? value : NULL);
 }
 
-struct list db_refs(struct task *t, const struct class *c, const char *field, const char *value)
+static struct list select_refs(struct task *t, const struct class *c, const char *where,
+			       const char *value)
 {
 	struct list refs = { 0 };
-	sqlite3_stmt *s = sql_prepare(select_sql(t, c, "ref", where_field(t, field)),
-				      field ? value : NULL, NULL);
+	sqlite3_stmt *s = sql_prepare(select_sql(t, c, "ref", where), value, NULL);
 	while (sql_step(s) == SQLITE_ROW)
 		list_add(t, &refs, sql_text(s, 0));
 	sql_done(s);
 	return refs;
+}
+
+struct list db_refs(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	return select_refs(t, c, where_field(t, field), field ? value : NULL);
+}
+
+struct list db_refs_below(struct task *t, const struct class *c, const char *field,
+			  const char *value)
+{
+	return select_refs(t, c, str(t, "WHERE \"%s\" < ? ORDER BY nr", field), value);
 }
 
 struct row *db_seek_row(struct task *t, const struct class *c, const char *ref)
@@ -438,25 +445,55 @@ int64_t db_count(const struct class *c)
 	return n;
 }
 
-int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+/* The number, or in *ret_text the text, that a SELECT has for the rows whose stored fields have the
+ * values: field, value, ..., NULL. */
+static int64_t ask(struct task *t, const struct class *c, const char *what, const char *behind,
+		   const char **ret_text, va_list ap)
 {
-	char *sql =
-		str(t, "SELECT coalesce(sum(\"%s\"), 0) FROM \"%s\" WHERE true", number, c->name);
+	char *sql = str(t, "SELECT %s FROM \"%s\" WHERE true", what, c->name);
 	const char *values[4] = { 0 }, *field;
 	size_t n = 0;
-	va_list ap;
-	va_start(ap, number);
 	while ((field = va_arg(ap, const char *))) {
 		assert(n < COUNT(values));
 		values[n++] = va_arg(ap, const char *);
 		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
 	}
-	va_end(ap);
+	sql = talloc_asprintf_append(sql, "%s", behind);
 	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
-	sql_step(s);
-	int64_t sum = sqlite3_column_int64(s, 0);
+	bool found = sql_step(s) == SQLITE_ROW;
+	int64_t number = sqlite3_column_int64(s, 0);
+	if (ret_text)
+		*ret_text = found ? talloc_strdup(t, sql_text(s, 0)) : NULL;
 	sql_done(s);
+	return number;
+}
+
+int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+{
+	va_list ap;
+	va_start(ap, number);
+	int64_t sum = ask(t, c, str(t, "coalesce(sum(\"%s\"), 0)", number), "", NULL, ap);
+	va_end(ap);
 	return sum;
+}
+
+int64_t db_number(struct task *t, const struct class *c, ...)
+{
+	va_list ap;
+	va_start(ap, c);
+	int64_t n = ask(t, c, "count(*)", "", NULL, ap);
+	va_end(ap);
+	return n;
+}
+
+const char *db_first(struct task *t, const struct class *c, const char *by, ...)
+{
+	const char *ref;
+	va_list ap;
+	va_start(ap, by);
+	ask(t, c, "ref", str(t, " ORDER BY \"%s\", nr LIMIT 1", by ? by : "nr"), &ref, ap);
+	va_end(ap);
+	return ref;
 }
 
 /* ---- writing ---- */

@@ -2,7 +2,6 @@
 /* sql.h -- what the files of this folder share: the connection and statements on it. */
 #pragma once
 
-#include <pthread.h>
 #include <sqlite3.h>
 #include <stdint.h>
 
@@ -10,7 +9,6 @@ struct task;
 
 struct database {
 	sqlite3 *sqlite;
-	pthread_mutex_t lock;   /* recursive; see ARCHITECTURE.md for the order */
 	struct waiter *waiters; /* for generation to grow */
 	int64_t generation;     /* of the last write */
 	int64_t stored;         /* the same, as the disk has it */
@@ -18,6 +16,11 @@ struct database {
 		committed_before_ms; /* when, on clock_ms(): the last one, and the one before */
 };
 extern struct database db;
+
+/* The database's lock (lock.c).  Whoever has it may take it again; see ARCHITECTURE.md for the
+ * order. */
+void db_lock(void);
+void db_unlock(void);
 
 /* The generation has grown.  Lock held. */
 void wake_waiters(void);
