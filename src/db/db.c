@@ -73,7 +73,8 @@ static const char *column_type(const struct field *f)
 /* Found by often: identity, names, places, and whatever a link goes by. */
 static bool is_indexed(const struct class *c, const struct field *f)
 {
-	static const char *const names[] = { "uuid", "name_label", "location", "suspend_VDI" };
+	static const char *const names[] = { "uuid", "name_label", "location", "suspend_VDI",
+					     "auth_user_name" };
 	for (size_t i = 0; i < COUNT(names); i++)
 		if (streq(f->name, names[i]))
 			return true;

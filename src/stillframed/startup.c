@@ -153,9 +153,8 @@ static void raise_limits(void)
 
 static void serve_cli(struct task *t, struct request *r)
 {
-	enum { BODY_LIMIT = 200 << 10 };
 	size_t n;
-	char *body = http_body(t, r, BODY_LIMIT, &n);
+	char *body = http_body(t, r, CLI_BODY_LIMIT, &n);
 	if (body)
 		cli_serve(t, r->fd, body, n,
 			  &(struct cli_peer){ .name = r->peer,
@@ -164,12 +163,12 @@ static void serve_cli(struct task *t, struct request *r)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/cli", serve_cli },
-	{ "POST", "/jsonrpc", jsonrpc_serve, true },
-	{ "POST", "/json", jsonrpc_serve, true }, /* its name before */
+	{ "POST", "/cli", serve_cli, false, CLI_BODY_LIMIT },
+	{ "POST", "/jsonrpc", jsonrpc_serve, true, RPC_BODY_LIMIT },
+	{ "POST", "/json", jsonrpc_serve, true, RPC_BODY_LIMIT }, /* its name before */
 	{ "OPTIONS", "/jsonrpc", rpc_options, true },
 	{ "OPTIONS", "/json", rpc_options, true },
-	{ "POST", "/...", xmlrpc_serve, true }, /* clients know it under several names */
+	{ "POST", "/...", xmlrpc_serve, true, RPC_BODY_LIMIT }, /* known under several names */
 	{ "OPTIONS", "/...", rpc_options, true },
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },

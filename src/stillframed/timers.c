@@ -15,12 +15,11 @@
 #include "api/sizes.h"
 #include "api/tasks.h"
 #include "base/delay.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "db/events.h"
-
-enum { DELETED_KEPT = 10000 };
 
 static void retry_undo(struct task *t)
 {
@@ -29,7 +28,7 @@ static void retry_undo(struct task *t)
 
 static void forget_deleted(struct task *t)
 {
-	db_forget_deleted(t, DELETED_KEPT);
+	db_forget_deleted(t, DELETED_LIMIT);
 }
 
 static void collect_tasks(struct task *t)
