@@ -450,14 +450,16 @@ int task_cancel(struct task *t, struct task_cancel *a)
 	return 0;
 }
 
-void tasks_close(int ms)
+bool tasks_close(int ms)
 {
 	int64_t until = clock_ms() + ms;
 	interrupt(NULL);
 	pthread_mutex_lock(&calls.lock);
 	while (calls.first && clock_ms() < until)
 		clock_wait(&calls.ended, &calls.lock, until);
+	bool ended = !calls.first;
 	pthread_mutex_unlock(&calls.lock);
+	return ended;
 }
 
 void tasks_retry_undo(struct task *t)

@@ -28,7 +28,8 @@ int task_check_adoptable(struct task *, const struct task_row *);
 const char *task_for_command(struct task *, const char *name);
 /* The request is over: if no call has taken the task, it ends as t has. */
 void task_settle(struct task *);
-/* At the end: asks all running calls to stop, and waits for them, at most ms. */
-void tasks_close(int ms);
+/* At the end: asks all running calls to stop, and waits for them, at most ms.  False: some still
+ * run. */
+bool tasks_close(int ms);
 /* Tries again what could not be undone or recorded, of calls that run no more. */
 void tasks_retry_undo(struct task *);

@@ -227,6 +227,14 @@ int startup(struct task *t, const struct config *c)
 	return 0;
 }
 
+/* A call that heeds no cancel works with all that would be closed.  The process ends under it, as
+ * if it were killed, and the next start sees to what it has left. */
+static void leave(struct task *t)
+{
+	log_line(t, "stopped while calls are at work");
+	_exit(0);
+}
+
 void shutdown_daemon(struct task *t)
 {
 	log_line(t, "stopping");
@@ -235,6 +243,8 @@ void shutdown_daemon(struct task *t)
 	tasks_close(delay_ms(DELAY_STOP_PATIENCE));
 	jobs_close();
 	http_stop();
+	if (!tasks_close(0))
+		leave(t);
 	agents_close();
 	guests_close();
 	storage_close();

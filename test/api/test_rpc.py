@@ -329,4 +329,22 @@ def test_idle_connections():
             c.close()
 
 
+def test_end_with_a_call_at_work():
+    """One that heeds no cancel is not waited for for ever, and takes nothing with it: the next start undoes it."""
+    with Served(env={'STILLFRAME_FAKE': 'hang=resize'}, delays={'stop-patience': 0.02}) as d:
+        s = Session(Json(d.port), d)
+        vm = d.vm('web', disks=1)
+        d.xe('vm-start', uuid=vm)
+        disk = d.disks(vm)['0']
+        for _ in range(3):
+            s.call('Async.VDI.resize', s.VDI.get_by_uuid(disk), 128 << 20)
+        wait_for(lambda: 'fake resize' in d.log())
+        begin = time.time()
+        assert d.stop() == 0, d.log()[-500:]
+        assert time.time() - begin < 10 * SLOW and 'stopped while calls are at work' in d.log()
+        d.start(env={'STILLFRAME_FAKE': ''})
+        d.wait_quiet()
+        d.check()
+
+
 main(globals())
