@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <security/pam_appl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "api/settings.h"
 #include "base/delay.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -20,7 +22,6 @@ enum {
 	RIGHT,
 	WRONG,
 	TROUBLE,
-	WORDS_LIMIT = 2048, /* of both, and what a pipe surely holds */
 };
 
 static const char service[] = "stillframe";
@@ -28,13 +29,13 @@ static const char service[] = "stillframe";
 /* ---- the process ---- */
 
 struct words {
-	char text[WORDS_LIMIT + 1];
+	char text[LOGIN_WORDS_LIMIT + 1]; /* which a pipe surely holds */
 	const char *user, *password;
 };
 
 static bool read_words(struct words *w)
 {
-	size_t n = fread(w->text, 1, WORDS_LIMIT, stdin);
+	size_t n = fread(w->text, 1, LOGIN_WORDS_LIMIT, stdin);
 	w->text[n] = 0;
 	w->user = w->text;
 	w->password = w->text + strlen(w->user) + 1;
@@ -125,10 +126,36 @@ static int words_pipe(struct task *t, const char *user, const char *password)
 	return -1;
 }
 
-int account_check(struct task *t, const char *user, const char *password)
+/* There are so many processes at a time, whoever asks. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	int n;
+} checks = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
+
+static int enter(struct task *t)
 {
-	if (strlen(user) + strlen(password) + 2 > WORDS_LIMIT)
-		return 0;
+	int64_t until = clock_ms() + delay_ms(DELAY_PASSWORD_CHECK);
+	task_rest(t, -1);
+	pthread_mutex_lock(&checks.lock);
+	while (checks.n >= LOGIN_CHECKS_LIMIT && clock_ms() < until)
+		clock_wait(&checks.ended, &checks.lock, until);
+	bool room = checks.n < LOGIN_CHECKS_LIMIT;
+	checks.n += room;
+	pthread_mutex_unlock(&checks.lock);
+	return room ? 0 : fail(t, INTERNAL_ERROR, "the password cannot be checked: too many are");
+}
+
+static void leave(void)
+{
+	pthread_mutex_lock(&checks.lock);
+	checks.n--;
+	pthread_cond_signal(&checks.ended);
+	pthread_mutex_unlock(&checks.lock);
+}
+
+static int check(struct task *t, const char *user, const char *password)
+{
 	FD_SCOPE int words = words_pipe(t, user, password);
 	struct run r = {
 		.argv = RUN_ARGV("/proc/self/exe", ACCOUNT_OPTION, settings.pam_dir),
@@ -141,4 +168,15 @@ int account_check(struct task *t, const char *user, const char *password)
 	if (r.ret_status <= WRONG)
 		return r.ret_status == RIGHT;
 	return fail(t, INTERNAL_ERROR, str(t, "the password cannot be checked: %s", r.ret_err));
+}
+
+int account_check(struct task *t, const char *user, const char *password)
+{
+	if (strlen(user) + strlen(password) + 2 > LOGIN_WORDS_LIMIT)
+		return 0;
+	if (enter(t) < 0)
+		return -1;
+	int result = check(t, user, password);
+	leave();
+	return result;
 }

@@ -11,11 +11,10 @@
 
 #include <stddef.h>
 
+#include "base/limits.h"
 #include "model/model.h"
 
 struct task;
-
-enum { BLOB_LIMIT = 16 << 20 };
 
 int blobs_open(struct task *);
 

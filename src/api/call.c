@@ -10,7 +10,9 @@
 #include "api/settings.h"
 #include "api/tasks.h"
 #include "api/undo.h"
+#include "base/limits.h"
 #include "base/log.h"
+#include "base/peer.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/journal.h"
@@ -55,6 +57,7 @@ const struct call *const all_calls[] = {
 struct running {
 	struct running *next;
 	struct task *task;
+	const char *behind; /* whose call behind Async it is; NULL: the caller waits for it */
 };
 
 static struct {
@@ -105,6 +108,16 @@ static bool interrupt(const char *ref)
 		}
 	pthread_mutex_unlock(&calls.lock);
 	return found;
+}
+
+static int64_t how_many_behind(const char *user)
+{
+	int64_t n = 0;
+	pthread_mutex_lock(&calls.lock);
+	for (struct running *r = calls.first; r; r = r->next)
+		n += r->behind && streq(r->behind, user);
+	pthread_mutex_unlock(&calls.lock);
+	return n;
 }
 
 static bool is_running(const char *op)
@@ -159,13 +172,16 @@ static const char *row_begin(struct task *t, const char *name)
 {
 	if (*t->adopts)
 		return row_adopt(t);
+	const char *owner = session_user(t);
 	DB_SCOPE(t);
+	if (tasks_make_room(t, owner) < 0)
+		return NULL;
 	struct task_row *row = row_new(t, task);
 	row->name_label = name;
 	row->created = time_now(row);
 	row->resident_on = this_host();
 	row->type = "<none/>";
-	row->owner = session_user(t);
+	row->owner = owner;
 	if (db_insert(t, &row->row) < 0 || db_commit(t) < 0)
 		return NULL;
 	return row->row.ref;
@@ -309,7 +325,8 @@ static bool is_own(const struct task *t)
 static void finish(struct task *t, const struct call *c, void *args, bool awaited)
 {
 	const char *object = object_of(c, args);
-	audit(t, c->name, object ? object : "");
+	if (c->role != role_read_only) /* what only looks pushes no deed out of the trail */
+		audit(t, c->name, object ? object : "");
 	struct task *own = task_new(t, t->name);
 	struct end *e = end_new(own, t->ref, c, args, t);
 	e->goes = awaited || (is_own(t) && t->code == NO_ERROR);
@@ -338,10 +355,13 @@ struct begun {
 	struct running me;
 };
 
+/* behind: whose call behind Async it is, or NULL. */
 static int begin(struct task *t, const struct call *c, const char *name, void *args,
-		 struct begun *b)
+		 const char *behind, struct begun *b)
 {
+	task_rest(t, -1); /* it may take long */
 	*b = (struct begun){ .task = t, .call = c, .args = args, .ref = row_begin(t, name) };
+	b->me.behind = behind;
 	if (!b->ref)
 		return -1;
 	t->scope = talloc_new(t);
@@ -393,25 +413,32 @@ int api_call(struct task *t, const struct call *c, void *args)
 		return call_quietly(t, c, args);
 	if (check_open(t) < 0)
 		return -1;
-	return begin(t, c, c->name, args, &b) < 0 ? -1 : run(&b, awaited);
+	return begin(t, c, c->name, args, NULL, &b) < 0 ? -1 : run(&b, awaited);
 }
 
+/* What a client of the network has asked for comes after what is asked on the machine itself. */
 static void *run_behind(void *arg)
 {
 	struct begun *b = arg;
+	db_give_way(peer_is_remote(b->task->peer));
 	run(b, false);
 	talloc_free(b->task);
 	return NULL;
 }
 
+static int check_behind(struct task *t, const char *user)
+{
+	return how_many_behind(user) < ASYNC_OF_USER_LIMIT ? 0 : fail(t, TOO_BUSY);
+}
+
 const char *api_call_async(struct task *t, const struct call *c, struct task *own, void *args)
 {
 	struct begun *b = talloc(own, struct begun);
-	const char *ref = NULL;
+	const char *ref = NULL, *user = session_user(own);
 	pthread_t thread;
 	const char *name = str(own, "Async.%s", c->name);
 	if (role_check(own, c->role, c->name) == 0 && check_open(own) == 0 &&
-	    begin(own, c, name, args, b) == 0)
+	    check_behind(own, user) == 0 && begin(own, c, name, args, user, b) == 0)
 		ref = talloc_strdup(t, b->ref);
 	int err = ref ? pthread_create(&thread, NULL, run_behind, b) : 0;
 	if (ref && !err) {
@@ -440,7 +467,7 @@ int task_cancel(struct task *t, struct task_cancel *a)
 	return 0;
 }
 
-void tasks_close(int ms)
+bool tasks_close(int ms)
 {
 	int64_t until = clock_ms() + ms;
 	pthread_mutex_lock(&calls.lock);
@@ -449,7 +476,9 @@ void tasks_close(int ms)
 		task_interrupt(r->task);
 	while (calls.first && clock_ms() < until)
 		clock_wait(&calls.ended, &calls.lock, until);
+	bool ended = !calls.first;
 	pthread_mutex_unlock(&calls.lock);
+	return ended;
 }
 
 void tasks_retry_undo(struct task *t)

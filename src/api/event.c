@@ -19,6 +19,7 @@
 #include "api/role.h"
 #include "api/session.h"
 #include "base/delay.h"
+#include "base/limits.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "db/events.h"
@@ -46,10 +47,13 @@ static int token_read(struct task *t, const char *token, int64_t *ret)
 /* "*", "vm", "vm/OpaqueRef:...".  Clients ask for classes that this server has not: no events. */
 static int check_subscriptions(struct task *t, const struct list *wanted)
 {
+	if (wanted->n > SUBSCRIPTIONS_LIMIT)
+		return fail(t, VALUE_NOT_SUPPORTED, "classes", str(t, "%zu classes", wanted->n),
+			    str(t, "a session can wait for %d at most", SUBSCRIPTIONS_LIMIT));
 	for (size_t i = 0; i < wanted->n; i++) {
 		const char *s = wanted->v[i], *slash = strchr(s, '/');
-		bool is_sound =
-			*s && *s != '/' && (!slash || (slash[1] && !strchr(slash + 1, '/')));
+		bool is_sound = *s && *s != '/' && strlen(s) <= SUBSCRIPTION_LIMIT &&
+				(!slash || (slash[1] && !strchr(slash + 1, '/')));
 		if (!is_sound)
 			return fail(t, EVENT_SUBSCRIPTION_PARSE_FAILURE, s);
 	}
@@ -180,7 +184,9 @@ static int wait_for_change(struct task *t, int64_t now, int ms)
 	if (then <= now)
 		return then < 0 ? -1 : 0;
 	int batch = delay_ms(DELAY_EVENT_BATCH);
-	return db_pace() < batch ? task_wait(t, -1, 0, batch) : 0;
+	int result = db_pace() < batch ? task_wait(t, -1, 0, batch) : 0;
+	task_work(t); /* all that wait have been woken */
+	return result;
 }
 
 const struct row *event_object(struct task *t, const struct event *e)
@@ -197,6 +203,7 @@ static int64_t end_of(double timeout_s)
 	return clock_ms() + (int64_t)(ms < most ? ms : most);
 }
 
+/* A client that may be gone is answered at once. */
 int event_from(struct task *t, struct event_from *a)
 {
 	int64_t since, now, end = end_of(a->timeout);
@@ -212,8 +219,11 @@ int event_from(struct task *t, struct event_from *a)
 			return 0;
 		}
 		talloc_free(b);
-		if (wait_for_change(t, now, (int)left) < 0)
+		int look = delay_ms(DELAY_EVENT_LOOK);
+		if (wait_for_change(t, now, left < look ? (int)left : look) < 0)
 			return -1;
+		if (task_is_left(t))
+			end = 0;
 	}
 }
 
@@ -242,8 +252,6 @@ int event_get_current_id(struct task *t, struct event_get_current_id *a)
 }
 
 /* ---- the old way: the server remembers what the client has seen ---- */
-
-enum { SUBSCRIPTIONS_MOST = 1000 };
 
 struct listener {
 	struct listener *next;
@@ -311,13 +319,14 @@ int event_register(struct task *t, struct event_register *a)
 	struct listener *l = listener_of(t->session);
 	if (!l)
 		l = listener_new(t->session);
-	bool room = l->classes.n + a->classes.n <= SUBSCRIPTIONS_MOST;
-	for (size_t i = 0; room && i < a->classes.n; i++)
-		list_put(l, &l->classes, a->classes.v[i]);
+	struct list all = list_copy(t, &l->classes);
+	for (size_t i = 0; i < a->classes.n; i++)
+		list_put(t, &all, a->classes.v[i]);
+	bool room = all.n <= SUBSCRIPTIONS_LIMIT;
+	for (size_t i = l->classes.n; room && i < all.n; i++)
+		list_add(l, &l->classes, all.v[i]);
 	pthread_mutex_unlock(&listeners.lock);
-	return room ? 0
-		    : fail(t, OPERATION_NOT_ALLOWED,
-			   str(t, "a session has at most %d subscriptions", SUBSCRIPTIONS_MOST));
+	return room ? 0 : check_subscriptions(t, &all);
 }
 
 int event_unregister(struct task *t, struct event_unregister *a)

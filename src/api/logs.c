@@ -8,11 +8,12 @@
 
 #include "api/settings.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"
 
-enum { LIMIT = 8 << 20, KEPT = 1 << 20 };
+enum { KEPT = 1 << 20 };
 
 static int keep_end(struct task *t, int fd, off_t size, const char *path)
 {
@@ -29,7 +30,7 @@ static void trim(struct task *t, const char *path)
 {
 	struct stat st;
 	FD_SCOPE int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= LIMIT)
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= GUEST_LOG_LIMIT)
 		return;
 	/* A full disk is no reason to let the guest fill it further. */
 	if (keep_end(t, fd, st.st_size, path) < 0)
@@ -38,7 +39,8 @@ static void trim(struct task *t, const char *path)
 		log_line(t, "log trimmed path=%s bytes=%lld", path, (long long)st.st_size);
 }
 
-/* The folders say who runs, or did: to ask the database would cost the more, the more VMs there are. */
+/* Guests' and the daemon's own.  The folders say who runs, or did: to ask the database would cost
+ * the more, the more VMs there are. */
 void logs_trim(struct task *t)
 {
 	static const char *const names[] = { "serial.log", "qemu.log" };
@@ -49,4 +51,5 @@ void logs_trim(struct task *t)
 			trim(t, str(t, "%s/%s/%s", run, e->d_name, names[i]));
 	if (d)
 		closedir(d);
+	log_trim(t);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* logs.h -- what guests write to their serial ports, and QEMU to its log, is kept within bounds. */
+/* logs.h -- what guests write to their serial ports, QEMU to its log, and the daemon to its own, is
+ * kept within bounds. */
 #pragma once
 
 struct task;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/masked.h"
 
+#include "base/limits.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "db/db.h"
@@ -14,9 +15,7 @@ enum {
 
 const char *masked(struct task *t, const char *text)
 {
-	if (!strstr(text, BEGIN))
-		return text;
-	char *copy = talloc_strdup(t, text);
+	char *copy = text_cut(t, text, TASK_TEXT_LIMIT);
 	for (char *at = copy; (at = strstr(at, BEGIN)); at += SHOWN) {
 		const char *ref = talloc_strndup(t, at, WHOLE);
 		if (strlen(ref) < WHOLE)

@@ -9,7 +9,8 @@
 
 struct task;
 
-/* The text with the reference of each session that there is cut to its beginning, on t, which has not failed. */
+/* The text with the reference of each session that there is cut to its beginning, and no more of it
+ * than a task keeps, on t, which has not failed. */
 const char *masked(struct task *t, const char *text);
 
 /* The error of `how` as others may read it: "CODE: parameter, parameter"; its code and parameters one by one, empty

@@ -4,9 +4,8 @@
 #include <ctype.h>
 
 #include "api/record.h"
+#include "base/limits.h"
 #include "base/task.h"
-
-enum { DEPTH_LIMIT = 100 };
 
 enum op { TRUE, FALSE, EQUALS, NOT, AND, OR };
 
@@ -23,7 +22,7 @@ struct reader {
 	struct task *t;
 	const struct class *class;
 	const char *text, *at;
-	int depth;
+	int depth, terms;
 };
 
 static struct query *parse_or(struct reader *);
@@ -37,6 +36,8 @@ static struct query *bad(struct reader *r, const char *why)
 static struct query *node(struct reader *r, enum op op, const struct query *a,
 			  const struct query *b)
 {
+	if (++r->terms > QUERY_TERMS_LIMIT)
+		return bad(r, "there are too many terms");
 	struct query *q = talloc_zero(r->t, struct query);
 	*q = (struct query){ .op = op, .a = a, .b = b };
 	return q;
@@ -60,23 +61,35 @@ static bool take(struct reader *r, const char *word)
 	return true;
 }
 
+static bool is_escaped(const char *p)
+{
+	return *p == '\\' && (p[1] == '"' || p[1] == '\\');
+}
+
+static const char *end_of_string(const char *p)
+{
+	while (*p && *p != '"')
+		p += is_escaped(p) ? 2 : 1;
+	return p;
+}
+
 /* "...", with \" and \\ in it.  NULL: it is none. */
 static const char *take_string(struct reader *r)
 {
 	skip_blanks(r);
 	if (*r->at != '"')
 		return NULL;
-	char *s = talloc_array(r->t, char, strlen(r->at)), *to = s;
-	const char *p = r->at + 1;
-	for (; *p && *p != '"'; p++) {
-		if (*p == '\\' && (p[1] == '"' || p[1] == '\\'))
+	const char *p = r->at + 1, *end = end_of_string(p);
+	char *s = talloc_array(r->t, char, (size_t)(end - p) + 1), *to = s;
+	for (; p < end; p++) {
+		if (is_escaped(p))
 			p++;
 		*to++ = *p;
 	}
 	*to = 0;
-	if (*p != '"')
+	if (*end != '"')
 		return NULL;
-	r->at = p + 1;
+	r->at = end + 1;
 	return s;
 }
 
@@ -105,6 +118,8 @@ static struct query *parse_field(struct reader *r)
 	if (!value)
 		return bad(r, "a value in quotes is expected");
 	struct query *q = node(r, EQUALS, NULL, NULL);
+	if (!q)
+		return NULL;
 	q->field = f;
 	q->value = value;
 	return q;
@@ -128,7 +143,7 @@ static struct query *parse_negated(struct reader *r)
 
 static struct query *parse_not(struct reader *r)
 {
-	if (++r->depth > DEPTH_LIMIT)
+	if (++r->depth > QUERY_DEPTH_LIMIT)
 		return bad(r, "nested too deeply");
 	struct query *q = take(r, "not")     ? parse_negated(r)
 			  : take(r, "(")     ? parse_group(r)

@@ -318,6 +318,15 @@ static int check_snapshot(struct task *t, const struct row *r, const struct fiel
 	return fail(t, VM_IS_SNAPSHOT, vm->row.ref, str(t, "set_%s", f->name));
 }
 
+/* Seen before anything is made of it.  r as for field_check_size(). */
+static int check_size(struct task *t, const struct class *c, const struct row *r,
+		      const struct field *f, const char *text)
+{
+	if (field_check_size(t, r, f, text) < 0)
+		return -1;
+	return c == &class_task ? task_check_text(t, f->name, text) : 0;
+}
+
 /* What any new value has to pass; the row has it then. */
 static int take(struct task *t, struct row *r, const struct field *f, const char *text)
 {
@@ -333,6 +342,8 @@ static int take(struct task *t, struct row *r, const struct field *f, const char
 static int put(struct task *t, const struct change *c, const char *text)
 {
 	struct row *r = c->row;
+	if (check_size(t, r->class, r, c->field, text) < 0)
+		return -1;
 	if (!c->key && role_check_set(t, r, c->field, text) < 0) /* the key was asked for */
 		return -1;
 	if (take(t, r, c->field, text) < 0)
@@ -347,15 +358,20 @@ static int put(struct task *t, const struct change *c, const char *text)
 static int store(struct task *t, const struct change *c, const char *text)
 {
 	int result = put(t, c, text);
-	if (t->code != RBAC_PERMISSION_DENIED) /* that is told already */
-		audit(t, str(t, "%s.set_%s", c->row->class->name, c->field->name), c->row->ref);
+	const struct row *r = c->row;
+	bool is_own_note = r->class == &class_task; /* as what task.set_progress() notes */
+	if (t->code != RBAC_PERMISSION_DENIED && !is_own_note) /* the refusal is told already */
+		audit(t, str(t, "%s.set_%s", r->class->name, c->field->name), r->ref);
 	return result;
 }
 
 int record_set(struct task *t, const struct class *c, const char *ref, const char *name,
 	       const char *text)
 {
+	const struct field *f = model_field(c, name);
 	struct change change;
+	if (f && check_size(t, c, NULL, f, text) < 0)
+		return -1;
 	DB_SCOPE(t);
 	return settable(t, c, ref, name, &change) < 0 ? -1 : store(t, &change, text);
 }
@@ -363,7 +379,9 @@ int record_set(struct task *t, const struct class *c, const char *ref, const cha
 static int set_member(struct task *t, struct row *r, const struct field *f, const json_t *value)
 {
 	const char *text = values_text(t, value, f);
-	return text && role_check_made(t, r, f, text) == 0 ? take(t, r, f, text) : -1;
+	if (!text || check_size(t, r->class, r, f, text) < 0)
+		return -1;
+	return role_check_made(t, r, f, text) < 0 ? -1 : take(t, r, f, text);
 }
 
 /* What an object is not made with is passed over, unless somebody may rely on it: that is refused by takes.def. */

@@ -13,6 +13,7 @@
 
 struct rpc {
 	struct task *t;
+	struct task *reader;       /* that params are on; NULL: they have been read */
 	const char *method;        /* "VM.get_record" */
 	const struct class *class; /* NULL: none of ours */
 	const char *name;          /* "get_record" */
@@ -20,6 +21,14 @@ struct rpc {
 	size_t first;              /* the first behind the session */
 	struct values *out;
 };
+
+/* Nothing of params is needed any more. */
+static void done_reading(struct rpc *r)
+{
+	talloc_free(r->reader);
+	r->reader = NULL;
+	r->params = NULL;
+}
 
 static size_t given(const struct rpc *r)
 {
@@ -225,7 +234,10 @@ static int run_call(struct rpc *r, const struct call *named)
 {
 	void *args;
 	const struct call *c = prepare(r, r->t, named, &args);
-	if (!c || api_call(r->t, c, args) < 0)
+	if (!c)
+		return -1;
+	done_reading(r);
+	if (api_call(r->t, c, args) < 0)
 		return -1;
 	const struct field result = {
 		.name = "result", .kind = c->result, .of = c->of, .offset = c->result_offset
@@ -572,34 +584,43 @@ static int no_async(struct rpc *r)
 		    str(r->t, "No async mode for this operation (rpc: %s)", r->method));
 }
 
-int rpc_call(struct task *t, const char *method, const json_t *params, struct values *out)
+static int run(struct rpc *r, const char *method)
 {
-	struct rpc r = { .t = t, .params = params, .out = out };
+	struct task *t = r->t;
 	const struct field *f = NULL;
-	const char *asked = method;
+	const char *asked = talloc_strdup(t, method);
 	bool async = strip(&asked, "Async.") || strip(&asked, "InternalAsync.");
-	r.method = async ? asked : with_dot(t, asked);
-	const char *dot = strchr(r.method, '.');
-	const char *of = dot ? talloc_strndup(t, r.method, (size_t)(dot - r.method)) : "";
-	r.class = model_class(of);
-	r.name = dot ? dot + 1 : "";
-	if (streq(r.method, "system.listMethods"))
-		return list_methods(&r);
-	const struct call *c = find_call(r.method);
-	const struct generated *g = c ? NULL : find_generated(r.class, r.name, &f);
+	r->method = async ? asked : with_dot(t, asked);
+	const char *dot = strchr(r->method, '.');
+	const char *of = dot ? talloc_strndup(t, r->method, (size_t)(dot - r->method)) : "";
+	r->class = model_class(of);
+	r->name = dot ? dot + 1 : "";
+	if (streq(r->method, "system.listMethods"))
+		return list_methods(r);
+	const struct call *c = find_call(r->method);
+	const struct generated *g = c ? NULL : find_generated(r->class, r->name, &f);
 	bool empty = !async && is_empty_class(of);
 	if (!c && !g && !empty)
-		return unknown(&r);
-	if (!async && is_login(r.method))
-		return run_call(&r, c);
-	if (begin_session(&r) < 0)
+		return unknown(r);
+	if (!async && is_login(r->method))
+		return run_call(r, c);
+	if (begin_session(r) < 0)
 		return -1;
-	t->session = json_string_value(json_array_get(params, 0));
+	t->session = talloc_strdup(t, json_string_value(json_array_get(r->params, 0)));
 	if (empty)
-		return run_empty(&r, of);
+		return run_empty(r, of);
 	if (c && role_check(t, c->role, c->name) < 0) /* before anything else is read */
 		return -1;
 	if (!async)
-		return c ? run_call(&r, c) : run_generated(&r, g, f);
-	return c && call_has_async(c) ? run_async(&r, c) : no_async(&r);
+		return c ? run_call(r, c) : run_generated(r, g, f);
+	return c && call_has_async(c) ? run_async(r, c) : no_async(r);
+}
+
+int rpc_call(struct task *t, struct task *reader, const char *method, const json_t *params,
+	     struct values *out)
+{
+	struct rpc r = { .t = t, .reader = reader, .params = params, .out = out };
+	int result = run(&r, method);
+	done_reading(&r);
+	return result;
 }

@@ -14,7 +14,10 @@
 struct task;
 struct values;
 
-/* Runs the method, and puts its result.  params is an array, the session first where the method wants one.
- * Nothing is put when it fails: with MESSAGE_METHOD_UNKNOWN, MESSAGE_PARAMETER_COUNT_MISMATCH, SESSION_INVALID,
+/* Runs the method, and puts its result.  params is an array, the session first where the method
+ * wants one.  Method and params are on the reader, which is freed when they have been read: a call
+ * may wait for long, and its client's words take up much more than they are.  Nothing is put when
+ * it fails: with MESSAGE_METHOD_UNKNOWN, MESSAGE_PARAMETER_COUNT_MISMATCH, SESSION_INVALID,
  * FIELD_TYPE_ERROR, INVALID_VALUE, or what the method itself fails with. */
-int rpc_call(struct task *, const char *method, const json_t *params, struct values *);
+int rpc_call(struct task *, struct task *reader, const char *method, const json_t *params,
+	     struct values *);

@@ -10,6 +10,7 @@
 #include "api/subject.h"
 #include "api/user.h"
 #include "base/delay.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
@@ -25,44 +26,30 @@ int sessions_open(struct task *t)
 
 /* ---- how many there may be ---- */
 
-static const struct cap {
-	const char *field;
-	int named, unnamed; /* with a value, and without */
-} caps[] = {
-	{ "originator", 500, 400 },
-	{ "auth_user_name", 500, 500 },
-};
-
-/* Room for one more: the oldest goes.  Those on the local socket end with their connections. */
-static int make_room(struct task *t, const struct session_row *new, const struct cap *cap)
-{
-	const char *value = field_text(t, &new->row, model_field(&class_session, cap->field));
-	int n = 0, most = *value ? cap->named : cap->unnamed;
-	struct session_row *oldest = NULL;
-	for (struct row **r = db_find(t, &class_session, cap->field, value); *r; r++, n++) {
-		struct session_row *s = (struct session_row *)*r;
-		if (!oldest || strcmp(s->last_active, oldest->last_active) < 0)
-			oldest = s;
-	}
-	return n < most ? 0 : db_delete(t, &oldest->row);
-}
-
 static int drop_idle(struct task *t)
 {
-	const char *limit = time_ago(t, delay_s(DELAY_SESSION_IDLE));
-	DB_ALL (t, session, s)
-		if (strcmp(s->last_active, limit) < 0 && db_delete(t, &s->row) < 0)
+	struct list idle = db_refs_below(t, &class_session, "last_active",
+					 time_ago(t, delay_s(DELAY_SESSION_IDLE)));
+	for (size_t i = 0; i < idle.n; i++) {
+		const struct row *s = db_seek_row(t, &class_session, idle.v[i]);
+		if (s && db_delete(t, s) < 0)
 			return -1;
+	}
 	return 0;
 }
 
-static int limit(struct task *t, const struct session_row *new)
+/* Room for one more of the same user: the one that was used longest ago goes.  None pushes out
+ * another user's. */
+static int make_room(struct task *t, const char *user)
 {
-	if (drop_idle(t) < 0)
-		return -1;
-	for (size_t i = 0; i < COUNT(caps); i++)
-		if (make_room(t, new, &caps[i]) < 0)
+	int64_t n = db_number(t, &class_session, "auth_user_name", user, NULL);
+	for (; n >= SESSIONS_OF_USER_LIMIT; n--) {
+		const char *oldest =
+			db_first(t, &class_session, "last_active", "auth_user_name", user, NULL);
+		const struct row *s = oldest ? db_seek_row(t, &class_session, oldest) : NULL;
+		if (s && db_delete(t, s) < 0)
 			return -1;
+	}
 	return 0;
 }
 
@@ -101,37 +88,68 @@ static const char *session_new(struct task *t, const char *user, const struct su
 		set_subject(t, s, subject);
 	else
 		s->this_user = user_root(t);
-	s->originator = originator;
-	bool limited = originator != local;
-	if ((limited && limit(t, s) < 0) || db_insert(t, &s->row) < 0 || db_commit(t) < 0)
+	s->originator = text_cut(s, originator, ORIGINATOR_LIMIT);
+	bool limited = originator != local; /* those end with their connections */
+	if ((limited && (drop_idle(t) < 0 || make_room(t, user) < 0)) ||
+	    db_insert(t, &s->row) < 0 || db_commit(t) < 0)
 		return NULL;
 	return s->row.ref;
 }
 
+static void note_refusal(struct task *t, const char *user)
+{
+	log_line(t, "login refused user=\"%.*s\"", AUDIT_NAME_LIMIT, user);
+	audit_login(t, user, "");
+}
+
+/* answered: when, however soon it is known. */
 static const char *refuse(struct task *t, const char *user, int64_t answered)
 {
 	int64_t left = answered - clock_ms();
 	fail(t, SESSION_AUTHENTICATION_FAILED, user, "Authentication failed");
-	log_line(t, "login refused user=\"%s\"", user);
-	audit_login(t, user, "");
+	note_refusal(t, user);
 	struct task *own = task_part(t);
+	own->cancellable = true;
 	task_wait(own, -1, 0, left > 0 ? (int)left : 0);
 	talloc_free(own);
 	return NULL;
+}
+
+/* It has not been looked at, so that it is answered at once tells nothing. */
+static const char *refuse_unseen(struct task *t, const char *user)
+{
+	if (t->code != NO_ERROR)
+		return NULL;
+	fail(t, SESSION_AUTHENTICATION_FAILED, user,
+	     "There were too many wrong passwords from this address. Try again later.");
+	note_refusal(t, user);
+	return NULL;
+}
+
+/* 1, 0, or -1 with an error. */
+static int look_at(struct task *t, struct attempt *a, const char *user, const char *password,
+		   const struct subject_row **ret_subject)
+{
+	int right = account_check(t, user, password);
+	if (right >= 0)
+		right = may_log_in(t, user, ret_subject) && right;
+	attempt_end(a, right < 0 ? ATTEMPT_UNKNOWN : right ? ATTEMPT_RIGHT : ATTEMPT_WRONG);
+	return right;
 }
 
 const char *session_login(struct task *t, const char *user, const char *password,
 			  const char *originator)
 {
 	int64_t answered = clock_ms() + delay_ms(DELAY_LOGIN_REFUSAL);
-	const struct subject_row *subject;
-	int right = attempt_begin(t) ? account_check(t, user, password) : 0;
-	if (right < 0 || t->code != NO_ERROR)
+	const struct subject_row *subject = NULL;
+	struct attempt *attempt = attempt_begin(t, user);
+	if (!attempt)
+		return refuse_unseen(t, user);
+	int right = look_at(t, attempt, user, password, &subject);
+	if (right <= 0)
+		return right < 0 ? NULL : refuse(t, user, answered);
+	if (task_vouch(t, user) < 0)
 		return NULL;
-	right = may_log_in(t, user, &subject) && right;
-	attempt_end(t, right);
-	if (!right)
-		return refuse(t, user, answered);
 	const char *session = session_new(t, user, subject, originator);
 	audit_login(t, user, session ? session : "");
 	return session;
@@ -176,9 +194,17 @@ const char *session_check(struct task *t, const char *ref)
 	struct session_row *s = db_seek(t, session, ref);
 	if (!s || strcmp(s->last_active, time_ago(t, delay_s(DELAY_SESSION_IDLE))) < 0)
 		return fail_ptr(t, SESSION_INVALID, ref ? ref : "");
+	if (task_vouch(t, s->auth_user_name) < 0)
+		return NULL;
 	if (strcmp(s->last_active, time_ago(t, delay_s(DELAY_SESSION_NOTED))) < 0)
 		note_use(t, ref);
 	return s->row.ref;
+}
+
+bool session_is_known(struct task *t, const char *ref)
+{
+	const struct session_row *s = db_seek(t, session, ref);
+	return s && strcmp(s->last_active, time_ago(t, delay_s(DELAY_SESSION_IDLE))) >= 0;
 }
 
 const char *session_user(struct task *t)
@@ -203,8 +229,8 @@ void session_end(struct task *t, const char *ref)
 int session_login_with_password(struct task *t, struct session_login_with_password *a)
 {
 	bool local_root = t->trusted && (!*a->uname || streq(a->uname, "root"));
-	a->result =
-		local_root ? session_local(t) : session_login(t, a->uname, a->pwd, a->originator);
+	a->result = local_root ? session_new(t, "root", NULL, a->originator)
+			       : session_login(t, a->uname, a->pwd, a->originator);
 	return a->result ? 0 : -1;
 }
 

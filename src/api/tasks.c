@@ -7,10 +7,10 @@
 #include "api/session.h"
 #include "api/settings.h"
 #include "base/delay.h"
+#include "base/json.h"
+#include "base/limits.h"
 #include "base/task.h"
 #include "db/db.h"
-
-enum { KEPT = 200 }; /* finished ones */
 
 static bool is_pending(const struct task_row *row)
 {
@@ -25,23 +25,44 @@ static bool is_old(const char *time, const char *limit)
 	return strcmp(time, limit) < 0;
 }
 
-/* Oldest first: those that have ended are counted from the newest. */
+/* Until a user has fewer than so many, his oldest one goes: of those that have ended, then of a
+ * client's that it has not finished.  What is at work stays. */
+static int make_room(struct task *t, const char *owner, int64_t most)
+{
+	static const struct {
+		const char *status, *of_client;
+	} order[] = {
+		{ "success", "true" },  { "failure", "true" },  { "cancelled", "true" },
+		{ "success", "false" }, { "failure", "false" }, { "cancelled", "false" },
+		{ "pending", "true" },
+	};
+	int64_t over = db_number(t, &class_task, "owner", owner, NULL) - most;
+	for (size_t i = 0; over > 0 && i < COUNT(order);) {
+		const char *ref = db_first(t, &class_task, NULL, "owner", owner, "status",
+					   order[i].status, "of_client", order[i].of_client, NULL);
+		const struct row *row = ref ? db_seek_row(t, &class_task, ref) : NULL;
+		if (row && db_delete(t, row) < 0)
+			return -1;
+		over -= row != NULL;
+		i += row == NULL;
+	}
+	return 0;
+}
+
+int tasks_make_room(struct task *t, const char *owner)
+{
+	return make_room(t, owner, TASKS_OF_USER_LIMIT - 1);
+}
+
 int tasks_collect(struct task *t)
 {
 	const char *old = time_ago(t, delay_s(DELAY_TASK_KEPT));
 	const char *forsaken = time_ago(t, delay_s(DELAY_TASK_FORSAKEN));
 	DB_SCOPE(t);
-	struct row **rows = db_find(t, &class_task, NULL, NULL);
-	size_t n = 0, newer = 0;
-	while (rows[n])
-		n++;
-	while (n-- > 0) {
-		const struct task_row *row = (struct task_row *)rows[n];
-		bool pending = is_pending(row);
-		bool goes = pending ? row->of_client && is_old(row->created, forsaken)
-				    : newer >= KEPT || is_old(row->finished, old);
-		newer += !pending;
-		if (goes && db_delete(t, rows[n]) < 0)
+	DB_ALL (t, task, row) {
+		bool goes = is_pending(row) ? row->of_client && is_old(row->created, forsaken)
+					    : is_old(row->finished, old);
+		if (goes && db_delete(t, &row->row) < 0)
 			return -1;
 	}
 	return db_commit(t);
@@ -95,22 +116,40 @@ int task_destroy(struct task *t, struct task_destroy *a)
 
 /* ---- of clients ---- */
 
+int task_check_text(struct task *t, const char *field, const char *text)
+{
+	size_t n = strlen(text);
+	if (n <= TASK_TEXT_LIMIT)
+		return 0;
+	return fail(t, VALUE_NOT_SUPPORTED, field, str(t, "%zu bytes", n),
+		    str(t, "a client's task has texts of %d bytes at most", TASK_TEXT_LIMIT));
+}
+
+/* There is room for it; NULL: failed. */
 static struct task_row *of_client(struct task *t, const char *label)
 {
+	const char *owner = session_user(t);
+	if (tasks_make_room(t, owner) < 0)
+		return NULL;
 	struct task_row *row = row_new(t, task);
 	row->name_label = label;
 	row->created = time_now(row);
 	row->resident_on = this_host();
 	row->type = "<none/>";
 	row->of_client = true;
-	row->owner = session_user(t);
+	row->owner = owner;
 	return row;
 }
 
 int task_create(struct task *t, struct task_create *a)
 {
+	if (task_check_text(t, "label", a->label) < 0 ||
+	    task_check_text(t, "description", a->description) < 0)
+		return -1;
 	DB_SCOPE(t);
 	struct task_row *row = of_client(t, a->label);
+	if (!row)
+		return -1;
 	row->name_description = a->description;
 	if (db_insert(t, &row->row) < 0)
 		return -1;
@@ -122,6 +161,8 @@ const char *task_for_command(struct task *t, const char *name)
 {
 	DB_SCOPE(t);
 	struct task_row *row = of_client(t, name);
+	if (!row)
+		return NULL;
 	row->of_command = true;
 	return db_insert(t, &row->row) < 0 || db_commit(t) < 0 ? NULL : row->row.ref;
 }
@@ -209,6 +250,8 @@ int task_set_progress(struct task *t, struct task_set_progress *a)
 
 int task_set_result(struct task *t, struct task_set_result *a)
 {
+	if (task_check_text(t, "result", a->value) < 0)
+		return -1;
 	DB_SCOPE(t);
 	struct task_row *row = own(t, a->self);
 	if (!row)
@@ -219,6 +262,8 @@ int task_set_result(struct task *t, struct task_set_result *a)
 
 int task_set_error_info(struct task *t, struct task_set_error_info *a)
 {
+	if (task_check_text(t, "error_info", list_to_json(t, &a->value)) < 0)
+		return -1;
 	DB_SCOPE(t);
 	struct task_row *row = own(t, a->self);
 	if (!row)

@@ -237,7 +237,7 @@ static const char *map_text(struct task *t, const json_t *j)
 		const char *s = scalar(t, each);
 		if (!s)
 			return NULL;
-		map_set(t, &m, key, s);
+		map_add(t, &m, key, s);
 	}
 	return json_is_object(j) ? map_to_json(t, &m) : NULL;
 }

@@ -6,7 +6,8 @@
 
 int buffer_add(struct buffer *b, const char *bytes, size_t n, size_t limit)
 {
-	if (n > limit - b->n)
+	b->full |= n > limit - b->n;
+	if (b->full)
 		return -1;
 	if (b->n + n >= b->size) {
 		size_t size = 2 * (b->n + n) + 64;

@@ -23,10 +23,10 @@ json_t *json_own(const void *ctx, json_t *j)
 	return j;
 }
 
-/* Nesting of the text, seen without building anything; strings are stepped over. */
-static size_t nesting(const char *s, size_t n)
+struct json_shape json_shape(const char *s, size_t n)
 {
-	size_t depth = 0, deepest = 0;
+	struct json_shape shape = { 0, 1 };
+	size_t depth = 0;
 	bool quoted = false;
 	for (size_t i = 0; i < n; i++) {
 		if (quoted) {
@@ -37,18 +37,21 @@ static size_t nesting(const char *s, size_t n)
 		} else if (s[i] == '"') {
 			quoted = true;
 		} else if (s[i] == '{' || s[i] == '[') {
-			deepest = ++depth > deepest ? depth : deepest;
-		} else if ((s[i] == '}' || s[i] == ']') && depth) {
-			depth--;
+			shape.depth = ++depth > shape.depth ? depth : shape.depth;
+			shape.values++;
+		} else if (s[i] == '}' || s[i] == ']') {
+			depth -= depth > 0;
+		} else if (s[i] == ',' || s[i] == ':') {
+			shape.values++;
 		}
 	}
-	return deepest;
+	return shape;
 }
 
 json_t *json_read(struct task *t, const char *text, size_t n, size_t depth)
 {
 	json_error_t e;
-	if (nesting(text, n) > depth)
+	if (json_shape(text, n).depth > depth)
 		return fail_ptr(t, INTERNAL_ERROR, str(t, "JSON nested deeper than %zu", depth));
 	json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
 	if (!j)
@@ -113,7 +116,7 @@ bool map_from_json(const void *ctx, const char *text, struct map *ret)
 	json_object_foreach (o, key, item) {
 		good = good && json_is_string(item);
 		if (good)
-			map_set(ctx, ret, key, json_string_value(item));
+			map_add(ctx, ret, key, json_string_value(item));
 	}
 	json_decref(o);
 	return good;

@@ -13,6 +13,13 @@ struct map;
 /* j is released when ctx is freed.  Returns j (NULL stays NULL). */
 json_t *json_own(const void *ctx, json_t *j);
 
+/* What a text would become, seen without building anything: how deep its arrays and objects are
+ * within each other, and how many values there are at most; each key of an object counts as one. */
+struct json_shape {
+	size_t depth, values;
+};
+struct json_shape json_shape(const char *text, size_t n);
+
 /* Text to a value on t.  Fails with INTERNAL_ERROR on anything but one JSON object or array, nested at
  * most depth deep. */
 json_t *json_read(struct task *, const char *text, size_t n, size_t depth);

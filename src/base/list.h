@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* list.h -- sets and maps of strings, as XenAPI's fields hold them: small, in order of
- * arrival, linear.  Members are copied onto ctx. */
+ * arrival.  To look one up takes as long as there are members; members are copied onto ctx. */
 #pragma once
 
 #include <stdbool.h>
@@ -30,6 +30,8 @@ struct list list_split(const void *ctx, const char *s, char separator);
 char *list_join(const void *ctx, const struct list *, const char *separator);
 
 void map_set(const void *ctx, struct map *, const char *key, const char *value);
+/* The same of a key that is not there. */
+void map_add(const void *ctx, struct map *, const char *key, const char *value);
 /* NULL when there is no such key. */
 const char *map_get(const struct map *, const char *key);
 void map_remove(struct map *, const char *key);
@@ -38,3 +40,8 @@ struct list list_copy(const void *ctx, const struct list *);
 struct map map_copy(const void *ctx, const struct map *);
 bool list_equal(const struct list *, const struct list *);
 bool map_equal(const struct map *, const struct map *);
+
+/* The same pairs in the order of their keys, on ctx: for who looks up many.  The texts stay the
+ * other map's. */
+struct map map_sorted(const void *ctx, const struct map *);
+const char *map_get_sorted(const struct map *sorted, const char *key);

@@ -100,6 +100,7 @@ int relay(struct task *t, struct relay_end a, struct relay_end b, int leave)
 		{ b.in, a.out, .leave = -1, .unwrap = b.wrap, .wrap = a.wrap },
 	};
 	int more;
+	task_rest(t, -1);
 	while ((more = step(t, f)) > 0)
 		;
 	if (more < 0)

@@ -135,6 +135,7 @@ int run(struct task *t, struct run *r)
 	int64_t end = clock_ms() + r->timeout_ms;
 	int out[2], err[2], status = 0;
 	pid_t pid = 0;
+	task_rest(t, -1);
 	if (open_pipes(t, out, err) < 0)
 		return -1;
 	int fds[4] = { r->in, r->out >= 0 ? r->out : out[1], err[1], -1 };

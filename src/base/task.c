@@ -171,9 +171,46 @@ static int time_left(const struct task *t, int ms)
 	return ms < 0 || left < ms ? (int)left : ms;
 }
 
+/* Of the task that this one is a part of, or its own. */
+static struct task *task_with_turn(struct task *t)
+{
+	while (t->whole)
+		t = t->whole;
+	return t;
+}
+
+void task_rest(struct task *t, int fd)
+{
+	struct task_turn *turn = task_with_turn(t)->turn;
+	if (turn)
+		turn->rest(turn, fd);
+}
+
+void task_work(struct task *t)
+{
+	struct task_turn *turn = task_with_turn(t)->turn;
+	if (turn)
+		turn->work(turn);
+}
+
+bool task_is_left(struct task *t)
+{
+	struct task_turn *turn = task_with_turn(t)->turn;
+	return turn && turn->is_left(turn);
+}
+
+int task_vouch(struct task *t, const char *user)
+{
+	struct task_turn *turn = task_with_turn(t)->turn;
+	return turn ? turn->vouch(turn, t, user) : 0;
+}
+
 int task_wait(struct task *t, int fd, short events, int ms)
 {
 	int64_t end = ms < 0 ? 0 : clock_ms() + ms;
+	struct pollfd now = { .fd = fd, .events = events };
+	if (ms != 0 && poll(&now, 1, 0) == 0)
+		task_rest(t, fd);
 	for (;;) {
 		if (task_check(t) < 0)
 			return -1;

@@ -43,6 +43,18 @@ struct task_sink {
 	void (*progress)(struct task_sink *, double fraction);
 };
 
+/* Given by who lets only so many be at work at a time, and counts them. */
+struct task_turn {
+	/* From now on the thread waits for others more than it works, just now for fd; and it works
+	 * again, when it is its turn. */
+	void (*rest)(struct task_turn *, int fd);
+	void (*work)(struct task_turn *);
+	/* The task is this user's.  -1, with an error: he has too many. */
+	int (*vouch)(struct task_turn *, struct task *, const char *user);
+	/* The client has said that no more comes from it, and so may be gone. */
+	bool (*is_left)(struct task_turn *);
+};
+
 struct task {
 	const char *name;       /* stands on each log line */
 	const char *ref;        /* the task's row, "" when it has none */
@@ -52,6 +64,7 @@ struct task {
 	const char *adopts;     /* a row that a client has made for the next call, "" none */
 	const char *op;         /* the journal's name for this operation, see db/journal.h */
 	struct task_sink *sink; /* may be NULL */
+	struct task_turn *turn; /* may be NULL */
 
 	/* Of a call: what it holds others up with, freed when the call has ended; else the task itself. */
 	void *scope;
@@ -104,6 +117,18 @@ void task_interrupt(struct task *);
 
 /* Fails with TASK_CANCELLED or when the deadline is over; else 0.  Call in long loops. */
 int task_check(struct task *);
+
+/* t's thread is about to wait for fd, or for something else (-1): whoever counts those at work is
+ * told.  task_wait() says so by itself.  After it the thread is one of those that wait, of which
+ * there are many: what will take a processor's time stands in line for it once more, with
+ * task_work(), under no lock. */
+void task_rest(struct task *, int fd);
+void task_work(struct task *);
+/* Who waits for nothing in particular need not go on when its client may be gone: he looks now and
+ * then. */
+bool task_is_left(struct task *);
+/* It is known who asks.  -1: he asks for too much at a time. */
+int task_vouch(struct task *, const char *user);
 
 /* Waits until fd has one of the poll events, at most ms (-1: no limit).
  * Returns the events, 0 on time-out, -1 when cancelled or past the deadline.  fd may be -1. */

@@ -104,6 +104,15 @@ char *text_plain(const void *ctx, const char *s, size_t limit)
 	return copy;
 }
 
+char *text_cut(const void *ctx, const char *s, size_t limit)
+{
+	size_t n = strnlen(s, limit + 1);
+	if (n > limit)
+		for (n = limit; n && ((unsigned char)s[n] & 0xc0) == 0x80;)
+			n--;
+	return talloc_strndup(ctx, s, n);
+}
+
 char *text_visible(const void *ctx, const char *s)
 {
 	const unsigned char *p = (const unsigned char *)s;

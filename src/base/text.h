@@ -24,6 +24,9 @@ bool text_is_utf8(const char *s);
  * direction of writing, and cut to at most limit bytes, between characters.  On ctx. */
 char *text_plain(const void *ctx, const char *s, size_t limit);
 
+/* The first limit bytes of s at most, cut between characters.  On ctx. */
+char *text_cut(const void *ctx, const char *s, size_t limit);
+
 /* s as one may write it to a terminal, whoever wrote it: the bytes of what text_plain() leaves out (but for line feeds
  * and tabs), and those that are no UTF-8, are told as \x1b.  On ctx. */
 char *text_visible(const void *ctx, const char *s);

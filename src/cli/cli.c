@@ -381,17 +381,20 @@ static int serve(struct cli *c, const char *body, size_t n, bool trusted)
 	if (thin_parse_body(c->t, body, n, &r) < 0 || take_arguments(c, &r.args) < 0 ||
 	    log_in(c, &r, trusted) < 0)
 		return -1;
+	task_work(c->t); /* the client's greeting was waited for, and perhaps PAM */
 	int result = run_command(c);
 	if (!r.session)
 		session_end(c->t, c->t->session);
 	return result;
 }
 
+enum { SHOWN = 40 }; /* of a command's name, as it was typed */
+
 static void note_end(struct cli *c, int result, const struct cli_peer *peer)
 {
 	struct task *own = task_new(c->t, c->t->name);
-	log_line(c->t, "cli command ended command=\"%s\" peer=\"%s\" result=\"%s\"", c->name,
-		 peer->name,
+	log_line(c->t, "cli command ended command=\"%.*s\" peer=\"%s\" result=\"%s\"", SHOWN,
+		 c->name, peer->name,
 		 result == 0              ? "success"
 		 : c->t->code == NO_ERROR ? "refused"
 					  : masked_error(own, c->t));

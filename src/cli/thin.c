@@ -10,14 +10,11 @@
 #include "base/delay.h"
 #include "base/frame.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/task.h"
 #include "base/text.h"
 
-enum {
-	LINES_LIMIT = 1000,
-	ANSWER_LIMIT = 64, /* a client's frames are 12 bytes at most */
-	PROMPT_LIMIT = 64 << 10,
-};
+enum { ANSWER_MOST = 64 /* a client's frames are 12 bytes at most */ };
 
 struct thin {
 	struct task *task;
@@ -59,7 +56,7 @@ int thin_parse_body(struct task *t, const char *body, size_t n, struct thin_requ
 		return fail(t, INTERNAL_ERROR, "the command line is not UTF-8 text");
 	size_t lines = 0;
 	for (char *line; (line = strsep(&text, "\n")); lines++) {
-		if (lines == LINES_LIMIT)
+		if (lines == CLI_LINES_LIMIT)
 			return fail(t, INTERNAL_ERROR, "the command line has too many arguments");
 		if (*line && !take_line(t, line, lines == 0, &r))
 			list_add(t, &r.args, line);
@@ -99,7 +96,7 @@ static int send_frame(struct thin *th, const struct frame *f)
 static int receive(struct thin *th, struct frame *ret)
 {
 	bool before = heed_cancel(th, false);
-	int status = frame_receive(th->task, th->task, th->fd, ANSWER_LIMIT, ret);
+	int status = frame_receive(th->task, th->task, th->fd, ANSWER_MOST, ret);
 	heed_cancel(th, before);
 	if (status == 0)
 		return lost(th);
@@ -221,7 +218,7 @@ char *thin_prompt(struct thin *th)
 	if (send_frame(th, &(struct frame){ FRAME_COMMAND, FRAME_PROMPT }) < 0)
 		return NULL;
 	size_t n;
-	char *line = take_blob(th, PROMPT_LIMIT, &n);
+	char *line = take_blob(th, CLI_PROMPT_LIMIT, &n);
 	if (line)
 		line[strcspn(line, "\r\n")] = 0;
 	return line;

@@ -94,7 +94,8 @@ static const char *column_type(const struct field *f)
 /* Found by often: identity, names, places, and whatever a link goes by. */
 static bool is_indexed(const struct class *c, const struct field *f)
 {
-	static const char *const names[] = { "uuid", "name_label", "location", "suspend_VDI" };
+	static const char *const names[] = { "uuid", "name_label", "location", "suspend_VDI",
+					     "auth_user_name" };
 	for (size_t i = 0; i < COUNT(names); i++)
 		if (streq(f->name, names[i]))
 			return true;
@@ -240,10 +241,6 @@ static void read_generation(void)
 
 static int connect_to(struct task *t, const char *path, int how)
 {
-	pthread_mutexattr_t recursive;
-	pthread_mutexattr_init(&recursive);
-	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-	pthread_mutex_init(&db.lock, &recursive);
 	if (sqlite3_open_v2(path, &db.sqlite, SQLITE_OPEN_FULLMUTEX | how, NULL) != SQLITE_OK)
 		return failed(t);
 	sqlite3_busy_timeout(db.sqlite, delay_ms(DELAY_DB_BUSY));
@@ -267,7 +264,7 @@ int db_open(struct task *t, const char *path)
 	if (make_tables(t) < 0)
 		return -1;
 	read_generation();
-	if (db_forget_deleted(t, DELETED_KEPT) < 0 || db_commit(t) < 0)
+	if (db_forget_deleted(t, DELETED_LIMIT) < 0 || db_commit(t) < 0)
 		return -1;
 	keep_room();
 	return 0;
@@ -303,7 +300,7 @@ static void begin_outermost(void)
  * inner transaction. */
 void db_begin(struct task *t)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	t->depth++;
 	if (db.depth++ == 0)
 		begin_outermost();
@@ -352,7 +349,7 @@ int db_commit(struct task *t)
 	db.further |= t->depth == 1 && db.depth > 1;
 	t->depth--;
 	db.depth--;
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return 0;
 }
 
@@ -368,7 +365,7 @@ void db_rollback(struct task *t)
 	} else if (is_open) {
 		sqlite3_exec(db.sqlite, "ROLLBACK TO inner; RELEASE inner", NULL, NULL, NULL);
 	}
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 }
 
 struct db_scope db_scope_begin(struct task *t)
@@ -444,7 +441,7 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 {
 	struct row **rows = talloc_zero_array(t, struct row *, 1);
 	size_t n = 0;
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	sqlite3_stmt *s = sql_prepare(select_sql(rows, c, columns_of(c), where), value, NULL);
 	while (sql_step(s) == SQLITE_ROW) {
 		rows = talloc_realloc(t, rows, struct row *, n + 2);
@@ -454,7 +451,7 @@ static struct row **select_rows(struct task *t, const struct class *c, const cha
 		rows[n] = NULL;
 	}
 	sql_done(s);
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return rows;
 }
 
@@ -468,15 +465,26 @@ struct row **db_find(struct task *t, const struct class *c, const char *field, c
 	return select_rows(t, c, where_field(t, field), field ? value : NULL);
 }
 
-struct list db_refs(struct task *t, const struct class *c, const char *field, const char *value)
+static struct list select_refs(struct task *t, const struct class *c, const char *where,
+			       const char *value)
 {
 	struct list refs = { 0 };
-	sqlite3_stmt *s = sql_prepare(select_sql(t, c, "ref", where_field(t, field)),
-				      field ? value : NULL, NULL);
+	sqlite3_stmt *s = sql_prepare(select_sql(t, c, "ref", where), value, NULL);
 	while (sql_step(s) == SQLITE_ROW)
 		list_add(t, &refs, sql_text(s, 0));
 	sql_done(s);
 	return refs;
+}
+
+struct list db_refs(struct task *t, const struct class *c, const char *field, const char *value)
+{
+	return select_refs(t, c, where_field(t, field), field ? value : NULL);
+}
+
+struct list db_refs_below(struct task *t, const struct class *c, const char *field,
+			  const char *value)
+{
+	return select_refs(t, c, str(t, "WHERE \"%s\" < ? ORDER BY nr", field), value);
 }
 
 struct row *db_seek_row(struct task *t, const struct class *c, const char *ref)
@@ -505,25 +513,55 @@ int64_t db_count(const struct class *c)
 	return n;
 }
 
-int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+/* The number, or in *ret_text the text, that a SELECT has for the rows whose stored fields have the
+ * values: field, value, ..., NULL. */
+static int64_t ask(struct task *t, const struct class *c, const char *what, const char *behind,
+		   const char **ret_text, va_list ap)
 {
-	char *sql =
-		str(t, "SELECT coalesce(sum(\"%s\"), 0) FROM \"%s\" WHERE true", number, c->name);
+	char *sql = str(t, "SELECT %s FROM \"%s\" WHERE true", what, c->name);
 	const char *values[4] = { 0 }, *field;
 	size_t n = 0;
-	va_list ap;
-	va_start(ap, number);
 	while ((field = va_arg(ap, const char *))) {
 		assert(n < COUNT(values));
 		values[n++] = va_arg(ap, const char *);
 		sql = talloc_asprintf_append(sql, " AND \"%s\" = ?", field);
 	}
-	va_end(ap);
+	sql = talloc_asprintf_append(sql, "%s", behind);
 	sqlite3_stmt *s = sql_prepare(sql, values[0], values[1], values[2], values[3], NULL);
-	sql_step(s);
-	int64_t sum = sqlite3_column_int64(s, 0);
+	bool found = sql_step(s) == SQLITE_ROW;
+	int64_t number = sqlite3_column_int64(s, 0);
+	if (ret_text)
+		*ret_text = found ? talloc_strdup(t, sql_text(s, 0)) : NULL;
 	sql_done(s);
+	return number;
+}
+
+int64_t db_sum(struct task *t, const struct class *c, const char *number, ...)
+{
+	va_list ap;
+	va_start(ap, number);
+	int64_t sum = ask(t, c, str(t, "coalesce(sum(\"%s\"), 0)", number), "", NULL, ap);
+	va_end(ap);
 	return sum;
+}
+
+int64_t db_number(struct task *t, const struct class *c, ...)
+{
+	va_list ap;
+	va_start(ap, c);
+	int64_t n = ask(t, c, "count(*)", "", NULL, ap);
+	va_end(ap);
+	return n;
+}
+
+const char *db_first(struct task *t, const struct class *c, const char *by, ...)
+{
+	const char *ref;
+	va_list ap;
+	va_start(ap, by);
+	ask(t, c, "ref", str(t, " ORDER BY \"%s\", nr LIMIT 1", by ? by : "nr"), &ref, ap);
+	va_end(ap);
+	return ref;
 }
 
 /* ---- writing ---- */
@@ -604,7 +642,7 @@ static int forget_some(struct task *t)
 	if (++db.deletions < DELETED_SLACK)
 		return 0;
 	db.deletions = 0;
-	return db_forget_deleted(t, DELETED_KEPT);
+	return db_forget_deleted(t, DELETED_LIMIT);
 }
 
 int db_delete(struct task *t, const struct row *r)

@@ -42,6 +42,10 @@ void db_scope_end(struct db_scope *);
 #define DB_SCOPE(t)                                                                                \
 	__attribute__((cleanup(db_scope_end))) struct db_scope db_scope_ = db_scope_begin(t)
 
+/* What this thread does from now on is for one of many whom we do not know (clients of the
+ * network): it has the database's lock only when nobody else wants it. */
+void db_give_way(bool);
+
 /* The row, on t; HANDLE_INVALID [class, ref] when there is none.  (class##_row is the struct.) */
 #define db_get(t, class, ref) ((struct class##_row *)db_get_row((t), &class_##class, (ref)))
 struct row *db_get_row(struct task *, const struct class *, const char *ref);
@@ -66,9 +70,20 @@ struct row **db_find(struct task *, const struct class *, const char *field, con
 /* The refs of the same rows, which costs less than the rows. */
 struct list db_refs(struct task *, const struct class *, const char *field, const char *value);
 
+/* Those whose stored field sorts before the value, as text. */
+struct list db_refs_below(struct task *, const struct class *, const char *field,
+			  const char *value);
+
 int64_t db_count(const struct class *);
 /* The sum of a number over the rows whose stored fields have these values: field, value, ..., NULL. */
 int64_t db_sum(struct task *, const struct class *, const char *number, ...)
+	__attribute__((sentinel));
+
+/* How many rows there are whose stored fields have these values: field, value, ..., NULL; and the
+ * ref of the first of them in the order of the field `by` (NULL: of their making), on t; NULL:
+ * there is none. */
+int64_t db_number(struct task *, const struct class *, ...) __attribute__((sentinel));
+const char *db_first(struct task *, const struct class *, const char *by, ...)
 	__attribute__((sentinel));
 
 /* Write the row; inside a transaction only. */

@@ -14,9 +14,9 @@
 
 int64_t db_generation(void)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	int64_t now = db.stored;
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return now;
 }
 
@@ -39,26 +39,26 @@ void wake_waiters(void)
 /* In the list unless there is nothing to wait for. */
 static int64_t enlist(struct waiter *w, int64_t generation)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	int64_t now = db.stored;
 	if (now <= generation) {
 		w->next = db.waiters;
 		db.waiters = w;
 	}
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return now;
 }
 
 static int64_t delist(const struct waiter *w)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	for (struct waiter **at = &db.waiters; *at; at = &(*at)->next)
 		if (*at == w) {
 			*at = w->next;
 			break;
 		}
 	int64_t now = db.stored;
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return now;
 }
 
@@ -80,9 +80,9 @@ int64_t db_wait(struct task *t, int64_t generation, int ms)
 
 int64_t db_pace(void)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	int64_t ms = db.committed_ms - db.committed_before_ms;
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return ms;
 }
 
@@ -111,7 +111,7 @@ struct deleted *db_deleted(struct task *t, int64_t since)
 	size_t n = 0;
 	struct deleted *all = talloc_zero_array(t, struct deleted, 1);
 	const char *text = str(t, "%lld", (long long)since);
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	sqlite3_stmt *s = sql_prepare("SELECT 1 FROM forgotten WHERE gen > ?", text, NULL);
 	bool lost = sql_step(s) == SQLITE_ROW;
 	sql_done(s);
@@ -128,7 +128,7 @@ struct deleted *db_deleted(struct task *t, int64_t since)
 		all[n] = (struct deleted){ 0 };
 	}
 	sql_done(s);
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 	return lost ? fail_ptr(t, EVENTS_LOST) : all;
 }
 

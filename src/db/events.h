@@ -5,11 +5,13 @@
 
 #include <stdint.h>
 
+#include "base/limits.h"
+
 struct class;
 struct task;
 
 /* So many deletions are remembered, and at most so many more. */
-enum { DELETED_KEPT = 10000, DELETED_SLACK = 1000 };
+enum { DELETED_SLACK = DELETED_LIMIT / 10 };
 
 /* Of the last committed write. */
 int64_t db_generation(void);

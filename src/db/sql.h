@@ -2,7 +2,6 @@
 /* sql.h -- what the files of this folder share: the connection and statements on it. */
 #pragma once
 
-#include <pthread.h>
 #include <sqlite3.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,7 +10,6 @@ struct task;
 
 struct database {
 	sqlite3 *sqlite;
-	pthread_mutex_t lock; /* recursive; see ARCHITECTURE.md for the order */
 	int depth;      /* open transactions of the thread that has the lock, whichever its tasks */
 	bool further;   /* a further task of that thread has written something within */
 	char lost[200]; /* why the outermost one could not be begun, "" */
@@ -23,6 +21,11 @@ struct database {
 		committed_before_ms; /* when, on clock_ms(): the last one, and the one before */
 };
 extern struct database db;
+
+/* The database's lock (lock.c).  Whoever has it may take it again; see ARCHITECTURE.md for the
+ * order. */
+void db_lock(void);
+void db_unlock(void);
 
 /* The generation has grown.  Lock held. */
 void wake_waiters(void);

@@ -77,7 +77,7 @@ static sqlite3_stmt *take(const char *sql)
 
 sqlite3_stmt *sql_prepare(const char *sql, ...)
 {
-	pthread_mutex_lock(&db.lock);
+	db_lock();
 	sqlite3_stmt *s = take(sql);
 	va_list ap;
 	va_start(ap, sql);
@@ -99,7 +99,7 @@ void sql_done(sqlite3_stmt *s)
 		k->busy = false;
 	else
 		sqlite3_finalize(s);
-	pthread_mutex_unlock(&db.lock);
+	db_unlock();
 }
 
 void sql_forget_all(void)

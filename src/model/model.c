@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/json.h"
+#include "base/limits.h"
 #include "base/task.h"
 
 /* ---- the tables as data ---- */
@@ -473,12 +474,33 @@ int field_parse(struct task *t, struct row *r, const struct field *f, const char
 	}
 }
 
+static size_t members_of(const struct row *r, const struct field *f)
+{
+	return field_is_map(f) ? field_map(r, f)->n : field_is_set(f) ? field_list(r, f)->n : 0;
+}
+
+/* As many as the text has. */
+static size_t members_in(const struct field *f, const char *text)
+{
+	size_t values = json_shape(text, strlen(text)).values - 1;
+	return field_is_map(f) ? values / 2 : field_is_set(f) ? values : 0;
+}
+
+int field_check_size(struct task *t, const struct row *r, const struct field *f, const char *text)
+{
+	size_t n = members_in(f, text);
+	if (n <= MEMBERS_LIMIT || (r && n < members_of(r, f)))
+		return 0;
+	return fail(t, VALUE_NOT_SUPPORTED, f->name, str(t, "%zu members", n),
+		    str(t, "there can be %d at most", MEMBERS_LIMIT));
+}
+
 int field_take(struct task *t, struct row *r, const struct field *f, const char *text)
 {
 	bool is_number = f->kind == FLOAT;
 	if (is_number && strspn(text, "0123456789+-.eE") != strlen(text))
 		return fail(t, FIELD_TYPE_ERROR, f->name);
-	if (field_parse(t, r, f, text) < 0)
+	if (field_check_size(t, r, f, text) < 0 || field_parse(t, r, f, text) < 0)
 		return -1;
 	if (is_number && !isfinite(*(double *)member(r, f)))
 		return bad(t, f, text);

@@ -283,7 +283,11 @@ struct list enum_values(const void *ctx, const char *name);
  * maps as JSON; and back, with FIELD_TYPE_ERROR or INVALID_VALUE when text is not of the kind. */
 const char *field_text(const void *ctx, const struct row *, const struct field *);
 int field_parse(struct task *, struct row *, const struct field *, const char *text);
-/* The same of what a client says: a number is decimal, and one that there is. */
+/* The same of what a client says: a number is decimal, and one that there is; a map or a set has
+ * MEMBERS_LIMIT members. */
 int field_take(struct task *, struct row *, const struct field *, const char *text);
+/* That alone, seen without making them.  The row may have more from before, and they may become
+ * fewer; NULL: it is not known. */
+int field_check_size(struct task *, const struct row *, const struct field *, const char *text);
 struct list *field_list(const struct row *, const struct field *);
 struct map *field_map(const struct row *, const struct field *);

@@ -9,6 +9,7 @@
 #include "api/account.h"
 #include "api/settings.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -37,13 +38,11 @@ static int go_background(void)
 
 /* In the background the log is a file; what is wrong with the start is still told to whoever
  * waits, on the standard error of before (returned). */
-static int log_to_file(struct task *t, const char *state)
+static int move_log(struct task *t, const char *state)
 {
 	int terminal = fcntl(2, F_DUPFD_CLOEXEC, 3);
-	FD_SCOPE int log = open(str(t, "%s/stillframed.log", state),
-				O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (log >= 0)
-		dup2(log, 2);
+	if (log_to_file(t, str(t, "%s/stillframed.log", state)) < 0)
+		task_forgive(t); /* it stays where it is */
 	return terminal;
 }
 
@@ -109,7 +108,7 @@ int main(int argc, char **argv)
 
 	int terminal = 2;
 	if (ready >= 0 && dir_make(t, c.state, 0711) == 0)
-		terminal = log_to_file(t, c.state);
+		terminal = move_log(t, c.state);
 	if (t->code != NO_ERROR || startup(t, &c) < 0)
 		return complain(t, terminal);
 	if (ready >= 0) {

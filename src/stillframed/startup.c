@@ -136,9 +136,8 @@ static void raise_limits(void)
 
 static void serve_cli(struct task *t, struct request *r)
 {
-	enum { BODY_LIMIT = 200 << 10 };
 	size_t n;
-	char *body = http_body(t, r, BODY_LIMIT, &n);
+	char *body = http_body(t, r, CLI_BODY_LIMIT, &n);
 	if (body)
 		cli_serve(t, r->fd, body, n,
 			  &(struct cli_peer){ .name = r->peer,
@@ -147,12 +146,12 @@ static void serve_cli(struct task *t, struct request *r)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/cli", serve_cli },
-	{ "POST", "/jsonrpc", jsonrpc_serve, true },
-	{ "POST", "/json", jsonrpc_serve, true }, /* its name before */
+	{ "POST", "/cli", serve_cli, false, CLI_BODY_LIMIT },
+	{ "POST", "/jsonrpc", jsonrpc_serve, true, RPC_BODY_LIMIT },
+	{ "POST", "/json", jsonrpc_serve, true, RPC_BODY_LIMIT }, /* its name before */
 	{ "OPTIONS", "/jsonrpc", rpc_options, true },
 	{ "OPTIONS", "/json", rpc_options, true },
-	{ "POST", "/...", xmlrpc_serve, true }, /* clients know it under several names */
+	{ "POST", "/...", xmlrpc_serve, true, RPC_BODY_LIMIT }, /* known under several names */
 	{ "OPTIONS", "/...", rpc_options, true },
 	{ "GET", "/export_raw_vdi", transfer_export_vdi },
 	{ "PUT", "/import_raw_vdi", transfer_import_vdi },
@@ -261,14 +260,24 @@ static void end_database(void)
 		caretaker_dismiss();
 }
 
-/* In this order, behind the calls. */
+/* A call that heeds no cancel works with all that would be closed.  The process ends under it, as
+ * if it were killed, and the next start sees to what it has left. */
+static void end_calls(void)
+{
+	if (tasks_close(0))
+		return;
+	log_line(NULL, "stopped while calls are at work");
+	_exit(0);
+}
+
+/* In this order, behind those calls that end in time. */
 static const struct ending {
 	const char *what;
 	void (*end)(void);
 } endings[] = {
-	{ "timers", timers_stop },    { "jobs", jobs_close },       { "merges", coalesce_close },
-	{ "clients", http_stop },     { "agents", agents_close },   { "guests", guests_close },
-	{ "storage", storage_close }, { "database", end_database },
+	{ "timers", timers_stop },  { "jobs", jobs_close },       { "merges", coalesce_close },
+	{ "clients", http_stop },   { "calls", end_calls },       { "agents", agents_close },
+	{ "guests", guests_close }, { "storage", storage_close }, { "database", end_database },
 };
 
 static const char *_Atomic ending_now = "";

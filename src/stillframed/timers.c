@@ -16,6 +16,7 @@
 #include "api/sizes.h"
 #include "api/tasks.h"
 #include "base/delay.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "base/text.h"

@@ -70,18 +70,9 @@ bool agent_is_sync(const char *line, json_int_t id)
 	       !line[end] && number == id;
 }
 
-/* Each value but the first has one of these before it. */
-static size_t values(const char *s, size_t n)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < n; i++)
-		count += s[i] == ',' || s[i] == ':' || s[i] == '[' || s[i] == '{';
-	return count;
-}
-
 json_t *agent_read(struct task *t, const char *line, size_t n)
 {
-	if (values(line, n) > AGENT_VALUES_LIMIT)
+	if (json_shape(line, n).values > AGENT_VALUES_LIMIT)
 		return fail_ptr(t, INTERNAL_ERROR, "its reply holds too much");
 	json_t *m = json_read(t, line, n, AGENT_DEPTH_LIMIT);
 	if (json_is_object(m))

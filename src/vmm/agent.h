@@ -21,16 +21,10 @@
 #include <sys/types.h>
 
 #include "base/buffer.h"
+#include "base/limits.h"
 
 struct task;
 struct agent;
-
-enum {
-	AGENT_REPLY_LIMIT = 1 << 20, /* bytes of a reply */
-	AGENT_SYNC_LIMIT = 4 << 20,  /* bytes passed over in a sync: late replies */
-	AGENT_DEPTH_LIMIT = 16,
-	AGENT_VALUES_LIMIT = 16384, /* values of a reply: JSON of a megabyte can become fifty */
-};
 
 /* Takes over the socket, and says nothing yet.  On ctx; the connection ends with it. */
 struct agent *agent_new(const void *ctx, int fd);

@@ -32,7 +32,9 @@ struct qmp {
 	int closing; /* eventfd, written by qmp_close() */
 	pthread_t reader;
 	struct qmp_handler handler;
-	struct qmp_lines lines; /* the reader's */
+	struct qmp_lines lines; /* the reader's; and how much it has read */
+	struct bucket bytes, events;
+	int64_t new_events;
 
 	pthread_mutex_t sending; /* a message goes out in one piece; taken alone */
 	pthread_mutex_t lock;    /* guards what follows, for moments only */
@@ -47,15 +49,38 @@ struct qmp {
 static int line(const char *s, size_t n, int (*message)(void *, json_t *), void *arg)
 {
 	struct task *t = task_new(NULL, "qmp");
-	json_t *m = json_read(t, s, n, QMP_DEPTH_LIMIT);
+	bool large = json_shape(s, n).values > QMP_VALUES_LIMIT;
+	json_t *m = large ? NULL : json_read(t, s, n, QMP_DEPTH_LIMIT);
 	int result = json_is_object(m) ? message(arg, m) : -1;
 	talloc_free(t);
 	return result;
 }
 
+/* Of a line that is passed over, what is behind its end. */
+static void pass(struct qmp_lines *l, const char **bytes, size_t *n)
+{
+	const char *end = memchr(*bytes, '\n', *n);
+	size_t gone = end ? (size_t)(end - *bytes) + 1 : *n;
+	l->passes = !end;
+	*bytes += gone;
+	*n -= gone;
+}
+
+/* What has no end yet is longer than any event; or it had one, and its memory is not needed any
+ * more. */
+static void forget_line(struct qmp_lines *l)
+{
+	l->passes = l->unread.n > 0;
+	free(l->unread.text);
+	l->unread = (struct buffer){ 0 };
+	l->seen = 0;
+}
+
 int qmp_feed(struct qmp_lines *l, const char *bytes, size_t n, int (*message)(void *, json_t *),
 	     void *arg)
 {
+	if (l->passes)
+		pass(l, &bytes, &n);
 	if (n == 0)
 		return 0;
 	if (buffer_add(&l->unread, bytes, n, QMP_LINE_LIMIT) < 0)
@@ -71,6 +96,9 @@ int qmp_feed(struct qmp_lines *l, const char *bytes, size_t n, int (*message)(vo
 	memmove(l->unread.text, l->unread.text + start, l->unread.n - start);
 	l->unread.n -= start;
 	l->seen = l->unread.n;
+	bool was_large = l->unread.n == 0 && l->unread.size > 2 * QMP_EVENT_LIMIT + 64;
+	if (was_large || (l->unread.n > QMP_EVENT_LIMIT && !l->awaited))
+		forget_line(l);
 	return 0;
 }
 
@@ -95,6 +123,7 @@ static int message(void *arg, json_t *m)
 	struct qmp *q = arg;
 	const char *event = json_string_value(json_object_get(m, "event"));
 	json_t *id = json_object_get(m, "id");
+	q->new_events += event != NULL;
 	if (event)
 		q->handler.event(q->handler.arg, event, json_object_get(m, "data"));
 	else if (json_is_object(json_object_get(m, "QMP")))
@@ -123,6 +152,27 @@ static void end(struct qmp *q)
 	q->handler.ended(q->handler.arg, q->closing);
 }
 
+static bool is_awaited(struct qmp *q)
+{
+	pthread_mutex_lock(&q->lock);
+	bool awaited = q->waiters != NULL;
+	pthread_mutex_unlock(&q->lock);
+	return awaited;
+}
+
+/* Until the n bytes, and the events among them, are made up for, or the connection is closed. */
+static void keep_pace(struct qmp *q, ssize_t n)
+{
+	int64_t ms = bucket_owe(&q->bytes, n, QMP_BYTES_LIMIT, QMP_BYTES_LIMIT / 16);
+	int64_t other =
+		bucket_owe(&q->events, q->new_events, QMP_EVENTS_LIMIT, QMP_EVENTS_LIMIT / 20);
+	struct pollfd p = { .fd = q->closing, .events = POLLIN };
+	q->new_events = 0;
+	ms = ms > other ? ms : other;
+	if (ms > 0)
+		poll(&p, 1, (int)ms);
+}
+
 static void *reader(void *arg)
 {
 	struct qmp *q = arg;
@@ -133,11 +183,13 @@ static void *reader(void *arg)
 			continue;
 		if (n <= 0)
 			break;
+		q->lines.awaited = is_awaited(q);
 		if (qmp_feed(&q->lines, chunk, (size_t)n, message, q) < 0) {
 			log_line(NULL, "qmp connection ended by us reason=\"not QMP\"");
 			set_garbled(q);
 			break;
 		}
+		keep_pace(q, n);
 	}
 	/* What QEMU still says is not wanted, and it shall see that nobody listens. */
 	shutdown(q->fd, SHUT_RDWR);
@@ -226,6 +278,7 @@ static int await(struct task *t, int wake, int ms, bool heed)
 		return task_wait(t, wake, POLLIN, ms);
 	struct pollfd p = { .fd = wake, .events = POLLIN };
 	int64_t over = clock_ms() + ms;
+	task_rest(t, -1);
 	for (;;) {
 		int64_t left = over - clock_ms();
 		int n = poll(&p, 1, left > 0 ? (int)left : 0);
@@ -358,8 +411,8 @@ struct qmp *qmp_open(struct task *t, int fd, int ms, bool oob, struct qmp_handle
 
 void qmp_close(struct qmp *q)
 {
-	shutdown(q->fd, SHUT_RDWR);
 	eventfd_write(q->closing, 1);
+	shutdown(q->fd, SHUT_RDWR);
 	pthread_join(q->reader, NULL);
 	qmp_free(q);
 }

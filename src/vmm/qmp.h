@@ -7,9 +7,11 @@
  *     <- {"error":{"class":"GenericError","desc":"..."},"id":8}\r\n
  *
  * A thread of its own reads.  A guest may have taken over its QEMU, so nothing that is read is
- * believed: a line has at most 16 MiB and 2000 levels, and the first thing that is no QMP ends the
- * connection.  From then on all calls fail, those that wait at once.  What QEMU says of a disk
- * (query-block, query-blockstats) has a level for each of its layers. */
+ * believed: a line has a limited size, number of values and of levels, and the first thing that is
+ * no QMP ends the connection.  From then on all calls fail, those that wait at once.  What QEMU
+ * says of a disk (query-block, query-blockstats) has a level for each of its layers.  While nobody
+ * waits for an answer, a line that is longer than any event is passed over.  Who says more than a
+ * QEMU does is listened to the more slowly: its own commands wait then, and nobody else's. */
 #pragma once
 
 #include <jansson.h>
@@ -17,11 +19,10 @@
 #include <stddef.h>
 
 #include "base/buffer.h"
+#include "base/limits.h"
 
 struct task;
 struct qmp;
-
-enum { QMP_LINE_LIMIT = 16 << 20, QMP_DEPTH_LIMIT = 2000 };
 
 /* Both are called from the reader thread. */
 struct qmp_handler {
@@ -67,9 +68,11 @@ int qmp_do(struct task *, struct qmp *, const char *command, json_t *arguments);
 /* The line reader below it.  Zero is empty; free(unread.text) ends it. */
 struct qmp_lines {
 	struct buffer unread;
-	size_t seen; /* no line ends before here */
+	size_t seen;  /* no line ends before here */
+	bool awaited; /* somebody waits for an answer; else a long line is passed over */
+	bool passes;  /* ... and the present one is */
 };
-/* Hands each whole line to message as JSON object (the reader's, to keep it take a reference).
- * -1: the line is too long, no JSON, too deep, no object, or message said -1. */
+/* Hands each whole line to message as JSON object (the reader's, to keep it take a reference). -1:
+ * the line is too long, no JSON, too deep, of too many values, no object, or message said -1. */
 int qmp_feed(struct qmp_lines *, const char *bytes, size_t n, int (*message)(void *, json_t *),
 	     void *arg);

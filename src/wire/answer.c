@@ -2,12 +2,16 @@
 /* answer.c -- what a route reads and writes: bodies and answers. */
 #include "wire/http.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "wire/crowd.h"
 
 static const struct {
 	int status;
@@ -40,6 +44,49 @@ static const char *reason_of(int status)
 	return "Unknown";
 }
 
+static void owe(const struct request *req, ptrdiff_t n)
+{
+	if (req->of)
+		crowd_owe(req->of, n);
+}
+
+/* The socket's own write would take a large answer, and the thread with it, for as long as the
+ * client pleases. */
+static int send_all(struct task *t, int fd, const char *from, size_t n)
+{
+	while (n) {
+		ssize_t put = send(fd, from, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (put < 0 && errno != EINTR && errno != EAGAIN)
+			return task_fail_errno(t, errno, "send");
+		if (put > 0) {
+			from += put;
+			n -= (size_t)put;
+			continue;
+		}
+		int ready = task_wait(t, fd, POLLOUT, delay_ms(DELAY_HTTP_WRITE));
+		if (ready < 0)
+			return -1;
+		if (ready == 0)
+			return fail(t, INTERNAL_ERROR, "the peer took nothing in time");
+	}
+	return 0;
+}
+
+/* Its time is limited as a whole, too: a byte taken now and then does not keep it for ever. */
+static int send_answer(struct task *t, struct request *req, const char *head, const void *body,
+		       size_t n)
+{
+	int64_t before = t->deadline_ms, most = (int64_t)(n * 1000 / ANSWER_PACE_LIMIT);
+	t->deadline_ms = clock_ms() + delay_ms(DELAY_HTTP_WRITE) + most;
+	owe(req, (ptrdiff_t)n);
+	int result = send_all(t, req->fd, head, strlen(head));
+	if (result == 0)
+		result = send_all(t, req->fd, body, n);
+	owe(req, -(ptrdiff_t)n);
+	t->deadline_ms = before;
+	return result;
+}
+
 void http_answer(struct task *t, struct request *req, int status, const char *type,
 		 const char *extra, const void *body, size_t n)
 {
@@ -55,8 +102,7 @@ void http_answer(struct task *t, struct request *req, int status, const char *ty
 		    "%s\r\n",
 		    status, reason_of(status), type, n, req->stays ? "keep-alive" : "close", extra);
 	/* A peer that does not want the answer is no concern of ours. */
-	if (io_write(t, req->fd, head, strlen(head), delay_ms(DELAY_HTTP_WRITE)) < 0 ||
-	    io_write(t, req->fd, body, n, delay_ms(DELAY_HTTP_WRITE)) < 0)
+	if (send_answer(t, req, head, body, n) < 0)
 		req->stays = false;
 }
 
@@ -80,6 +126,7 @@ int http_status_of(const struct task *t)
 		{ SESSION_AUTHENTICATION_FAILED, 401 },
 		{ RBAC_PERMISSION_DENIED, 403 },
 		{ OPERATION_NOT_ALLOWED, 403 },
+		{ TOO_BUSY, 503 },
 		{ INVALID_VALUE, 400 },
 		{ VALUE_NOT_SUPPORTED, 400 },
 		{ VDI_TOO_LARGE, 400 },
@@ -95,11 +142,10 @@ int http_status_of(const struct task *t)
 
 int http_continue(struct task *t, struct request *req)
 {
-	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
 	const char *expect = map_get(&req->headers, "expect");
 	if (!expect || strcasecmp(expect, "100-continue") != 0 || req->minor == 0)
 		return 0;
-	return io_write(t, req->fd, go_on, sizeof go_on - 1, delay_ms(DELAY_HTTP_WRITE));
+	return io_write(t, req->fd, HTTP_GO_ON, sizeof HTTP_GO_ON - 1, delay_ms(DELAY_HTTP_WRITE));
 }
 
 int http_begin(struct task *t, struct request *req)
@@ -137,8 +183,8 @@ char *http_body(struct task *t, struct request *req, size_t limit, size_t *ret_n
 		return NULL;
 	}
 	size_t n = (size_t)req->body_length;
-	char *body = talloc_array(t, char, n + 1);
-	if (read_body(t, req, body, n) != (ssize_t)n) {
+	char *body = req->body ? req->body : talloc_array(t, char, n + 1);
+	if (!req->body && read_body(t, req, body, n) != (ssize_t)n) {
 		http_refuse(t, req, 408, "The body did not come.");
 		return NULL;
 	}

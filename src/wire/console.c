@@ -2,6 +2,7 @@
 #include "wire/console.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "api/words.h"
 #include "base/delay.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/relay.h"
 #include "base/task.h"
@@ -76,7 +78,36 @@ void console_serve(struct task *t, struct request *req)
 
 /* ---- the picture ---- */
 
-static int snapshot(struct task *t, struct request *req, const void **ret, size_t *ret_n)
+/* A guest that has taken over its QEMU says how large its picture is, up to what wire/jpeg.h
+ * allows. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t made;
+	int n;
+} pictures = { .lock = PTHREAD_MUTEX_INITIALIZER, .made = PTHREAD_COND_INITIALIZER };
+
+static int enter_pictures(struct task *t)
+{
+	int64_t until = clock_ms() + delay_ms(DELAY_PICTURE);
+	task_rest(t, -1);
+	pthread_mutex_lock(&pictures.lock);
+	while (pictures.n >= PICTURES_LIMIT && clock_ms() < until)
+		clock_wait(&pictures.made, &pictures.lock, until);
+	bool room = pictures.n < PICTURES_LIMIT;
+	pictures.n += room;
+	pthread_mutex_unlock(&pictures.lock);
+	return room ? 0 : fail(t, TOO_BUSY);
+}
+
+static void leave_pictures(void)
+{
+	pthread_mutex_lock(&pictures.lock);
+	pictures.n--;
+	pthread_cond_signal(&pictures.made);
+	pthread_mutex_unlock(&pictures.lock);
+}
+
+static int take_picture(struct task *t, struct request *req, const void **ret, size_t *ret_n)
 {
 	struct console_row *c = console_asked(t, req);
 	if (!c)
@@ -87,6 +118,15 @@ static int snapshot(struct task *t, struct request *req, const void **ret, size_
 	if (console_picture(t, c, file) < 0)
 		return -1;
 	return jpeg_of_ppm(t, file, ret, ret_n);
+}
+
+static int snapshot(struct task *t, struct request *req, const void **ret, size_t *ret_n)
+{
+	if (enter_pictures(t) < 0)
+		return -1;
+	int result = take_picture(t, req, ret, ret_n);
+	leave_pictures();
+	return result;
 }
 
 void console_snapshot(struct task *t, struct request *req)

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* http.c -- sockets, threads and routes.
  *
- *     accept --> parked --> served --> closed
- *                  ^          |
- *                  '-- keep --'
+ *     accept --> parked --> ready --> served --> closed
+ *                  ^                    |
+ *                  '------- keep -------'
  *
- * One thread accepts on all sockets, and waits for the next request on all connections that are parked: so one that
- * is idle costs a descriptor and some hundred bytes.  A request has a thread and a task.  Both, connections and
- * requests, are limited per socket, so that no crowd on the network locks out who sits at the machine, and per
- * address, so that no single peer locks out the others; a request for which there is no thread waits for one. */
+ * One thread accepts on all sockets, and takes in what comes on all connections that are parked
+ * (wire/intake.h): so one that is idle, or slow, costs a descriptor and what it has sent.  A
+ * request that is there has a thread and a task, when it is its source's turn (wire/crowd.h): so
+ * that no crowd on the network locks out who sits at the machine, and no single peer the others. */
 #include "wire/http.h"
 
 #include <assert.h>
@@ -29,63 +29,63 @@
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/peer.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "base/thread.h"
 #include "base/tls.h"
+#include "db/db.h"
+#include "wire/crowd.h"
+#include "wire/intake.h"
 #include "wire/site.h"
 
-enum {
-	LOCAL_LIMIT = 200, /* connections ... */
-	TCP_LIMIT = 3000,
-	PEER_LIMIT = 2400,
-	LOCAL_THREADS = 100, /* ... and requests at a time */
-	TCP_THREADS = 400,
-	PEER_THREADS = 300,
-	EVENTS = 64,
-};
+enum { EVENTS = 64 };
 
 struct listener {
 	int fd;
 	enum http_door door;
-	int count, limit, peer_limit; /* connections */
-	int busy, threads, peer_threads;
 };
 
-enum state {
-	PARKED, /* the accepting thread waits for a byte of it */
-	READY,  /* a request has come, and there is no thread for it yet */
-	SERVED,
-};
-
-struct connection {
-	struct connection *next;
-	struct listener *from;
-	enum state state;
-	int64_t until; /* PARKED: it is closed then */
-	int fd;
-	bool trusted;
-	const char *peer;  /* address and port */
-	const char *place; /* the address, of IPv6 its network; "" at the local socket */
-	struct task *task; /* of the request; NULL: none */
-};
+enum { LOCAL, NETWORK, CROWDS };
 
 static struct {
-	pthread_mutex_t lock; /* for the connections and the counts */
-	pthread_cond_t ended;
-	struct connection *first;
-	bool stopping;
-
 	const struct route *routes;
 	void (*refused)(struct task *, struct request *);
 	struct listener listeners[HTTP_DOORS];
 	size_t n;
+	struct crowd crowds[CROWDS];
 	struct tls *tls; /* NULL: none */
 	char *unix_path;
 	int stop_fd; /* eventfd: the accepting thread is to end */
 	int epoll_fd;
+	struct connection *gone; /* the accepting thread's: to be freed */
 	pthread_t accepter;
-} server = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .epoll_fd = -1 };
+} server = { .epoll_fd = -1 };
+
+static const struct shares shares[CROWDS] = {
+	[LOCAL] = { .connections = LOCAL_CONNECTIONS_LIMIT,
+		    .connections_of_source = LOCAL_CONNECTIONS_LIMIT,
+		    .working = LOCAL_REQUESTS_LIMIT,
+		    .working_of_source = LOCAL_REQUESTS_LIMIT,
+		    .waiting = 1,
+		    .waiting_of_source = 1,
+		    .bodies = SIZE_MAX,
+		    .bodies_of_source = SIZE_MAX,
+		    .answers_of_source = SIZE_MAX },
+	[NETWORK] = { .connections = CONNECTIONS_LIMIT,
+		      .connections_of_source = CONNECTIONS_OF_SOURCE_LIMIT,
+		      .working = WORKING_LIMIT,
+		      .working_of_source = WORKING_OF_SOURCE_LIMIT,
+		      .waiting = WAITING_LIMIT,
+		      .waiting_of_source = WAITING_OF_SOURCE_LIMIT,
+		      .waiting_share = WAITING_SHARE_LIMIT,
+		      .strangers = STRANGERS_LIMIT,
+		      .strangers_of_source = STRANGERS_OF_SOURCE_LIMIT,
+		      .bodies = BODIES_LIMIT,
+		      .bodies_of_source = BODIES_OF_SOURCE_LIMIT,
+		      .answers_of_source = ANSWERS_OF_SOURCE_LIMIT,
+		      .remote = true },
+};
 
 /* ---- routes ---- */
 
@@ -123,71 +123,50 @@ static void refuse_path(struct task *t, struct request *req, const char *allow)
 			    strlen(text));
 }
 
-static void route(struct task *t, struct request *req)
+/* NULL: there is none.  ret_allow, on ctx: the methods that the path knows, "" none. */
+static const struct route *find_route(const void *ctx, const struct request *req,
+				      const char **ret_allow)
 {
 	const struct route *found = NULL;
 	size_t best = 1;
-	const char *allow = "";
+	*ret_allow = "";
 	for (const struct route *r = server.routes; r->path; r++) {
 		size_t now = fit(r->path, req->path);
 		if (now < best)
 			continue;
 		if (now > best) {
 			found = NULL;
-			allow = "";
+			*ret_allow = "";
 		}
 		best = now;
 		if (streq(r->method, req->method))
 			found = r;
-		allow = str(t, "%s%s%s", allow, *allow ? ", " : "", r->method);
+		*ret_allow = str(ctx, "%s%s%s", *ret_allow, **ret_allow ? ", " : "", r->method);
 	}
+	if (is_for_any(req->path, best))
+		*ret_allow = "";
+	return found;
+}
+
+static size_t body_of_route(const struct connection *c)
+{
+	const char *allow;
+	const struct route *r = find_route(c->scope, &c->req, &allow);
+	return r ? r->body : 0;
+}
+
+static void route(struct task *t, struct request *req)
+{
+	const char *allow;
+	const struct route *found = find_route(t, req, &allow);
 	req->keep &= found && found->keeps;
 	if (found)
 		found->serve(t, req);
 	else
-		refuse_path(t, req, is_for_any(req->path, best) ? "" : allow);
+		refuse_path(t, req, allow);
 }
 
-/* ---- the head ---- */
-
-/* Takes as much of what has come as belongs to the head, and not a byte more.
- * 1: the head is whole; 0: go on; else the status to refuse with, -1: the peer is gone. */
-static int take_head(int fd, char *head, size_t *n)
-{
-	ssize_t seen = recv(fd, head + *n, HTTP_HEAD_LIMIT - *n, MSG_PEEK | MSG_DONTWAIT);
-	if (seen < 0 && (errno == EAGAIN || errno == EINTR))
-		return 0;
-	if (seen <= 0)
-		return -1;
-	long end = http_head_end(head, *n + (size_t)seen);
-	if (end < 0)
-		return 400;
-	size_t take = end ? (size_t)end - *n : (size_t)seen;
-	if (recv(fd, head + *n, take, MSG_DONTWAIT) != (ssize_t)take)
-		return -1;
-	*n += take;
-	if (end)
-		return 1;
-	return *n == HTTP_HEAD_LIMIT ? 431 : 0;
-}
-
-/* As take_head(), until it is whole or its time is over. */
-static int read_head(struct task *t, int fd, char *head, size_t *n)
-{
-	int64_t start = clock_ms();
-	for (;;) {
-		int64_t end = start + delay_ms(*n ? DELAY_HTTP_HEAD : DELAY_HTTP_FIRST);
-		int64_t left = end - clock_ms();
-		int ready = task_wait(t, fd, POLLIN, left > 0 ? (int)left : 0);
-		if (ready < 0)
-			return -1;
-		if (ready == 0)
-			return 408;
-		int status = take_head(fd, head, n);
-		if (status)
-			return status;
-	}
-}
+/* ---- a request ---- */
 
 static const char unclear[] = "The request cannot be understood.";
 static const char misnamed[] =
@@ -197,18 +176,9 @@ static const char misnamed[] =
 /* Whether the connection stays. */
 static bool serve(struct task *t, const struct connection *c)
 {
-	char *head = talloc_array(t, char, HTTP_HEAD_LIMIT);
-	struct request req = { 0 };
-	size_t n = 0;
-	int status = read_head(t, c->fd, head, &n);
-	if (status < 0)
-		return false;
-	if (status == 1)
-		status = http_parse_head(t, head, n, &req);
+	struct request req = c->req;
+	int status = c->status;
 	req.fd = c->fd;
-	req.trusted = t->trusted = c->trusted;
-	req.peer = c->peer;
-	talloc_free(head);
 	if (!status && site_is_misnamed(&req))
 		status = 421;
 	req.keep &= !status;
@@ -231,16 +201,6 @@ static void know_local(struct connection *c)
 	c->peer = str(c, "local uid=%u pid=%d", cred.uid, cred.pid);
 }
 
-static const char *place_of(const void *ctx, struct sockaddr_storage *sa, socklen_t n)
-{
-	struct sockaddr_in6 *six = (struct sockaddr_in6 *)sa;
-	char text[64];
-	if (sa->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&six->sin6_addr))
-		memset(six->sin6_addr.s6_addr + 8, 0, 8);
-	int err = getnameinfo((struct sockaddr *)sa, n, text, sizeof text, NULL, 0, NI_NUMERICHOST);
-	return talloc_strdup(ctx, err ? "" : text);
-}
-
 /* A peer that has vanished without a word is noticed after about two minutes. */
 static void know_tcp(struct connection *c)
 {
@@ -261,119 +221,115 @@ static void know_tcp(struct connection *c)
 	    getnameinfo((struct sockaddr *)&sa, n, host, sizeof host, port, sizeof port,
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		c->peer = str(c, "%s:%s", host, port);
-	c->place = place_of(c, &sa, n);
 }
 
-/* Closing over bytes that were not read would make the peer's system throw away our answer. */
-static void linger(int fd)
-{
-	char waste[4096];
-	int64_t end = clock_ms() + delay_ms(DELAY_HTTP_LINGER);
-	shutdown(fd, SHUT_WR);
-	for (int64_t left = delay_ms(DELAY_HTTP_LINGER); left > 0; left = end - clock_ms()) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-		if (poll(&p, 1, (int)left) <= 0 || recv(fd, waste, sizeof waste, MSG_DONTWAIT) <= 0)
-			return;
-	}
-}
+/* ---- turns ---- */
 
-/* How many connections its peer has at the same socket; served: in which a request is at work.  Lock held. */
-static int of_peer(const struct connection *c, bool served)
+static void disconnect(struct connection *c)
 {
-	int n = 0;
-	for (const struct connection *o = server.first; o; o = o->next)
-		n += o->from == c->from && streq(o->place, c->place) &&
-		     (!served || o->state == SERVED);
-	return n;
-}
-
-/* Lock held. */
-static bool has_its_share(const struct connection *c)
-{
-	return of_peer(c, true) >= c->from->peer_threads;
-}
-
-/* Lock held. */
-static void take_off(struct connection *c)
-{
-	struct connection **at = &server.first;
-	while (*at != c)
-		at = &(*at)->next;
-	*at = c->next;
-	c->from->count--;
-	pthread_cond_broadcast(&server.ended);
+	crowd_leave(c);
+	/* A process that was forked meanwhile has it until its exec: closing it would not take it
+	 * off. */
+	epoll_ctl(server.epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+	close(c->fd);
+	talloc_free(c->scope);
 }
 
 static void end(struct connection *c)
 {
-	pthread_mutex_lock(&server.lock);
-	take_off(c);
-	pthread_mutex_unlock(&server.lock);
-	/* A process that was forked meanwhile has it until its exec: closing it would not take it off. */
-	epoll_ctl(server.epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
-	close(c->fd);
+	disconnect(c);
 	talloc_free(c);
 }
 
-/* It is whoever's its next byte wakes from then on.  False: the server stops. */
-static bool park(struct connection *c, int op, int ms)
+/* Its next byte wakes the accepting thread. */
+static bool watch_anew(struct connection *c)
 {
 	struct epoll_event e = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c };
-	pthread_mutex_lock(&server.lock);
-	bool stops = server.stopping;
-	c->state = stops ? SERVED : PARKED;
-	c->until = clock_ms() + ms;
-	bool parked = !stops && epoll_ctl(server.epoll_fd, op, c->fd, &e) == 0;
-	if (!parked)
-		c->state = SERVED;
-	pthread_mutex_unlock(&server.lock);
-	return parked;
+	return epoll_ctl(server.epoll_fd, EPOLL_CTL_MOD, c->fd, &e) == 0 ||
+	       (errno == ENOENT && epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, c->fd, &e) == 0);
 }
 
-static void set_task(struct connection *c, struct task *t)
+/* It is no more the caller's. */
+static void park(struct connection *c, int ms)
 {
-	pthread_mutex_lock(&server.lock);
-	c->task = t;
-	if (t && server.stopping)
-		task_interrupt(t);
-	pthread_mutex_unlock(&server.lock);
+	if (!crowd_park(c, ms, watch_anew))
+		end(c);
+}
+
+static void dispatch(struct crowd *crowd);
+
+static void rest(struct task_turn *turn, int fd)
+{
+	struct connection *c = (struct connection *)turn;
+	struct crowd *crowd = c->source->crowd;
+	if (crowd_rest(c, fd == c->fd))
+		dispatch(crowd);
+}
+
+static void work(struct task_turn *turn)
+{
+	struct connection *c = (struct connection *)turn;
+	if (!crowd_line_up(c))
+		return;
+	dispatch(c->source->crowd);
+	crowd_await(c);
+}
+
+static int vouch(struct task_turn *turn, struct task *t, const char *user)
+{
+	return crowd_vouch((struct connection *)turn, t, user);
+}
+
+static bool is_left(struct task_turn *turn)
+{
+	char byte;
+	ssize_t n = recv(((struct connection *)turn)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* What has been taken in for it ends with its task. */
+static struct task *begin(struct connection *c)
+{
+	struct task *t = task_new(NULL, "http");
+	c->turn = (struct task_turn){ rest, work, vouch, is_left };
+	t->peer = c->peer;
+	t->trusted = c->trusted;
+	t->turn = &c->turn;
+	talloc_steal(t, c->scope);
+	crowd_begin(c, t);
+	return t;
+}
+
+static void forget_request(struct connection *c)
+{
+	c->scope = NULL;
+	c->head = NULL;
+	c->head_n = 0;
+	c->has_head = false;
+	c->status = 0;
+	c->req = (struct request){ 0 };
 }
 
 static void serve_one(struct connection *c)
 {
-	struct task *t = task_new(NULL, "http");
-	t->peer = c->peer;
-	set_task(c, t);
+	struct task *t = begin(c);
 	bool stays = serve(t, c);
-	set_task(c, NULL);
+	crowd_done(c);
 	talloc_free(t);
-	if (stays && park(c, EPOLL_CTL_MOD, delay_ms(DELAY_HTTP_IDLE)))
-		return;
-	linger(c->fd);
-	end(c);
-}
-
-/* The next one that waits for a thread; NULL: this one ends. */
-static struct connection *next_ready(struct listener *from)
-{
-	pthread_mutex_lock(&server.lock);
-	struct connection *c = server.first;
-	while (c && (c->from != from || c->state != READY || has_its_share(c)))
-		c = c->next;
-	if (c)
-		c->state = SERVED;
-	else
-		from->busy--;
-	pthread_cond_broadcast(&server.ended);
-	pthread_mutex_unlock(&server.lock);
-	return c;
+	forget_request(c);
+	if (!stays) {
+		c->lingers = true;
+		shutdown(c->fd, SHUT_WR);
+	}
+	park(c, delay_ms(stays ? DELAY_HTTP_IDLE : DELAY_HTTP_LINGER));
 }
 
 static void *serve_all(void *arg)
 {
 	struct connection *c = arg;
-	struct listener *from = c->from;
-	for (; c; c = next_ready(from))
+	struct crowd *crowd = c->source->crowd;
+	db_give_way(crowd->most.remote);
+	for (; c; c = crowd_next(crowd, true))
 		serve_one(c);
 	return NULL;
 }
@@ -390,45 +346,86 @@ static int start(struct connection *c)
 	return err;
 }
 
-static bool has_ended(int fd)
+/* A thread for each of those whose turn it is. */
+static void dispatch(struct crowd *crowd)
 {
-	char byte;
-	ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+	for (struct connection *c; (c = crowd_next(crowd, false)) != NULL;) {
+		if (start(c) == 0)
+			continue;
+		crowd_no_thread(c);
+		end(c);
+	}
 }
 
-/* A request comes on one that was parked, or its end. */
+/* ---- the accepting thread ---- */
+
+/* What has happened on one that goes for another's sake may just have been told: it is freed behind
+ * that. */
+static void displace(struct connection *c)
+{
+	disconnect(c);
+	c->fd = -1;
+	c->next = server.gone;
+	server.gone = c;
+}
+
+static void free_gone(void)
+{
+	for (struct connection *c; (c = server.gone) != NULL;) {
+		server.gone = c->next;
+		talloc_free(c);
+	}
+}
+
+static void make_room(struct connection *c, size_t n)
+{
+	for (struct connection *victim; (victim = crowd_need_room(c, n)) != NULL;)
+		displace(victim);
+}
+
+static int time_left(const struct connection *c)
+{
+	int64_t left = c->until - clock_ms();
+	return left > 0 ? (int)left : 0;
+}
+
+/* Closing over bytes that were not read would make the peer's system throw away our answer: it is
+ * waited for, a while, to close. */
+static void drain(struct connection *c)
+{
+	char waste[4096];
+	ssize_t n = 1;
+	for (int i = 0; i < EVENTS && n > 0; i++)
+		n = recv(c->fd, waste, sizeof waste, MSG_DONTWAIT);
+	bool more = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+	if (more)
+		park(c, time_left(c));
+	else
+		end(c);
+}
+
+/* Something comes on one that was parked, or its end. */
 static void wake(struct connection *c)
 {
-	if (has_ended(c->fd)) {
+	if (c->lingers) {
+		drain(c);
+		return;
+	}
+	struct crowd *crowd = c->source->crowd;
+	bool had_head = c->has_head, had_byte = c->head_n;
+	switch (intake(c, body_of_route, make_room)) {
+	case INTAKE_WHOLE:
+		crowd_ready(c);
+		dispatch(crowd);
+		break;
+	case INTAKE_MORE: {
+		bool is_further = had_head != c->has_head || !had_byte;
+		park(c, is_further ? intake_patience(c) : time_left(c));
+		break;
+	}
+	case INTAKE_GONE:
 		end(c);
-		return;
 	}
-	pthread_mutex_lock(&server.lock);
-	bool room = c->from->busy < c->from->threads && !has_its_share(c);
-	c->from->busy += room;
-	c->state = room ? SERVED : READY;
-	pthread_mutex_unlock(&server.lock);
-	if (!room || start(c) == 0)
-		return;
-	pthread_mutex_lock(&server.lock);
-	c->from->busy--;
-	pthread_mutex_unlock(&server.lock);
-	end(c);
-}
-
-/* Counts the connection in; false when there are enough of them. */
-static bool enlist(struct connection *c)
-{
-	pthread_mutex_lock(&server.lock);
-	bool room = c->from->count < c->from->limit && of_peer(c, false) < c->from->peer_limit;
-	if (room) {
-		c->from->count++;
-		c->next = server.first;
-		server.first = c;
-	}
-	pthread_mutex_unlock(&server.lock);
-	return room;
 }
 
 /* What is encrypted comes to us through the other end of a pair. */
@@ -437,41 +434,37 @@ static int unwrap(struct listener *from, int fd)
 	return from->door == HTTP_TLS ? tls_accept(server.tls, fd) : fd;
 }
 
+static bool enter(struct listener *from, struct connection *c)
+{
+	struct connection *victim;
+	struct crowd *crowd = &server.crowds[from->door == HTTP_UNIX ? LOCAL : NETWORK];
+	bool in = crowd_enter(crowd, c, peer_source(c, c->peer), &victim);
+	if (victim)
+		displace(victim);
+	return in;
+}
+
 static void take(struct listener *from, int fd)
 {
 	struct connection *c = talloc_zero(NULL, struct connection);
-	*c = (struct connection){
-		.from = from, .fd = fd, .state = SERVED, .peer = "unknown", .place = ""
-	};
+	*c = (struct connection){ .fd = fd, .state = SERVED, .peer = "unknown" };
 	(from->door == HTTP_UNIX ? know_local : know_tcp)(c);
-	if (!enlist(c)) {
+	if (!enter(from, c)) {
 		close(fd);
 		talloc_free(c);
 		return;
 	}
 	c->fd = unwrap(from, fd);
-	if (!park(c, EPOLL_CTL_ADD, delay_ms(DELAY_HTTP_FIRST)))
-		end(c);
-}
-
-/* One that is over its time is taken off; NULL: there is none. */
-static struct connection *take_idle(int64_t now)
-{
-	pthread_mutex_lock(&server.lock);
-	struct connection *c = server.first;
-	while (c && (c->state != PARKED || c->until > now))
-		c = c->next;
-	if (c)
-		c->state = SERVED;
-	pthread_mutex_unlock(&server.lock);
-	return c;
+	park(c, delay_ms(DELAY_HTTP_FIRST));
 }
 
 static void close_idle(void)
 {
 	struct connection *c;
-	while ((c = take_idle(clock_ms())) != NULL)
+	while ((c = crowd_late(clock_ms())) != NULL) {
+		intake_refuse_late(c);
 		end(c);
+	}
 }
 
 static void accept_one(struct listener *from)
@@ -501,7 +494,7 @@ static bool heed(const struct epoll_event *events, int n)
 			return false;
 		if (is_listener(p))
 			accept_one(p);
-		else
+		else if (((struct connection *)p)->fd >= 0 && crowd_is_parked(p))
 			wake(p);
 	}
 	return true;
@@ -513,8 +506,10 @@ static void *accept_all(void *arg)
 	int64_t looked = clock_ms();
 	(void)arg;
 	for (;;) {
-		if (!heed(events,
-			  epoll_wait(server.epoll_fd, events, EVENTS, delay_ms(DELAY_HTTP_LOOK))))
+		int n = epoll_wait(server.epoll_fd, events, EVENTS, delay_ms(DELAY_HTTP_LOOK));
+		bool goes_on = heed(events, n);
+		free_gone();
+		if (!goes_on)
 			return NULL;
 		if (clock_ms() - looked < delay_ms(DELAY_HTTP_LOOK))
 			continue;
@@ -566,19 +561,11 @@ static int watch(int fd, void *who)
 
 static int add_listener(int fd, enum http_door door)
 {
-	bool local = door == HTTP_UNIX;
 	if (fd < 0)
 		return -1;
 	fcntl(fd, F_SETFL, O_NONBLOCK); /* a peer may be gone again when we come to accept it */
 	struct listener *l = &server.listeners[server.n++];
-	*l = (struct listener){
-		.fd = fd,
-		.door = door,
-		.limit = local ? LOCAL_LIMIT : TCP_LIMIT,
-		.peer_limit = local ? LOCAL_LIMIT : PEER_LIMIT,
-		.threads = local ? LOCAL_THREADS : TCP_THREADS,
-		.peer_threads = local ? LOCAL_THREADS : PEER_THREADS,
-	};
+	*l = (struct listener){ .fd = fd, .door = door };
 	return watch(fd, l);
 }
 
@@ -619,7 +606,9 @@ int http_serve(struct task *t, const struct http_doors *d)
 	signal(SIGPIPE, SIG_IGN);
 	server.routes = d->routes;
 	server.refused = d->refused;
-	server.stopping = false;
+	for (size_t i = 0; i < CROWDS; i++)
+		crowd_init(&server.crowds[i], &shares[i]);
+	crowd_open();
 	server.stop_fd = eventfd(0, EFD_CLOEXEC);
 	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server.unix_path = strdup(d->unix_path);
@@ -650,23 +639,6 @@ int http_port(enum http_door door)
 					      : ((struct sockaddr_in *)&sa)->sin_port);
 }
 
-static bool is_busy(void)
-{
-	bool busy = false;
-	for (size_t i = 0; i < server.n; i++)
-		busy |= server.listeners[i].count || server.listeners[i].busy;
-	return busy;
-}
-
-/* Lock held. */
-static struct connection *first_unserved(void)
-{
-	struct connection *c = server.first;
-	while (c && c->state == SERVED)
-		c = c->next;
-	return c;
-}
-
 void http_stop(void)
 {
 	struct connection *c;
@@ -674,21 +646,10 @@ void http_stop(void)
 		return;
 	eventfd_write(server.stop_fd, 1);
 	pthread_join(server.accepter, NULL);
-	pthread_mutex_lock(&server.lock);
-	server.stopping = true;
-	while ((c = first_unserved()) != NULL) {
-		take_off(c);
-		close(c->fd);
-		talloc_free(c);
-	}
-	for (c = server.first; c; c = c->next) {
-		if (c->task)
-			task_interrupt(c->task);
-		shutdown(c->fd, SHUT_RDWR);
-	}
-	while (is_busy())
-		pthread_cond_wait(&server.ended, &server.lock);
-	pthread_mutex_unlock(&server.lock);
+	crowd_close();
+	while ((c = crowd_unserved()) != NULL)
+		end(c);
+	crowd_wait_empty(server.crowds, CROWDS);
 	unlink(server.unix_path);
 	close_listeners();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* http.h -- the HTTP/1 front: listening sockets, plain and under TLS, a thread per request, and a table of routes.
- * A connection stays open where the client wants that, the route allows it, and the request was read to its end.
+/* http.h -- the HTTP/1 front: listening sockets, plain and under TLS, a thread per request, and a
+ * table of routes.  A connection stays open where the client wants that, the route allows it, and
+ * the request was read to its end.
  *
  *     static const struct route routes[] = {
  *             { "POST", "/jsonrpc", jsonrpc_serve },
@@ -11,23 +12,21 @@
  *
  * An exact path goes before a prefix, and a longer prefix before a shorter one.
  *
- * Nothing behind the head is ever taken from the socket before the route asks for it: the head
- * is looked at with MSG_PEEK and then read to its last byte.  So `fd` is the plain stream of
- * what follows -- a body, or another protocol -- and can be handed to whoever copies it. */
+ * Nothing behind the head is taken from the socket but what the route wants: the head is looked at
+ * with MSG_PEEK and then read to its last byte, and after it a body that the route takes whole
+ * (struct route).  So `fd` is the plain stream of what follows -- a body, or another protocol --
+ * and can be handed to whoever copies it. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/limits.h"
 #include "base/list.h"
 
+struct connection;
 struct task;
-
-enum {
-	HTTP_HEAD_LIMIT = 16 << 10,
-	HTTP_FIELD_LIMIT = 100, /* header fields, and query keys */
-};
 
 struct request {
 	const char *method;  /* as sent: "GET" */
@@ -41,6 +40,10 @@ struct request {
 	bool read;           /* the body was, to its end */
 	bool stays; /* returned by http_answer(): it does; a route that answers by itself ends it */
 
+	char *body; /* that has come already, of a route that takes it whole; NULL: none */
+	size_t gathered;
+
+	struct connection *of;
 	int fd;           /* the connection, behind the head */
 	bool trusted;     /* on the local socket, from root or our own user */
 	const char *peer; /* for logs: "local uid=0 pid=77" or "192.0.2.1:4711" */
@@ -59,6 +62,7 @@ struct route {
 	/* Answers the request.  A task of its own. */
 	void (*serve)(struct task *, struct request *);
 	bool keeps; /* the connection may stay behind it */
+	size_t body; /* one of so many bytes at most is waited for without a thread; 0: the route reads it */
 };
 
 struct http_doors {
@@ -83,6 +87,7 @@ int http_port(enum http_door);
  * more than limit bytes, or does not come. */
 char *http_body(struct task *, struct request *, size_t limit, size_t *ret_n);
 
+#define HTTP_GO_ON "HTTP/1.1 100 Continue\r\n\r\n"
 /* Tells a client that waits for leave to send its body (Expect: 100-continue) to go on. */
 int http_continue(struct task *, struct request *);
 

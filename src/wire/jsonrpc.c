@@ -193,8 +193,8 @@ static void answer(struct task *t, struct json_values *j, bool is_2, const json_
 	end(v, true);
 }
 
-static int run(struct task *t, struct json_values *j, bool is_2, const char *method,
-	       const json_t *params)
+static int run(struct task *t, struct task *reader, struct json_values *j, bool is_2,
+	       const char *method, const json_t *params)
 {
 	struct values *v = &j->values;
 	begin(v, true);
@@ -203,7 +203,7 @@ static int run(struct task *t, struct json_values *j, bool is_2, const char *met
 		put_text(v, "2.0");
 	}
 	key(v, "result");
-	return rpc_call(t, method, params, v);
+	return rpc_call(t, reader, method, params, v);
 }
 
 json_t *jsonrpc_read(struct task *t, const char *body, size_t n)
@@ -217,15 +217,16 @@ json_t *jsonrpc_read(struct task *t, const char *body, size_t n)
 	return sound ? call : NULL;
 }
 
-struct buffer jsonrpc_answer(struct task *t, const json_t *call)
+struct buffer jsonrpc_answer(struct task *t, struct task *reader, const json_t *call)
 {
 	const char *version = json_string_value(json_object_get(call, "jsonrpc"));
 	bool is_2 = version && streq(version, "2.0");
 	struct json_values j = json_values();
 	const json_t *params = json_object_get(call, "params");
-	int result = run(t, &j, is_2, json_string_value(json_object_get(call, "method")),
-			 params ? params : json_own(t, json_array()));
-	answer(t, &j, is_2, json_object_get(call, "id"), result < 0);
+	json_t *id = json_own(t, json_copy(json_object_get(call, "id")));
+	int result = run(t, reader, &j, is_2, json_string_value(json_object_get(call, "method")),
+			 params ? params : json_own(reader, json_array()));
+	answer(t, &j, is_2, id, result < 0);
 	return j.text;
 }
 
@@ -233,17 +234,22 @@ void jsonrpc_serve(struct task *t, struct request *req)
 {
 	size_t n;
 	char *body = http_body(t, req, RPC_BODY_LIMIT, &n);
-	json_t *call = body ? jsonrpc_read(t, body, n) : NULL;
-	if (!body)
+	if (!body || !rpc_may_read(t, req, body, n, json_shape(body, n).values))
 		return;
+	struct task *reader = task_part(t);
+	json_t *call = jsonrpc_read(reader, body, n);
+	talloc_free(body);
 	if (!call) {
 		http_refuse(t, req, 400,
 			    "This is no call: an object with method, params (an array) and id is "
 			    "expected.");
 		return;
 	}
-	struct buffer text = jsonrpc_answer(t, call);
-	http_answer(t, req, 200, JSON, RPC_CORS, text.text, text.n);
+	struct buffer text = jsonrpc_answer(t, reader, call);
+	if (text.full)
+		http_refuse(t, req, 500, RPC_TOO_LARGE);
+	else
+		http_answer(t, req, 200, JSON, RPC_CORS, text.text, text.n);
 	free(text.text);
 }
 

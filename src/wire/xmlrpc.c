@@ -17,7 +17,7 @@
 
 /* ---- values ---- */
 
-enum { NESTED = 64 };
+enum { NESTED = 64, TAGS_OF_VALUE = 2 /* value and its type, or member and name, at least */ };
 
 struct xml_values {
 	struct values values;
@@ -248,6 +248,62 @@ static json_t *read_params(struct task *t, xmlNode *call)
 	return t->code == NO_ERROR ? j : NULL;
 }
 
+/* ---- before it is read ---- */
+
+/* Where what begins here ends, behind the word; NULL: it does not. */
+static const char *behind(const char *s, const char *end, const char *word)
+{
+	const char *at = memmem(s, (size_t)(end - s), word, strlen(word));
+	return at ? at + strlen(word) : NULL;
+}
+
+/* What stands between < and >, quotes and all; NULL: it does not end. */
+static const char *behind_tag(const char *s, const char *end)
+{
+	char quote = 0;
+	for (; s < end; s++) {
+		if (quote)
+			quote = *s == quote ? 0 : quote;
+		else if (*s == '"' || *s == '\'')
+			quote = *s;
+		else if (*s == '>')
+			return s + 1;
+	}
+	return NULL;
+}
+
+static bool begins(const char *s, const char *end, const char *word)
+{
+	return (size_t)(end - s) >= strlen(word) && strncmp(s, word, strlen(word)) == 0;
+}
+
+/* To find an attribute twice libxml compares each with each: XML-RPC has none, so there is no room
+ * for many. */
+bool xmlrpc_shape(const char *body, size_t n, size_t *ret_tags)
+{
+	static const struct {
+		const char *begin, *end;
+	} others[] = { { "<!--", "-->" }, { "<![CDATA[", "]]>" }, { "<?", "?>" } };
+	const char *end = body + n, *s = body;
+	*ret_tags = 0;
+	while ((s = memchr(s, '<', (size_t)(end - s))) != NULL) {
+		const char *next = NULL;
+		bool is_tag = true;
+		for (size_t i = 0; i < COUNT(others); i++)
+			if (begins(s, end, others[i].begin)) {
+				is_tag = false;
+				next = behind(s + strlen(others[i].begin), end, others[i].end);
+			}
+		if (is_tag)
+			next = behind_tag(s, end);
+		if (!next || (is_tag && next - s > XML_TAG_LIMIT))
+			return false;
+		*ret_tags += is_tag && s[1] != '/';
+		s = next;
+	}
+	return true;
+}
+
 static void prepare_once(void)
 {
 	xmlInitParser();
@@ -301,7 +357,8 @@ static void answer_failed(struct task *t, struct values *v)
 }
 
 /* system.listMethods answers without the struct. */
-static void run(struct task *t, struct xml_values *x, const char *method, const json_t *params)
+static void run(struct task *t, struct task *reader, struct xml_values *x, const char *method,
+		const json_t *params)
 {
 	struct values *v = &x->values;
 	bool bare = streq(method, "system.listMethods");
@@ -312,7 +369,7 @@ static void run(struct task *t, struct xml_values *x, const char *method, const 
 		put_text(v, "Success");
 		key(v, "Value");
 	}
-	int result = rpc_call(t, method, params, v);
+	int result = rpc_call(t, reader, method, params, v);
 	if (result == 0 && !bare)
 		end(v, true);
 	if (result < 0) {
@@ -326,18 +383,26 @@ static void run(struct task *t, struct xml_values *x, const char *method, const 
 
 void xmlrpc_serve(struct task *t, struct request *req)
 {
-	size_t n;
+	size_t n, tags;
 	json_t *params = NULL;
 	char *body = http_body(t, req, RPC_BODY_LIMIT, &n);
 	if (!body)
 		return;
-	const char *method = xmlrpc_read(t, body, n, &params);
+	bool sound = xmlrpc_shape(body, n, &tags);
+	if (sound && !rpc_may_read(t, req, body, n, tags / TAGS_OF_VALUE))
+		return;
+	struct task *reader = task_part(t);
+	const char *method = sound ? xmlrpc_read(reader, body, n, &params) : NULL;
+	talloc_free(body);
 	if (!method) {
 		http_refuse(t, req, 400, "This is no call of XML-RPC.");
 		return;
 	}
 	struct xml_values x = xml_values();
-	run(t, &x, method, params);
-	http_answer(t, req, 200, "text/xml", RPC_CORS, x.text.text, x.text.n);
+	run(t, reader, &x, method, params);
+	if (x.text.full)
+		http_refuse(t, req, 500, RPC_TOO_LARGE);
+	else
+		http_answer(t, req, 200, "text/xml", RPC_CORS, x.text.text, x.text.n);
 	free(x.text.text);
 }

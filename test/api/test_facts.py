@@ -95,6 +95,9 @@ def test_a_password_that_is_not_needed():
         for user, password in (('root', ''), ('', ''), ('root', 'any')):
             ref = local.call('session.login_with_password', user, password)
             assert local.call('session.get_is_local_superuser', ref, ref) is True
+        # It is counted as others are (test_caps): programs forget to log out.  Those that are not have the originator "local".
+        ref = local.call('session.login_with_password', 'root', '', '1', 'backup')
+        assert local.call('session.get_originator', ref, ref) == 'backup'
         with expect('SESSION_AUTHENTICATION_FAILED'):
             local.call('session.login_with_password', 'someone', '')
         with expect('SESSION_AUTHENTICATION_FAILED'):

@@ -92,7 +92,7 @@ def test_blobs():
         # what was there before goes, and what is too large never comes
         assert ask(d, 'PUT', f'{by_ref}&session_id={s.ref}', second, user=None)[0].status == 200
         assert ask(d, 'GET', by_ref)[1] == second
-        assert ask(d, 'PUT', by_ref, b'', headers={'Content-Length': str((16 << 20) + 1)})[0].status == 413
+        assert ask(d, 'PUT', by_ref, b'', headers={'Content-Length': str((16 << 20) + 1)})[0].status == 413      # BLOB
         assert len(files(d)) == 1
         # the command line
         path = os.path.join(d.state, 'picture')

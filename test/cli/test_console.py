@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles: their rows come and go with the VM's process, and who may use what is behind them."""
 import os, socket, sqlite3, sys
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from consoles import *
@@ -119,6 +120,23 @@ def test_what_is_behind():
         shot = Stream(d, f'/vncsnapshot?uuid={vm}', method='GET')
         assert 'Content-Type: image/jpeg\r\n' in shot.head
         assert shot.rest().startswith(b'\xff\xd8\xff')
+
+
+def test_pictures_at_a_time():
+    """PICTURES: a guest may say that its screen is large, and take its time: so many of them are made at a time."""
+    with Daemon('fake', env={'STILLFRAME_FAKE': 'hang=screenshot'}, delays={'fake-hang': 0.1, 'picture': 0.1}) as d:
+        vm = d.vm()
+        d.xe('vm-start', uuid=vm)
+
+        def status(_):
+            try:
+                Stream(d, f'/vncsnapshot?uuid={vm}', method='GET')
+            except Refused as e:
+                return e.status
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(pool.map(status, range(6))) == [500, 500, 503, 503, 503, 503]
+        assert d.log().count('fake screenshot') == 2
+        assert status(0) == 500
 
 
 main(globals())

@@ -158,7 +158,7 @@ def test_as_many_vms_as_there_are_numbers():
 
 
 def test_logs_are_trimmed():
-    """What a guest says without end: the end of it is kept.  A link that stands there is not followed."""
+    """GUEST_LOG: what a guest says without end: the end of it is kept.  A link that stands there is not followed."""
     with Daemon('fake', delays={'timer-logs': 0.02}) as d:
         folder, other = (os.path.join(d.state, 'run', str(n)) for n in range(2))
         mine = os.path.join(d.state, 'mine')

@@ -10,6 +10,7 @@
 #include "api/role.h"
 #include "api/settings.h"
 #include "api/tasks.h"
+#include "base/json.h"
 #include "base/task.h"
 #include "db/db.h"
 #include "vmm/vmm.h"
@@ -28,7 +29,8 @@ static char folder[] = "/tmp/fuzz_jsonrpc.XXXXXX";
 
 static void tidy(void)
 {
-	static const char *const files[] = { "state.db", "state.db-wal", "state.db-shm", "audit.log" };
+	static const char *const files[] = { "state.db", "state.db-wal", "state.db-shm",
+					     "audit.log", "refused.log" };
 	char path[64];
 	tasks_close(END_MS);
 	db_close();
@@ -86,14 +88,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ready = true;
 	struct task *t = task_new(NULL, "fuzz");
 	char *body = talloc_strndup(t, (const char *)data, size);
-	json_t *call = jsonrpc_read(t, body, strlen(body));
+	if (json_shape(body, strlen(body)).values > RPC_VALUES_LIMIT) {
+		talloc_free(t);
+		return 0;
+	}
+	struct task *reader = task_part(t);
+	json_t *call = jsonrpc_read(reader, body, strlen(body));
 	const char *method = json_string_value(json_object_get(call, "method"));
 	t->deadline_ms = clock_ms() + PATIENCE_MS;
 	t->peer = "fuzz";
 	/* Not those that ask PAM, or end the session. */
 	if (call && !strstr(method, "session.log")) {
 		log_in(call);
-		struct buffer text = jsonrpc_answer(t, call);
+		struct buffer text = jsonrpc_answer(t, reader, call);
 		free(text.text);
 	}
 	talloc_free(t);

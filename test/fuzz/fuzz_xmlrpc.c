@@ -15,7 +15,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct buffer out = { 0 };
 	json_t *params = NULL;
 	char *body = talloc_strndup(t, (const char *)data, size);
-	if (xmlrpc_read(t, body, strlen(body), &params))
+	size_t tags, n = strlen(body);
+	if (xmlrpc_shape(body, n, &tags) && tags > n)
+		abort();
+	if (xmlrpc_shape(body, n, &tags) && xmlrpc_read(t, body, n, &params))
 		json_array_size(params);
 	xml_escape(&out, body);
 	json_escape(&out, body);

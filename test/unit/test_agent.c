@@ -305,6 +305,18 @@ static void too_many_values(struct task *t)
 	CHECK(!agent_read(t, many, strlen(many)));
 	CHECK(strstr(task_error(t), "holds too much"));
 	task_forgive(t);
+	CHECK(strlen(many) / strlen(one) > AGENT_VALUES_LIMIT);
+
+	for (int depth = AGENT_DEPTH_LIMIT; depth <= AGENT_DEPTH_LIMIT + 1; depth++) {
+		char *deep = talloc_strdup(t, "{\"a\":");
+		for (int i = 1; i < depth; i++)
+			deep = talloc_strdup_append(deep, "[");
+		for (int i = 1; i < depth; i++)
+			deep = talloc_strdup_append(deep, "]");
+		deep = talloc_strdup_append(deep, "}");
+		CHECK((agent_read(t, deep, strlen(deep)) != NULL) == (depth == AGENT_DEPTH_LIMIT));
+		task_forgive(t);
+	}
 }
 
 /* ---- lines ---- */

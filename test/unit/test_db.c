@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_db.c -- transactions within transactions: what is rolled back has changed nothing.  And what goes wrong with one
- * fails, and ends no process. */
+/* test_db.c -- transactions within transactions: what is rolled back has changed nothing.  What goes wrong with one
+ * fails, and ends no process.  And who has the next one. */
+#include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/delay.h"
@@ -207,11 +211,74 @@ static int remembered(const char *path)
 static void test_deletions_are_not_kept_for_ever(struct task *t, const char *path)
 {
 	int64_t before = db_generation();
-	come_and_go(t, DELETED_KEPT + 2 * DELETED_SLACK);
+	come_and_go(t, DELETED_LIMIT + 2 * DELETED_SLACK);
 	CHECK(!db_deleted(t, before) && t->code == EVENTS_LOST);
 	task_forgive(t);
 	int n = remembered(path);
-	CHECK(n >= DELETED_KEPT && n <= DELETED_KEPT + DELETED_SLACK);
+	CHECK(n >= DELETED_LIMIT && n <= DELETED_LIMIT + DELETED_SLACK);
+}
+
+/* ---- who has the next one ---- */
+
+enum { CROWD = 4 };
+
+static struct {
+	pthread_mutex_t lock;
+	char order[CROWD + 2]; /* 'c' of the crowd, 'f' one that does not give way */
+	size_t n;
+} turns = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct waiter {
+	pthread_t thread;
+	char kind;
+	_Atomic pid_t tid; /* 0: it has not begun yet */
+};
+
+static void *take_turn(void *arg)
+{
+	struct waiter *w = arg;
+	struct task *t = task_new(NULL, "waiter");
+	db_give_way(w->kind == 'c');
+	w->tid = (pid_t)syscall(SYS_gettid);
+	db_begin(t);
+	pthread_mutex_lock(&turns.lock);
+	turns.order[turns.n++] = w->kind;
+	pthread_mutex_unlock(&turns.lock);
+	db_rollback(t);
+	talloc_free(t);
+	return NULL;
+}
+
+static bool sleeps(pid_t tid)
+{
+	char path[64], state = 0;
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+	FILE *f = fopen(path, "re");
+	CHECK(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
+	fclose(f);
+	return state == 'S';
+}
+
+static void begin_to_wait(struct waiter *w, char kind)
+{
+	*w = (struct waiter){ .kind = kind };
+	CHECK(pthread_create(&w->thread, NULL, take_turn, w) == 0);
+	while (!w->tid || !sleeps(w->tid))
+		usleep(1000);
+}
+
+/* Whoever came first: one that does not give way goes before the crowd. */
+static void test_turns(struct task *t)
+{
+	struct waiter w[CROWD + 1];
+	db_begin(t);
+	for (int i = 0; i < CROWD; i++)
+		begin_to_wait(&w[i], 'c');
+	begin_to_wait(&w[CROWD], 'f');
+	db_rollback(t);
+	for (int i = 0; i < CROWD + 1; i++)
+		CHECK(pthread_join(w[i].thread, NULL) == 0);
+	CHECK(streq(turns.order, "fcccc"));
 }
 
 int main(void)
@@ -228,6 +295,7 @@ int main(void)
 	test_a_lost_race(t);
 	test_kept_by_another(t, str(t, "%s/state.db", path));
 	test_deletions_are_not_kept_for_ever(t, str(t, "%s/state.db", path));
+	test_turns(t);
 	db_close();
 	for (const char *const *f = (const char *const[]){ "", "-wal", "-shm", NULL }; *f; f++)
 		unlink(str(t, "%s/state.db%s", path, *f));

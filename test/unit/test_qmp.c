@@ -3,6 +3,8 @@
  *
  * A script is an array of texts: the first is said at once, each other one when a line was heard.
  * Ids are given out from 1 on, and 1 is the negotiation. */
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -365,12 +367,58 @@ static void limits(struct task *t)
 	enum { PIECE = 1 << 20 };
 	char *piece = talloc_array(t, char, PIECE);
 	memset(piece, ' ', PIECE);
-	l = (struct qmp_lines){ 0 };
+	l = (struct qmp_lines){ .awaited = true };
 	for (size_t i = 0; i < QMP_LINE_LIMIT / PIECE; i++)
 		CHECK(qmp_feed(&l, piece, PIECE, count, &n) == 0);
 	CHECK(qmp_feed(&l, "\n", 1, count, &n) < 0);
 	CHECK(l.unread.size <= 2 * QMP_LINE_LIMIT);
 	free(l.unread.text);
+
+	/* Nobody waits for an answer: what is too long for an event is passed over, and nothing else. */
+	l = (struct qmp_lines){ 0 };
+	n = 0;
+	for (size_t i = 0; i < 2 * QMP_LINE_LIMIT / PIECE; i++) {
+		CHECK(qmp_feed(&l, piece, PIECE, count, &n) == 0);
+		CHECK(l.unread.size <= 2 * PIECE + 64);
+	}
+	CHECK(feed(&l, " x\n{}\n{\"a\"", &n) == 0 && n == 1);
+	CHECK(feed(&l, ":1}\n", &n) == 0 && n == 2);
+	free(l.unread.text);
+
+	/* As many values as are no answer of a QEMU: none is made. */
+	l = (struct qmp_lines){ .awaited = true };
+	char *many = talloc_zero_array(t, char, 3 * QMP_VALUES_LIMIT + 16), *p = many;
+	p += sprintf(p, "{\"a\":[");
+	for (int i = 0; i < QMP_VALUES_LIMIT; i++)
+		p += sprintf(p, "[],");
+	sprintf(p, "0]}\n");
+	CHECK(feed(&l, many, &n) < 0);
+	free(l.unread.text);
+}
+
+/* Who says more than any QEMU does is read more slowly; a close does not wait for that. */
+static void keeps_pace(struct task *t)
+{
+	static const char event[] = "{\"event\":\"RESET\"}\n";
+	enum { PIECE = 16384 / (sizeof event - 1), MOST = QMP_EVENTS_LIMIT + 2 * PIECE };
+	struct peer *p = peer_new(t, OPEN_MS, SCRIPT(GREETING, NEGOTIATED));
+	CHECK(p->qmp);
+	char *piece = talloc_strdup(t, "");
+	for (int i = 0; i < PIECE; i++)
+		piece = talloc_strdup_append(piece, event);
+	fcntl(p->fd, F_SETFL, O_NONBLOCK);
+	ssize_t all = (ssize_t)strlen(piece);
+	int said = 0;
+	for (ssize_t n = all; n == all; said += PIECE)
+		n = send(p->fd, piece, (size_t)all, MSG_NOSIGNAL);
+	int64_t begin = clock_ms();
+	while (clock_ms() - begin < 5000 && p->events < QMP_EVENTS_LIMIT)
+		poll(NULL, 0, 10);
+	poll(NULL, 0, 300);
+	CHECK(said > MOST && p->events >= QMP_EVENTS_LIMIT && p->events <= MOST);
+	begin = clock_ms();
+	peer_end(p);
+	CHECK(clock_ms() - begin < 1000);
 }
 
 int main(void)
@@ -387,6 +435,7 @@ int main(void)
 		descriptors_travel,
 		nobody_reads,
 		limits,
+		keeps_pace,
 	};
 	for (size_t i = 0; i < COUNT(tests); i++) {
 		struct task *t = task_new(NULL, "test");

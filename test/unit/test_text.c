@@ -79,6 +79,25 @@ static void visible(struct task *t)
 		CHECK(streq(text_visible(t, all[i].s), all[i].visible));
 }
 
+static void cut(struct task *t)
+{
+	static const struct {
+		const char *s;
+		size_t limit;
+		const char *cut;
+	} all[] = {
+		{ "", 0, "" },
+		{ "abc", 3, "abc" },
+		{ "abc", 2, "ab" },
+		{ "a\xc3\xbc", 2, "a" },
+		{ "a\xc3\xbc", 3, "a\xc3\xbc" },
+		{ "\xe2\x82\xac", 2, "" },
+		{ "\x82\x82\x82", 2, "" },
+	};
+	for (size_t i = 0; i < COUNT(all); i++)
+		CHECK(streq(text_cut(t, all[i].s, all[i].limit), all[i].cut));
+}
+
 static void ids(struct task *t)
 {
 	CHECK(text_is_uuid(uuid_new(t)) && !streq(uuid_new(t), uuid_new(t)));
@@ -138,6 +157,7 @@ int main(void)
 	utf8();
 	plain(t);
 	visible(t);
+	cut(t);
 	ids(t);
 	collections(t);
 	json_limits(t);

@@ -10,6 +10,7 @@
 
 #include "base/frame.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/task.h"
 #include "base/text.h"
 #include "unit/check.h"
@@ -120,9 +121,10 @@ static void test_body(void)
 	task_forgive(t);
 	CHECK(thin_parse_body(t, "\xff", 1, &r) == -1);
 	task_forgive(t);
-	char *lines = talloc_zero_array(t, char, 1002);
-	memset(lines, '\n', 1001);
-	CHECK(thin_parse_body(t, lines, 1001, &r) == -1);
+	char *lines = talloc_zero_array(t, char, CLI_LINES_LIMIT + 1);
+	memset(lines, '\n', CLI_LINES_LIMIT);
+	CHECK(thin_parse_body(t, lines, CLI_LINES_LIMIT - 1, &r) == 0);
+	CHECK(thin_parse_body(t, lines, CLI_LINES_LIMIT, &r) == -1);
 	talloc_free(t);
 }
 
@@ -255,6 +257,19 @@ static void test_liars(void)
 	}
 }
 
+/* A line that a user types without end is not waited for. */
+static void test_long_line(void)
+{
+	struct ends p = ends_new();
+	char frame[] = CHUNK_FRAME("\x00");
+	uint32_t n = CLI_PROMPT_LIMIT + 1;
+	for (size_t i = 0; i < 4; i++)
+		frame[12 + i] = (char)(n >> 8 * i);
+	say(&p, frame, 16);
+	CHECK(!thin_prompt(p.th) && thin_gone(p.th));
+	ends_free(&p);
+}
+
 static void test_strangers(void)
 {
 	static const char *const greetings[] = {
@@ -311,6 +326,7 @@ int main(void)
 	test_saying();
 	test_asking();
 	test_liars();
+	test_long_line();
 	test_strangers();
 	test_watch();
 	return 0;
