@@ -70,6 +70,8 @@ void guest_changed(struct guest *);
 int keeper_begin(struct guest *);
 /* A vmm_listener's; arg is the guest. */
 void keeper_hears(void *arg, enum vmm_event, const char *detail);
+/* People are told only so often, whatever a guest has to say: messages and the log are for all. */
+bool keeper_is_one_too_many(struct guest *, enum vmm_event);
 
 /* ---- the rows ---- */
 

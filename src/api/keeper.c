@@ -21,14 +21,10 @@
 #include "api/sizes.h"
 #include "api/vm.h"
 #include "base/delay.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/task.h"
 #include "db/db.h"
-
-enum {
-	HAPPENINGS_MOST = 80, /* a VM has fewer disks and interfaces */
-	WORDS_MOST = 20,      /* messages and lines at once; then one each DELAY_GUEST_WORD */
-};
 
 /* ---- what it hears; lock held ---- */
 
@@ -80,7 +76,7 @@ static bool names_a_device(enum vmm_event e)
 static bool put(struct guest *g, struct happening *h)
 {
 	struct happening **end = end_without(g, h);
-	if (names_a_device(h->event) && g->happenings >= HAPPENINGS_MOST)
+	if (names_a_device(h->event) && g->happenings >= GUEST_EVENTS_LIMIT)
 		return false;
 	*end = h;
 	g->happenings++;
@@ -250,14 +246,13 @@ static int agent_went(struct task *t, const char *ref)
 	return db_commit(t);
 }
 
-/* People are told only so often, whatever a guest has to say: messages and the log are for all. */
-static bool is_one_too_many(struct guest *g, enum vmm_event e)
+bool keeper_is_one_too_many(struct guest *g, enum vmm_event e)
 {
 	int64_t now = clock_ms(), word = delay_ms(DELAY_GUEST_WORD);
 	if (e != VMM_IOERROR && e != VMM_CRASHED && e != VMM_REBOOTED)
 		return false;
 	g->words_ms = (g->words_ms > now ? g->words_ms : now) + word;
-	if (g->words_ms <= now + WORDS_MOST * word)
+	if (g->words_ms <= now + GUEST_WORDS_LIMIT * word)
 		return false;
 	g->words_ms -= word;
 	return true;
@@ -301,7 +296,7 @@ static void handle(struct task *t, const char *ref, const struct happening *h)
 static void attend(struct guest *g, struct happening *h)
 {
 	struct task *t = work_begin(g, "guest");
-	if (!is_one_too_many(g, h->event))
+	if (!keeper_is_one_too_many(g, h->event))
 		handle(t, g->ref, h);
 	if (t->code != NO_ERROR)
 		log_line(t, "guest event not recorded error=\"%s\"", task_error(t));

@@ -49,6 +49,8 @@ ELSEWHERE = {
     'GUEST_LOG': 'test/cli/test_fake.py',
     'QMP_LINE': 'test/unit/test_qmp.c',
     'QMP_DEPTH': 'test/unit/test_qmp.c',
+    'GUEST_EVENTS': 'test/unit/test_keeper.c',
+    'GUEST_WORDS': 'test/unit/test_keeper.c',
     'AGENT_REPLY': 'test/unit/test_agent.c',
     'AGENT_SYNC': 'test/unit/test_agent.c',
     'AGENT_DEPTH': 'test/unit/test_agent.c',

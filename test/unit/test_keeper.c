@@ -5,6 +5,7 @@
 #include <talloc.h>
 
 #include "api/guest.h"
+#include "base/limits.h"
 #include "base/text.h"
 #include "unit/check.h"
 
@@ -71,7 +72,7 @@ static void test_the_last_word(void)
 
 static void test_a_bound(void)
 {
-	enum { TOLD = 100000, MOST = 100 };
+	enum { TOLD = 100000, MOST = GUEST_EVENTS_LIMIT + 1 };
 	struct guest *g = guest_new();
 	char detail[32];
 	for (int i = 0; i < TOLD; i++) {
@@ -88,9 +89,22 @@ static void test_a_bound(void)
 	guest_free(g);
 }
 
+/* A guest that resets itself all the time is told of so often at once, and then now and then. */
+static void test_words(void)
+{
+	struct guest *g = guest_new();
+	int told = 0;
+	for (int i = 0; i < 1000; i++)
+		told += !keeper_is_one_too_many(g, VMM_REBOOTED);
+	CHECK(told == GUEST_WORDS_LIMIT);
+	CHECK(!keeper_is_one_too_many(g, VMM_STOPPED)); /* that is in its row, and told nobody */
+	guest_free(g);
+}
+
 int main(void)
 {
 	test_the_last_word();
 	test_a_bound();
+	test_words();
 	return 0;
 }
