@@ -352,20 +352,11 @@ class Daemon:
         """What must hold at any quiet moment: each volume has a record and each record a volume, no
         operation is stuck, no task runs, the journal is empty."""
         self.wait_quiet(merged=False)
-        located = {}
-        for raw in ('false', 'true'):
-            for location in self.sql(f"SELECT location FROM VDI WHERE raw = '{raw}' AND SR NOT IN "
-                                     "(SELECT ref FROM SR WHERE type = 'iso')"):
-                name = location + ('.raw' if raw == 'true' else '.qcow2')
-                assert name not in located, 'a volume has two records'
-                located[name] = location
-        found = set()
-        for pbd in self.list('pbd'):
-            if self.get('sr', self.get('pbd', pbd, 'sr-uuid'), 'type') != 'iso':
-                config = self.get('pbd', pbd, 'device-config', 'location')
-                found |= set(self.volumes(config))
-        assert found <= set(located), f'volumes without a record: {found - set(located)}'
-        assert set(located) <= found, f'records without a volume: {set(located) - found}'
+        located, found = None, None
+        while located != (now := self.records_of_volumes()):        # else a merge has ended while the folders were read
+            located, found = now, self.volumes_of_all()
+        assert found <= located, f'volumes without a record: {found - located}'
+        assert located <= found, f'records without a volume: {located - found}'
         for parent in self.sql("SELECT parent_location FROM VDI WHERE parent_location != ''"):
             assert parent + '.qcow2' in located, f'a layer stands on {parent}, which is gone'
         for table in ('VM', 'VDI', 'VBD'):
@@ -376,6 +367,23 @@ class Daemon:
             assert named == there, f'{len(named)} {table}s, {len(there)} metrics'
         assert not self.sql('SELECT verb FROM journal'), 'the journal is not empty'
         assert not self.sql("SELECT name_label FROM task WHERE status = 'pending'"), 'a task is pending'
+
+    def records_of_volumes(self):
+        located = set()
+        for raw in ('false', 'true'):
+            for location in self.sql(f"SELECT location FROM VDI WHERE raw = '{raw}' AND SR NOT IN "
+                                     "(SELECT ref FROM SR WHERE type = 'iso')"):
+                name = location + ('.raw' if raw == 'true' else '.qcow2')
+                assert name not in located, 'a volume has two records'
+                located.add(name)
+        return located
+
+    def volumes_of_all(self):
+        found = set()
+        for pbd in self.list('pbd'):
+            if self.get('sr', self.get('pbd', pbd, 'sr-uuid'), 'type') != 'iso':
+                found |= set(self.volumes(self.get('pbd', pbd, 'device-config', 'location')))
+        return found
 
     def sql(self, text):
         c = sqlite3.connect(os.path.join(self.state, 'state.db'))
