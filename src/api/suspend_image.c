@@ -156,7 +156,10 @@ int suspend_image_finish(struct task *t, struct suspend_image *m, const struct V
 
 int suspend_image_failed(struct task *t, struct suspend_image *m)
 {
-	return m->receiver && t->code != TASK_CANCELLED ? receiver_find_cause(t, m->receiver) : -1;
+	/* A stream that was cut follows from these, and is no cause. */
+	if (!m->receiver || t->code == TASK_CANCELLED || t->code == VM_HALTED)
+		return -1;
+	return receiver_find_cause(t, m->receiver);
 }
 
 void suspend_image_close(struct suspend_image *m)
