@@ -49,34 +49,29 @@ static struct VDI_row *row_of(struct task *t, const char *sr, const struct volum
 }
 
 /* Of discs the file's name is all that is known, and two SRs may have the same one. */
-static bool has_record(struct task *t, const char *sr, const char *id)
+static const struct VDI_row *record_of(struct task *t, const char *sr, const char *id)
 {
 	if (!storage_is_borrowed(t, sr))
-		return storage_owner(t, id) || in_flight(t, id);
+		return storage_owner(t, id);
 	DB_EACH (t, VDI, known, "SR", sr)
 		if (streq(known->location, id))
-			return true;
-	return false;
+			return known;
+	return NULL;
 }
 
 /* ---- scan ---- */
-
-static void note_elsewhere(struct task *t, const char *sr, const char *id)
-{
-	const struct VDI_row *owner = storage_is_borrowed(t, sr) ? NULL : storage_owner(t, id);
-	if (owner && !streq(owner->SR, sr))
-		log_line(t,
-			 "left out a volume that another SR's record names sr=%s volume=%s of=%s",
-			 sr, id, owner->SR);
-}
 
 /* A volume without a record: of an SR that was introduced, or put there by hand. */
 static int adopt_volume(struct task *t, const char *sr, const struct volumes *all,
 			const struct volume *v)
 {
 	DB_SCOPE(t);
-	note_elsewhere(t, sr, v->id);
-	if (has_record(t, sr, v->id))
+	const struct VDI_row *known = record_of(t, sr, v->id);
+	if (known && !streq(known->SR, sr))
+		log_line(t,
+			 "left out a volume that another SR's record names sr=%s volume=%s of=%s",
+			 sr, v->id, known->SR);
+	if (known || in_flight(t, v->id))
 		return 0;
 	return db_insert(t, &row_of(t, sr, all, v)->row) < 0 ? -1 : db_commit(t);
 }
@@ -190,7 +185,7 @@ int VDI_introduce(struct task *t, struct VDI_introduce *a)
 	DB_SCOPE(t);
 	if (*db_find(t, &class_VDI, "uuid", a->uuid))
 		return fail(t, DB_UNIQUENESS_CONSTRAINT_VIOLATION, "VDI", "uuid", a->uuid);
-	if (has_record(t, a->SR, v->id))
+	if (record_of(t, a->SR, v->id) || in_flight(t, v->id))
 		return fail(t, LOCATION_NOT_UNIQUE, a->SR, a->location);
 	struct VDI_row *vdi = row_of(t, a->SR, &all, v);
 	describe(vdi, a);

@@ -66,20 +66,19 @@ static const struct VDI_row *ownerless_below(struct task *t, const struct VDI_ro
 	return below && !below->managed ? below : NULL;
 }
 
-/* What stands on the volume; how many they are, as far as 2. */
-static size_t layers_over(struct task *t, const struct VDI_row *vdi, struct row ***ret)
+/* The records of what stands on the volume. */
+static struct row **layers_over(struct task *t, const struct VDI_row *vdi)
 {
-	*ret = db_find(t, &class_VDI, "parent_location", vdi->location);
-	return !(*ret)[0] ? 0 : !(*ret)[1] ? 1 : 2;
+	return db_find(t, &class_VDI, "parent_location", vdi->location);
 }
 
 /* Of two layers one goes: what they had in common can be merged with the other, which gives back what that has
  * overwritten. */
 static void add_common(struct task *t, struct figures *f, const struct VDI_row *vdi)
 {
-	struct row **over;
 	const struct VDI_row *below = ownerless_below(t, vdi);
-	if (!below || layers_over(t, below, &over) != 2 || over[2])
+	struct row **over = below ? layers_over(t, below) : NULL;
+	if (!over || !over[0] || !over[1] || over[2])
 		return;
 	const struct VDI_row *other =
 		(const struct VDI_row *)over[streq(over[0]->ref, vdi->row.ref) ? 1 : 0];
@@ -93,14 +92,13 @@ static void add_common(struct task *t, struct figures *f, const struct VDI_row *
  * several stays, as what they have in common. */
 static void add_disk(struct task *t, struct figures *f, const struct VDI_row *vdi)
 {
-	struct row **over;
-	size_t layers = layers_over(t, vdi, &over);
+	struct row **over = layers_over(t, vdi);
 	f->own += vdi->physical_utilisation;
-	if (layers == 2)
+	if (over[0] && over[1])
 		return;
 	f->frees += vdi->physical_utilisation;
-	f->certain &= layers == 0;
-	if (layers == 0)
+	f->certain &= !over[0];
+	if (!over[0])
 		add_common(t, f, vdi);
 }
 
