@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <security/pam_appl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include "base/delay.h"
 #include "base/io.h"
 #include "base/limits.h"
+#include "base/room.h"
 #include "base/run.h"
 #include "base/task.h"
 #include "base/text.h"
@@ -127,31 +127,13 @@ static int words_pipe(struct task *t, const char *user, const char *password)
 }
 
 /* There are so many processes at a time, whoever asks. */
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t ended;
-	int n;
-} checks = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
+static struct room checks = ROOM_EMPTY;
 
 static int enter(struct task *t)
 {
-	int64_t until = clock_ms() + delay_ms(DELAY_PASSWORD_CHECK);
-	task_rest(t, -1);
-	pthread_mutex_lock(&checks.lock);
-	while (checks.n >= LOGIN_CHECKS_LIMIT && clock_ms() < until)
-		clock_wait(&checks.ended, &checks.lock, until);
-	bool room = checks.n < LOGIN_CHECKS_LIMIT;
-	checks.n += room;
-	pthread_mutex_unlock(&checks.lock);
-	return room ? 0 : fail(t, INTERNAL_ERROR, "the password cannot be checked: too many are");
-}
-
-static void leave(void)
-{
-	pthread_mutex_lock(&checks.lock);
-	checks.n--;
-	pthread_cond_signal(&checks.ended);
-	pthread_mutex_unlock(&checks.lock);
+	if (room_enter(t, &checks, LOGIN_CHECKS_LIMIT, delay_ms(DELAY_PASSWORD_CHECK)))
+		return 0;
+	return fail(t, INTERNAL_ERROR, "the password cannot be checked: too many are");
 }
 
 static int check(struct task *t, const char *user, const char *password)
@@ -177,6 +159,6 @@ int account_check(struct task *t, const char *user, const char *password)
 	if (enter(t) < 0)
 		return -1;
 	int result = check(t, user, password);
-	leave();
+	room_leave(&checks);
 	return result;
 }

@@ -2,7 +2,6 @@
 #include "wire/console.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/relay.h"
+#include "base/room.h"
 #include "base/task.h"
 #include "wire/auth.h"
 #include "wire/http.h"
@@ -80,32 +80,7 @@ void console_serve(struct task *t, struct request *req)
 
 /* A guest that has taken over its QEMU says how large its picture is, up to what wire/jpeg.h
  * allows. */
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t made;
-	int n;
-} pictures = { .lock = PTHREAD_MUTEX_INITIALIZER, .made = PTHREAD_COND_INITIALIZER };
-
-static int enter_pictures(struct task *t)
-{
-	int64_t until = clock_ms() + delay_ms(DELAY_PICTURE);
-	task_rest(t, -1);
-	pthread_mutex_lock(&pictures.lock);
-	while (pictures.n >= PICTURES_LIMIT && clock_ms() < until)
-		clock_wait(&pictures.made, &pictures.lock, until);
-	bool room = pictures.n < PICTURES_LIMIT;
-	pictures.n += room;
-	pthread_mutex_unlock(&pictures.lock);
-	return room ? 0 : fail(t, TOO_BUSY);
-}
-
-static void leave_pictures(void)
-{
-	pthread_mutex_lock(&pictures.lock);
-	pictures.n--;
-	pthread_cond_signal(&pictures.made);
-	pthread_mutex_unlock(&pictures.lock);
-}
+static struct room pictures = ROOM_EMPTY;
 
 static int take_picture(struct task *t, struct request *req, const void **ret, size_t *ret_n)
 {
@@ -122,10 +97,10 @@ static int take_picture(struct task *t, struct request *req, const void **ret, s
 
 static int snapshot(struct task *t, struct request *req, const void **ret, size_t *ret_n)
 {
-	if (enter_pictures(t) < 0)
-		return -1;
+	if (!room_enter(t, &pictures, PICTURES_LIMIT, delay_ms(DELAY_PICTURE)))
+		return fail(t, TOO_BUSY);
 	int result = take_picture(t, req, ret, ret_n);
-	leave_pictures();
+	room_leave(&pictures);
 	return result;
 }
 
