@@ -12,7 +12,7 @@
 
 struct task;
 
-/* One that is under way. */
+/* A try to log in that is under way. */
 struct attempt;
 enum attempt_outcome { ATTEMPT_WRONG, ATTEMPT_RIGHT, ATTEMPT_UNKNOWN };
 

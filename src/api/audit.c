@@ -69,7 +69,7 @@ static void tell(struct task *t, const char *file, const char *user, const char 
 	talloc_free(own);
 }
 
-/* What was refused has a file of its own: it pushes out no deed. */
+/* Refused calls have a file of their own, so that they push no deed out of the other. */
 static const char *file_for(const struct task *t)
 {
 	bool refused =

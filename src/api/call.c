@@ -154,8 +154,8 @@ static void show_progress(struct task_sink *sink, double fraction)
 	talloc_free(t);
 }
 
-/* One that a client has made is the server's own from here on.  It may have become another request's since it was
- * looked at: two calls behind one row would undo each other. */
+/* The row that a client has made is the server's own from here on.  The row may have become another request's since it
+ * was looked at: two calls behind one row would undo each other. */
 static const char *row_adopt(struct task *t)
 {
 	DB_SCOPE(t);
@@ -416,7 +416,7 @@ int api_call(struct task *t, const struct call *c, void *args)
 	return begin(t, c, c->name, args, NULL, &b) < 0 ? -1 : run(&b, awaited);
 }
 
-/* What a client of the network has asked for comes after what is asked on the machine itself. */
+/* Calls of clients of the network come after those that are made on the machine itself. */
 static void *run_behind(void *arg)
 {
 	struct begun *b = arg;

@@ -641,7 +641,7 @@ static void *reclaim_now(void *arg)
 	return NULL;
 }
 
-/* It may take long, and merges are chosen meanwhile.  False: there is no thread for it now. */
+/* Deleting volumes may take long, and merges are chosen meanwhile.  False: there is no thread for it now. */
 static bool begin_reclaim(void)
 {
 	pthread_t thread;

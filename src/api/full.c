@@ -295,7 +295,7 @@ static int look_after(struct task *t, const char *vm_ref)
 
 /* ---- looking ---- */
 
-/* One that is due, and is tried from now on; on t.  NULL: there is none. */
+/* The VM that is due, and is tried from now on; on t.  NULL: there is none. */
 static const char *take_due(struct task *t)
 {
 	const char *vm = NULL;

@@ -25,7 +25,7 @@ enum guest_state {
 	GUEST_UP,
 };
 
-/* What a guest has told, and nobody has looked at yet. */
+/* An event that a guest has told of, and nobody has looked at yet. */
 struct happening {
 	struct happening *next;
 	enum vmm_event event;

@@ -56,7 +56,7 @@ enum vm_power_state guest_state_of(enum vmm_status status)
 	return status == VMM_RUNNING ? vm_power_state_Running : vm_power_state_Paused;
 }
 
-/* One that is being started is recorded by who starts it. */
+/* A VM that is being started is recorded by who starts it. */
 int guest_write_state(struct task *t, const char *ref, enum vm_power_state state)
 {
 	DB_SCOPE(t);

@@ -54,7 +54,7 @@ static bool is_leaving(const struct guest *g)
 	return g->claimed || g->ended || g->over;
 }
 
-/* Its keeper has it before others do. */
+/* A guest's keeper has it before others do. */
 static bool is_usable(const struct guest *g)
 {
 	return g->vmm && (g->state == GUEST_UP || is_keeper(g)) && !is_leaving(g);

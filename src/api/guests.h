@@ -18,7 +18,7 @@ void guests_close(void);
 /* The VM's process, kept from going away until hold (any talloc context) is freed; NULL when it
  * has none, or none that has answered yet.  Hold it no longer than needed: who starts the VM anew waits for that. */
 struct vmm *guest_get(const void *hold, const char *vm_ref);
-/* The same for who has to know whether there is none (*ret NULL): waits as guest_await() does.
+/* The VM's process, held likewise; *ret is NULL when there is none.  It waits as guest_await() does.
  * OPERATION_NOT_ALLOWED: there is one that does not answer.  Not in a transaction. */
 int guest_find(struct task *, const void *hold, const char *vm_ref, struct vmm **ret);
 /* The same with VM_BAD_POWER_STATE when it has none. */

@@ -66,7 +66,7 @@ static struct happening **end_without(struct guest *g, const struct happening *h
 	return at;
 }
 
-/* Of the other events there is one each at most. */
+/* Events that name a device may be many; of the others there is one each at most. */
 static bool names_a_device(enum vmm_event e)
 {
 	return e == VMM_NOSPACE || e == VMM_IOERROR || e == VMM_UNPLUGGED;
@@ -313,7 +313,7 @@ static bool is_unwanted(const struct guest *g)
 	return unwanted;
 }
 
-/* It has ended by itself. */
+/* The guest has ended by itself: its rows say so, and it may be started again. */
 static void bury(struct guest *g, struct happening *h)
 {
 	struct task *t = task_new(NULL, "guest");
