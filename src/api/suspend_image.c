@@ -175,8 +175,15 @@ void suspend_image_give_up(struct task *t, struct suspend_image *m, struct vmm *
 	struct task *after = task_new(t, t->name);
 	suspend_image_close(m);
 	after->undoing = 1;
-	if (settings.vmm->save_end(after, vmm, true) < 0)
+	if (settings.vmm->save_end(after, vmm, true) == 0)
+		return;
+	if (after->code == VM_HALTED && t->code == INTERNAL_ERROR) {
+		/* The stream that ended too early ended with its guest. */
+		task_forgive(t);
+		task_fail_params(t, after->code, after->params);
+	} else if (after->code != VM_HALTED) {
 		log_line(t, "saving not ended error=\"%s\"", task_error(after));
+	}
 }
 
 /* ---- its record ---- */

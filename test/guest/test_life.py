@@ -43,16 +43,24 @@ def test_ends_are_seen_within_a_second():
 
 
 def test_ends_beside_a_checkpoint():
-    """The user reads that the guest has ended, and nothing is left of the checkpoint."""
+    """The user reads that the guest has ended, and nothing is left of the checkpoint: at its beginning, and while
+    memory is being sent."""
+    def begun():
+        return 'checkpoint' in d.get('vm', vm, 'current-operations')
+
+    def sending():
+        return 'memory is being sent' in d.log()[before:]
     with golden() as (d, vm, s):
-        p = d.begin('vm-checkpoint', f'uuid={vm}', 'new-name-label=c', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        wait_for(lambda: 'checkpoint' in d.get('vm', vm, 'current-operations'))
-        os.kill(d.guests()[vm], signal.SIGKILL)
-        said = p.communicate()[1].decode()
-        assert p.returncode == 1 and 'VM_HALTED' in said, said
-        d.wait_state(vm, 'halted', 10)
-        assert not d.list('snapshot')
-        d.boot(vm).close()
+        for moment in begun, sending:
+            before = len(d.log())
+            p = d.begin('vm-checkpoint', f'uuid={vm}', 'new-name-label=c', stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            wait_for(moment)
+            os.kill(d.guests()[vm], signal.SIGKILL)
+            said = p.communicate()[1].decode()
+            assert p.returncode == 1 and 'VM_HALTED' in said, said
+            d.wait_state(vm, 'halted', 10)
+            assert not d.list('snapshot')
+            d.boot(vm).close()
         d.check()
 
 
