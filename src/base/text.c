@@ -130,6 +130,31 @@ char *text_visible(const void *ctx, const char *s)
 	return copy;
 }
 
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
+unsigned text_distance(const char *a, const char *b)
+{
+	unsigned row
+		[64]; /* the distances between the characters of a so far and each beginning of b */
+	size_t n = strlen(b);
+	if (strlen(a) >= COUNT(row) || n >= COUNT(row))
+		return TEXT_FAR;
+	for (unsigned j = 0; j <= n; j++)
+		row[j] = j;
+	for (; *a; a++) {
+		unsigned diagonal = row[0]++;
+		for (size_t j = 0; j < n; j++) {
+			unsigned changed = diagonal + (*a != b[j]);
+			diagonal = row[j + 1];
+			row[j + 1] = least(changed, least(row[j], row[j + 1]) + 1);
+		}
+	}
+	return row[n];
+}
+
 char *text_trim(char *s)
 {
 	s += strspn(s, " \t\r");

@@ -31,6 +31,11 @@ char *text_cut(const void *ctx, const char *s, size_t limit);
  * and tabs), and those that are no UTF-8, are told as \x1b.  On ctx. */
 char *text_visible(const void *ctx, const char *s);
 
+/* How many characters have to be put in, left out or changed to make b of a (Levenshtein); TEXT_FAR when one of them
+ * has more than 63 bytes. */
+#define TEXT_FAR 1000u
+unsigned text_distance(const char *a, const char *b);
+
 /* s, in place, without the blanks, tabs and carriage returns around it. */
 char *text_trim(char *s);
 

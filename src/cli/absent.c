@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* absent.c -- commands of XenServer's xe that are not here, and why. */
+/* absent.c -- commands of XenServer's xe that are not here, and why; commands that nobody has, and which was meant. */
 #include "cli/cli.h"
+
+enum { NEAR = 2 }; /* characters that may differ */
 
 static const char pool[] = "Stillframe runs on one host: there is no pool of several.";
 static const char host[] = "The host is an ordinary Linux system: its own tools do that "
@@ -109,4 +111,28 @@ const char *cli_absent(const char *name)
 		if (matches(absent[i].pattern, name))
 			return absent[i].why;
 	return NULL;
+}
+
+struct nearest {
+	struct cli *c;
+	const char *name;
+	unsigned distance;
+};
+
+static void look_at(void *arg, const struct view *v, const struct command *k)
+{
+	struct nearest *n = arg;
+	const char *name = v ? str(n->c->t, "%s-%s", v->name, k->name) : k->name;
+	unsigned distance = text_distance(n->c->name, name);
+	if (distance < n->distance) {
+		n->distance = distance;
+		n->name = name;
+	}
+}
+
+const char *cli_nearest(struct cli *c)
+{
+	struct nearest n = { .c = c, .distance = NEAR + 1 };
+	cli_each_command(&n, look_at);
+	return n.name;
 }

@@ -355,10 +355,12 @@ static int log_in(struct cli *c, const struct thin_request *r, bool trusted)
 
 static int unknown_command(struct cli *c)
 {
-	const char *why = cli_absent(c->name);
-	return why ? cli_fail(c, "%s is a command of XenServer's that is not here. %s", c->name,
-			      why)
-		   : say(c, with_help(c, "Unknown command", c->name));
+	const char *why = cli_absent(c->name), *meant = why ? NULL : cli_nearest(c);
+	if (why)
+		return cli_fail(c, "%s is a command of XenServer's that is not here. %s", c->name,
+				why);
+	const char *which = meant ? str(c->t, "%s\nDid you mean %s?", c->name, meant) : c->name;
+	return say(c, with_help(c, "Unknown command", which));
 }
 
 static int run_command(struct cli *c)

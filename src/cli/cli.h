@@ -78,6 +78,8 @@ const struct command *cli_find_command(const char *name, const struct view **ret
 
 /* Why there is no such command here although XenServer has one; NULL: it has none that we know of. */
 const char *cli_absent(const char *name);
+/* The command whose name is nearly what was typed; NULL: none is. */
+const char *cli_nearest(struct cli *);
 
 /* ---- errors ---- */
 

@@ -308,4 +308,11 @@ def test_help():
             assert word in out
 
 
+def test_a_name_that_is_nearly_right():
+    with in_common() as d:
+        for typed, meant in (('vm-lst', 'vm-list'), ('snapshot-revrt', 'snapshot-revert'), ('vm-snap-shot', 'vm-snapshot')):
+            d.fails(typed, says=f'Unknown command: {typed}\nDid you mean {meant}?\n')
+        assert 'Did you mean' not in d.fails('make-coffee', says="Unknown command: make-coffee\nFor usage run: 'xe help'")
+
+
 main(globals())

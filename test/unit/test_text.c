@@ -98,6 +98,29 @@ static void cut(struct task *t)
 		CHECK(streq(text_cut(t, all[i].s, all[i].limit), all[i].cut));
 }
 
+static void distances(struct task *t)
+{
+	static const struct {
+		const char *a, *b;
+		unsigned distance;
+	} all[] = {
+		{ "", "", 0 },
+		{ "", "abc", 3 },
+		{ "vm-lst", "vm-list", 1 },
+		{ "vm-listt", "vm-list", 1 },
+		{ "vm-lisd", "vm-list", 1 },
+		{ "kitten", "sitting", 3 },
+	};
+	const char *longest = talloc_strndup(t, "0123456789012345678901234567890123456789012345678901234567890123", 63);
+	for (size_t i = 0; i < COUNT(all); i++) {
+		CHECK(text_distance(all[i].a, all[i].b) == all[i].distance);
+		CHECK(text_distance(all[i].b, all[i].a) == all[i].distance);
+	}
+	CHECK(text_distance(longest, "") == 63 && text_distance("", longest) == 63);
+	CHECK(text_distance(str(t, "%sx", longest), longest) == TEXT_FAR);
+	CHECK(text_distance(longest, str(t, "%sx", longest)) == TEXT_FAR);
+}
+
 static void ids(struct task *t)
 {
 	CHECK(text_is_uuid(uuid_new(t)) && !streq(uuid_new(t), uuid_new(t)));
@@ -158,6 +181,7 @@ int main(void)
 	plain(t);
 	visible(t);
 	cut(t);
+	distances(t);
 	ids(t);
 	collections(t);
 	json_limits(t);
