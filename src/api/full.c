@@ -211,7 +211,7 @@ void full_stopped(struct task *t, const char *vm_ref, const char *disk, bool tol
 	log_line(t, "storage full vm=%s disk=%s sr=%s", vm->uuid, disk, sr);
 	if (told)
 		return;
-	message_tell(t, "VM_PAUSED_STORAGE_FULL", 3, cls_VM, vm->uuid,
+	message_tell(t, "VM_PAUSED_STORAGE_FULL", MESSAGE_WARNING, cls_VM, vm->uuid,
 		     str(t,
 			 "VM '%s' (uuid: %s)%s%s: %s Delete a snapshot or a disk, or make the "
 			 "file system larger.",

@@ -201,7 +201,7 @@ static void tell_operator(struct task *t, const struct VM_row *vm, const char *n
 			  const char *what, const char *disk)
 {
 	log_line(t, "storage trouble vm=%s disk=%s what=\"%s\"", vm->uuid, disk, what);
-	message_tell(t, name, 3, cls_VM, vm->uuid,
+	message_tell(t, name, MESSAGE_WARNING, cls_VM, vm->uuid,
 		     str(t, "VM '%s' (uuid: %s), disk %s: %s", vm->name_label, vm->uuid, disk,
 			 what));
 }
@@ -231,7 +231,7 @@ static void crashed(struct task *t, const char *ref)
 	if (!vm)
 		return;
 	log_line(t, "guest crashed vm=%s", vm->uuid);
-	message_tell(t, "VM_CRASHED", 3, cls_VM, vm->uuid,
+	message_tell(t, "VM_CRASHED", MESSAGE_WARNING, cls_VM, vm->uuid,
 		     str(t, "VM '%s' (uuid: %s) crashed", vm->name_label, vm->uuid));
 }
 

@@ -9,7 +9,10 @@ struct task;
 #define VM_RESUMED "VM_RESUMED"
 #define VM_SNAPSHOT_REVERTED "VM_SNAPSHOT_REVERTED"
 
-/* priority: 1 worst, 5 for information.  May be called in a transaction. */
+/* XenAPI's priorities, of which 1 is the worst. */
+enum { MESSAGE_WARNING = 3, MESSAGE_INFORMATION = 5 };
+
+/* May be called in a transaction. */
 int message_tell(struct task *, const char *name, int64_t priority, enum cls, const char *obj_uuid,
 		 const char *body);
 

@@ -33,7 +33,8 @@ static int record(struct task *t, struct VM_clone *a, struct plan *p, const char
 	const char *body = str(t, "VM '%s' (uuid: %s) cloned, new name: %s", vm->name_label,
 			       vm->uuid, a->new_name);
 	if (plan_record_overlays(t, p) < 0 || vm_copy(t, &c) < 0 || db_put(t, &vm->row) < 0 ||
-	    message_tell(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 || operation_end(t) < 0)
+	    message_tell(t, "VM_CLONED", MESSAGE_INFORMATION, cls_VM, vm->uuid, body) < 0 ||
+	    operation_end(t) < 0)
 		return -1;
 	a->result = c.ret->row.ref;
 	return db_commit(t);

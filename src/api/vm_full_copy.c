@@ -53,7 +53,8 @@ static int record(struct task *t, struct VM_copy *a, struct plan *p, struct VDI_
 	}
 	const char *body = str(t, "VM '%s' (uuid: %s) copied, new name: %s", vm->name_label,
 			       vm->uuid, a->new_name);
-	if (vm_copy(t, &c) < 0 || message_tell(t, "VM_CLONED", 5, cls_VM, vm->uuid, body) < 0 ||
+	if (vm_copy(t, &c) < 0 ||
+	    message_tell(t, "VM_CLONED", MESSAGE_INFORMATION, cls_VM, vm->uuid, body) < 0 ||
 	    operation_end(t) < 0)
 		return -1;
 	a->result = c.ret->row.ref;

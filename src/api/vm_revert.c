@@ -162,7 +162,9 @@ static int tell(struct task *t, const struct revert *r, const struct VM_row *vm)
 					      "; without the disks at positions %s, whose storage "
 					      "was forgotten",
 					      missing);
-	return message_tell(t, VM_SNAPSHOT_REVERTED, 5, cls_VM, vm->uuid, body);
+	bool whole = !r->detached.n && !r->replaced.n && !*missing;
+	return message_tell(t, VM_SNAPSHOT_REVERTED, whole ? MESSAGE_INFORMATION : MESSAGE_WARNING,
+			    cls_VM, vm->uuid, body);
 }
 
 /* ---- the record ---- */

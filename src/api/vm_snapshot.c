@@ -75,8 +75,8 @@ static void set_figures(struct VM_row *snap, const struct taken *k)
 /* The message that tells of it. */
 static int tell(struct task *t, const struct VM_row *vm, const struct taken *k)
 {
-	return message_tell(t, k->memory ? "VM_CHECKPOINTED" : "VM_SNAPSHOTTED", 5, cls_VM,
-			    vm->uuid,
+	return message_tell(t, k->memory ? "VM_CHECKPOINTED" : "VM_SNAPSHOTTED",
+			    MESSAGE_INFORMATION, cls_VM, vm->uuid,
 			    str(t, "VM '%s' (uuid: %s) %s, snapshot name: %s", vm->name_label,
 				vm->uuid, k->memory ? "checkpointed" : "snapshotted", k->name));
 }

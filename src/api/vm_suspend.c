@@ -292,7 +292,7 @@ static void come_back(struct task *t, const struct VM_row *vm, bool paused, int6
 		task_forgive(t); /* it is tried again */
 	if (!paused)
 		clock = agent_set_clock(t, vm->row.ref);
-	if (message_tell(t, VM_RESUMED, 5, cls_VM, vm->uuid,
+	if (message_tell(t, VM_RESUMED, MESSAGE_INFORMATION, cls_VM, vm->uuid,
 			 str(t, "VM '%s' (uuid: %s) resumed in %lld ms; %s", vm->name_label,
 			     vm->uuid, (long long)took_ms, clock)) < 0)
 		task_forgive(t);

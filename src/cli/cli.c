@@ -228,6 +228,11 @@ void cli_note(struct cli *c, const char *fmt, ...)
 	va_end(ap);
 }
 
+void cli_warn(struct cli *c, const char *text)
+{
+	thin_error(c->thin, text);
+}
+
 void cli_value(struct cli *c, const char *text)
 {
 	if (c->minimal)

@@ -110,8 +110,10 @@ struct row *cli_object_row(struct cli *, const struct class *, const char *param
 /* ---- output ---- */
 
 void cli_print(struct cli *, const char *text);
-/* On standard error, and not with --minimal: figures and warnings. */
+/* On standard error, for a person, and not with --minimal: figures, and what to do next. */
 void cli_note(struct cli *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* On standard error, whoever reads it: what the command left out, though it did the rest. */
+void cli_warn(struct cli *, const char *text);
 void cli_value(struct cli *, const char *text);
 /* The uuid of the object. */
 int cli_uuid(struct cli *, const struct class *, const char *ref);
@@ -176,7 +178,7 @@ int select_sr(struct cli *, struct SR_row **ret);
 int doomed_uninstall(struct cli *, struct doomed *);
 /* Clones as new-name-label says; sets new-name-description and prints the uuid (vm.c). */
 int clone_vm(struct cli *, struct VM_row *);
-/* Notes what the VM's newest message of that name says. */
+/* Notes what the VM's newest message of that name says; a warning is for all. */
 void note_message(struct cli *, const char *vm_uuid, const char *name);
 /* Makes it halted, with --force only (vm.c). */
 int reset_powerstate(struct cli *, struct VM_row *);

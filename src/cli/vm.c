@@ -199,7 +199,11 @@ void note_message(struct cli *c, const char *vm_uuid, const char *name)
 	DB_EACH (c->t, message, m, "obj_uuid", vm_uuid)
 		if (streq(m->name, name) && (!last || strcmp(m->timestamp, last->timestamp) >= 0))
 			last = m;
-	if (last)
+	if (!last)
+		return;
+	if (last->priority < MESSAGE_INFORMATION)
+		cli_warn(c, last->body);
+	else
 		cli_note(c, "%s", last->body);
 }
 

@@ -32,6 +32,17 @@ def test_nothing_but_what_was_asked_for():
         assert 'does not know' in sh(d, f'xe vm-param-get uuid={vm} param-name=uuid nonsense=1 --verbose')[2]
 
 
+def test_what_a_revert_left_out_is_said_to_all():
+    with in_common() as d:
+        vm = d.vm('web', 2, '1MiB')
+        kept = d.disks(vm)['1']
+        snap = d.snapshot(vm, ignore_vdi_uuids=kept)
+        rc, out, err = sh(d, f'xe snapshot-revert snapshot-uuid={snap}')
+        assert (rc, out) == (0, '') and 'detached' in err and kept in err, (rc, out, err)
+        assert sh(d, f'xe snapshot-revert snapshot-uuid={snap}') == (0, '', ''), 'nothing was left out'
+        d.xe('vdi-destroy', uuid=kept)
+
+
 def test_descriptors_that_are_closed():
     with in_common() as d:
         vm = d.vm('web')
