@@ -292,6 +292,16 @@ static void end_record(struct task *t, struct end *e)
 	pthread_mutex_unlock(&calls.lock);
 }
 
+void task_of_command_ends(struct task *t, const char *ref)
+{
+	struct task *own = task_new(t, t->name);
+	struct end *e = talloc_zero(NULL, struct end);
+	e->ref = talloc_strdup(e, ref);
+	e->goes = true;
+	end_record(own, e);
+	talloc_free(own);
+}
+
 static void retry_ends(struct task *t)
 {
 	pthread_mutex_lock(&calls.lock);

@@ -24,8 +24,10 @@ int task_adopt(struct task *, const char *ref);
 /* Can it still be taken so? */
 int task_check_adoptable(struct task *, const struct task_row *);
 /* Such a task for a command of xe, whose connection for data takes it: the ref; NULL: failed.  Whoever has made it
- * destroys it; one that the daemon left behind when it was killed is gone at the next start. */
+ * ends it; one that the daemon left behind when it was killed is gone at the next start. */
 const char *task_for_command(struct task *, const char *name);
+/* It goes, now or, where the database fails just now, as soon as that works again. */
+void task_of_command_ends(struct task *, const char *ref);
 /* The request is over: if no call has taken the task, it ends as t has. */
 void task_settle(struct task *);
 /* At the end: asks all running calls to stop, and waits for them, at most ms.  No other begins.  False: some still

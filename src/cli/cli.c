@@ -301,10 +301,7 @@ const char *cli_task_begin(struct cli *c, const char *name)
 
 void cli_task_end(struct cli *c, const char *ref)
 {
-	struct task *own = task_new(c->t, c->t->name);
-	own->session = c->t->session;
-	call(own, task_destroy, (&(struct task_destroy){ .self = ref }));
-	talloc_free(own);
+	task_of_command_ends(c->t, ref);
 }
 
 static const char *url_escape(const void *ctx, const char *s)
