@@ -473,6 +473,13 @@ struct step tree_next(struct task *t, const struct tree *tree, const char **ret_
 	return c.best;
 }
 
+/* Each layer over the upper one of a merge down gets another parent, in its record and in its header. */
+static void claim_layers(struct task *t, const char *volume, struct list *claims)
+{
+	DB_EACH (t, VDI, layer, "parent_location", volume)
+		list_put(t, claims, layer->location);
+}
+
 struct list tree_claims(struct task *t, const struct step *s)
 {
 	struct list claims = { 0 };
@@ -485,5 +492,6 @@ struct list tree_claims(struct task *t, const struct step *s)
 			list_put(t, &claims, more[i]);
 	for (size_t i = 0; i < s->dropped.n; i++)
 		list_put(t, &claims, s->dropped.v[i]);
+	claim_layers(t, s->upper, &claims);
 	return claims;
 }

@@ -32,7 +32,7 @@ int vdi_record_snapshot(struct task *t, struct plan_disk *d)
 	snap->snapshot_time = time_now(snap);
 	map_set(snap, &snap->sm_config, "method", "overlay");
 	snap->location = d->copy ? d->copy : d->vdi->location;
-	snap->parent_location = d->copy ? d->vdi->location : d->vdi->parent_location;
+	snap->parent_location = d->copy ? d->vdi->location : vdi->parent_location;
 	d->new_vdi = snap->row.ref;
 	return db_insert(t, &snap->row);
 }
@@ -48,7 +48,7 @@ int vdi_record_clone(struct task *t, struct plan_disk *d)
 	clone->parent_location = d->vdi->location;
 	clone->physical_utilisation = 0;
 	d->new_vdi = clone->row.ref;
-	if (d->overlay && storage_hide(t, vdi, d->vdi->location, d->vdi->parent_location) < 0)
+	if (d->overlay && storage_hide(t, vdi, d->vdi->location, vdi->parent_location) < 0)
 		return -1;
 	return db_insert(t, &clone->row);
 }

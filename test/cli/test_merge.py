@@ -3,7 +3,7 @@
 """Layers that nobody needs become one: which step is taken when, what waits for what, and that no disk ever shows
 anything else than what was written to it.  The guests' writes are played by qemu-io; what they wrote goes into raw files
 too, with which every disk is compared in the end."""
-import json, os, random, subprocess, sys, time
+import json, os, random, shutil, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from layers import *
@@ -169,6 +169,37 @@ def test_two_vms_on_one_base():
         w.right()
         d.xe('vm-start', uuid=clone)
         w.check()
+
+
+def slow_creates(folder):
+    """A qemu-img that takes its time to make a layer, for the PATH."""
+    path = os.path.join(folder, 'qemu-img')
+    with open(path, 'w') as f:
+        f.write(f'#!/bin/sh\n[ "$1" != create ] || sleep {0.6 * SLOW}\nexec {shutil.which("qemu-img")} "$@"\n')
+    os.chmod(path, 0o755)
+    return f'{folder}:{os.environ["PATH"]}'
+
+
+def test_a_layer_above_is_being_snapshotted():
+    """A merge down changes the records of all layers over the upper one: none of them is in work meanwhile."""
+    with tempfile.TemporaryDirectory() as tools, Daemon('fake', delays=SOONER) as d:
+        w = World(d)
+        vm = w.vm()
+        w.write(vm, 0)
+        below, above = w.snap(vm, (1, 1)), w.snap(vm, (2, 1))
+        clones = [w.clone(above, 'snapshot-clone') for _ in range(2)]
+        d.restart(env={'PATH': slow_creates(tools)})
+        for each in (vm, *clones):
+            p = d.begin('vm-snapshot', f'uuid={each}', 'new-name-label=s', stdout=subprocess.PIPE)
+            wait_for(lambda: 'snapshot' in d.get('vm', each, 'current-operations'))
+            if each == vm:
+                w.delete(below)
+            snap = p.communicate()[0].decode().strip()
+            assert p.returncode == 0
+            w.reference(w.disk(snap), w.disk(each))
+        d.restart(env={'PATH': os.environ['PATH']})
+        w.check()
+        assert w.steps() == ['merged down']
 
 
 def test_a_base_of_two_is_no_backlog():
