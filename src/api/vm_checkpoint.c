@@ -139,6 +139,12 @@ static int record(struct task *t, struct taking *k)
 	return 0;
 }
 
+/* QEMU aborts when a merge writes a disk behind the end of a migration.  Until the end of the call. */
+static int hold_layers(struct task *t, const struct VM_row *vm)
+{
+	return vm_has_process(vm) ? coalesce_hold_vm(t, t->scope, vm->row.ref, true) : 0;
+}
+
 int VM_checkpoint(struct task *t, struct VM_checkpoint *a)
 {
 	struct quiesce q;
@@ -147,7 +153,7 @@ int VM_checkpoint(struct task *t, struct VM_checkpoint *a)
 	if (!k.vm)
 		return -1;
 	k.taken.number = k.vm->domid;
-	if (operation_wait_devices(t, a->vm) < 0)
+	if (operation_wait_devices(t, a->vm) < 0 || hold_layers(t, k.vm) < 0)
 		return -1;
 	int taken = a->quiesce ? quiesced(t, a, &k, &q) : take_all(t, &k);
 	if (taken < 0 || record(t, &k) < 0)

@@ -101,11 +101,12 @@ static void end_process(struct task *t, const struct VM_row *vm)
 	task_forgive(t);
 }
 
-/* Until the process has ended nobody merges what it has open. */
+/* Until the process has ended nobody merges what it has open: QEMU aborts when a job writes a disk behind the end
+ * of a migration. */
 static int suspend_held(struct task *t, const void *layers, const struct VM_row *vm)
 {
 	if (operation_wait_devices(t, vm->row.ref) < 0 ||
-	    coalesce_hold_vm(t, layers, vm->row.ref, false) < 0)
+	    coalesce_hold_vm(t, layers, vm->row.ref, true) < 0)
 		return -1;
 	void *hold = talloc_new(t);
 	struct vmm *vmm = guest_need(t, hold, vm);

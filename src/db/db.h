@@ -40,7 +40,7 @@ struct db_scope {
 struct db_scope db_scope_begin(struct task *);
 void db_scope_end(struct db_scope *);
 #define DB_SCOPE(t)                                                                                \
-	__attribute__((cleanup(db_scope_end))) struct db_scope db_scope_ = db_scope_begin(t)
+	__attribute__((cleanup(db_scope_end), unused)) struct db_scope db_scope_ = db_scope_begin(t)
 
 /* What this thread does from now on is for one of many whom we do not know (clients of the
  * network): it has the database's lock only when nobody else wants it. */

@@ -18,10 +18,12 @@
  * the guest agent.  A VM that is paused and has "full": true in its file stands still since the storage of
  * disk-0 is full; with "stays-full": true it does so again when it is let go on.  One with "silent": true answers
  * nothing, as a process that is stopped: every member hangs, but those that end it. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -49,8 +51,9 @@ enum { STATE_LIMIT = 1 << 20 };
 struct vmm {
 	char *dir;
 	struct vmm_listener listener;
-	pthread_t teller; /* calls the listener */
-	int news[2];      /* a pipe to the teller */
+	pthread_t teller;   /* calls the listener */
+	int news[2];        /* a pipe to the teller */
+	_Atomic int merges; /* at work */
 };
 
 struct news {
@@ -525,6 +528,7 @@ static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	assert(!atomic_load(&vm->merges));
 	v->method = v->keep_stopped ? "stop-and-copy" : "background-snapshot";
 	if (!v->rehearsed && rehearse(t, vm, v) < 0)
 		return -1;
@@ -690,7 +694,7 @@ static int note_merge(struct task *t, struct vmm *vm, const char *name, json_t *
 	return result;
 }
 
-static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+static int merge_layers(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 {
 	const char *about =
 		str(t, "name=%s %s: %s %s %s", m->name, m->disk, m->upper,
@@ -711,6 +715,14 @@ static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 	    (m->pivot && m->pivot(t, m->arg) < 0))
 		return -1;
 	return note_merge(t, vm, m->name, entry, true);
+}
+
+static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
+{
+	atomic_fetch_add(&vm->merges, 1);
+	int result = merge_layers(t, vm, m);
+	atomic_fetch_sub(&vm->merges, 1);
+	return result;
 }
 
 /* One that is not done was cut short by a daemon's end. */

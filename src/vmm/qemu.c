@@ -16,10 +16,12 @@
  *
  * In the VM's folder: pid, qmp.sock, oob.sock (the monitor once more), serial.sock, agent.sock, qemu.log (what QEMU complained since its
  * start), serial.log (what the guest wrote to its first serial port). */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -52,6 +54,7 @@ struct vmm {
 	struct qmp *qmp;
 	struct vmm_listener listener;
 	struct saving saving;
+	_Atomic int merges; /* at work */
 
 	/* The reader thread's own. */
 	bool stopped;      /* the guest stands still */
@@ -461,6 +464,7 @@ static int rehearse(struct task *t, struct vmm *vm, struct vmm_save *v)
 
 static int save(struct task *t, struct vmm *vm, struct vmm_save *v)
 {
+	assert(!atomic_load(&vm->merges));
 	if (!v->rehearsed && rehearse(t, vm, v) < 0)
 		return -1;
 	return save_begin(t, vm->qmp, &vm->saving, &vm->process, str(t, "%s/oob.sock", vm->dir), v);
@@ -501,7 +505,10 @@ static int top(struct task *t, struct vmm *vm, const char *disk, const char **re
 
 static int merge(struct task *t, struct vmm *vm, const struct vmm_merge *m)
 {
-	return merge_run(t, vm->qmp, m);
+	atomic_fetch_add(&vm->merges, 1);
+	int result = merge_run(t, vm->qmp, m);
+	atomic_fetch_sub(&vm->merges, 1);
+	return result;
 }
 
 static int do_merge_state(struct task *t, struct vmm *vm, const struct vmm_merge *m, bool recorded,

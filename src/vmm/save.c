@@ -297,6 +297,19 @@ static int transaction(struct task *t, struct taking *k)
 	return 0;
 }
 
+/* A migration that is completed leaves disks that QEMU lets nobody write until its guest goes on: it would abort when
+ * layers are merged in one that stands still (QEMU 10.0, block.c, bdrv_inactivate_all). */
+static int disks_back(struct task *t, struct qmp *q)
+{
+	return qmp_do(t, q, "blockdev-set-active", json_pack("{s:b}", "active", true));
+}
+
+/* From a migration that is completed. */
+static int come_back(struct task *t, struct taking *k)
+{
+	return k->v->running ? go_on(t, k) : disks_back(t, k->q);
+}
+
 /* ---- the ways ---- */
 
 /* NULL: no answer. */
@@ -424,7 +437,7 @@ static int precopy(struct task *t, struct taking *k)
 		    0 ||
 	    await_surely(t, k->q, "completed", false, ms_to_send(memory), LOOK_MS) < 0)
 		return -1;
-	return go_on(t, k);
+	return come_back(t, k);
 }
 
 /* After a migration a guest that stands still cannot be migrated again.  One that has never run may be reset. */
@@ -447,9 +460,11 @@ static int stand_again(struct task *t, struct taking *k)
 static int stopped(struct task *t, struct taking *k)
 {
 	if (stop(t, k) < 0 || transaction(t, k) < 0 || migrate(t, k->q, k->v) < 0 ||
-	    await_surely(t, k->q, "completed", false, ms_to_send(k->saving->memory), SLOWLY_MS) < 0)
+	    await_surely(t, k->q, "completed", false, ms_to_send(k->saving->memory), SLOWLY_MS) <
+		    0 ||
+	    come_back(t, k) < 0)
 		return -1;
-	return k->v->running ? go_on(t, k) : stand_again(t, k);
+	return stand_again(t, k);
 }
 
 static const struct way {
@@ -526,6 +541,9 @@ int save_rehearse(struct task *t, struct qmp *q, struct saving *s, const struct 
 		  const char *oob_path, struct vmm_save *v)
 {
 	struct taking k = { .q = q, .saving = s, .v = v };
+	/* A QEMU that could not give the disks back is asked before anything is done. */
+	if (!v->running && disks_back(t, q) < 0)
+		return -1;
 	s->way = choose(t, q, s, v);
 	if (!s->way || open_oob(t, s, q, oob_path) < 0)
 		return -1;
@@ -560,9 +578,13 @@ int save_end(struct task *t, struct qmp *q, struct saving *s, bool cancelled)
 	return ended < 0 ? -1 : capabilities(t, q, "");
 }
 
+/* Whether it goes on is not known here. */
 int save_settle(struct task *t, struct qmp *q, struct saving *s)
 {
-	return look_at_memory(t, q, s) < 0 ? -1 : cancel(t, q, s);
+	if (look_at_memory(t, q, s) < 0 || cancel(t, q, s) < 0)
+		return -1;
+	const char *state = run_state(t, q);
+	return !state ? -1 : streq(state, "postmigrate") ? disks_back(t, q) : 0;
 }
 
 void save_forget(struct saving *s)

@@ -235,7 +235,9 @@ struct vmm_driver {
 	/* When it returns 0 the instant has been, the guest does what it did before, and its memory is on its way:
 	 * when all of it has been read, save_end() is to be called.  -1: the guest does what it did before, and
 	 * top() tells of the disks.  The methods, the first one that the VM and the kernel allow:
-	 * background-snapshot, pre-copy, stop-and-copy (vmm/save.h). */
+	 * background-snapshot, pre-copy, stop-and-copy (vmm/save.h).  No merge is at work in the VM until save_end(),
+	 * or, where the guest does not go on, until its process has ended: QEMU takes its disks from whoever
+	 * writes them when a migration is completed, and aborts when a job does. */
 	int (*save)(struct task *, struct vmm *, struct vmm_save *);
 	/* Whether all was sent; cancel: ends what is under way, or has failed, so that the next can begin. */
 	int (*save_end)(struct task *, struct vmm *, bool cancel);

@@ -189,6 +189,7 @@ def test_a_layer_above_is_being_snapshotted():
         below, above = w.snap(vm, (1, 1)), w.snap(vm, (2, 1))
         clones = [w.clone(above, 'snapshot-clone') for _ in range(2)]
         d.restart(env={'PATH': slow_creates(tools)})
+        before = len(d.log())
         for each in (vm, *clones):
             p = d.begin('vm-snapshot', f'uuid={each}', 'new-name-label=s', stdout=subprocess.PIPE)
             wait_for(lambda: 'snapshot' in d.get('vm', each, 'current-operations'))
@@ -199,7 +200,8 @@ def test_a_layer_above_is_being_snapshotted():
             w.reference(w.disk(snap), w.disk(each))
         d.restart(env={'PATH': os.environ['PATH']})
         w.check()
-        assert w.steps() == ['merged down']
+        log = d.log()[before:]
+        assert w.steps() == ['merged down'] and log.index('snapshot taken') < log.index('layers merged')
 
 
 def test_a_base_of_two_is_no_backlog():
@@ -288,6 +290,28 @@ def test_it_gives_way():
         d.restart()
         w.check()
         assert 'merged down' in w.steps() and backlog(d) == (0, '')
+
+
+def test_memory_is_saved_without_it():
+    """QEMU takes its disks from whoever writes them when a migration is completed, and aborts when a merge does."""
+    with Daemon('fake', delays=SOONER) as d:
+        w = World(d)
+        vm = w.vm(start=True)
+        snaps = hanging(d, w, vm)
+        w.delete(snaps[1])                          # below the top, which a snapshot does not need
+        w.merging()
+        assert 'MERGE_SETTLE' in d.sql('SELECT verb FROM journal')
+        w.snap(vm)
+        assert 'MERGE_SETTLE' in d.sql('SELECT verb FROM journal'), 'a snapshot stopped what it does not need'
+        for deed in ('vm-checkpoint', 'vm-suspend'):
+            w.merging()
+            d.xe(deed, uuid=vm, **({'new-name-label': 'c'} if deed == 'vm-checkpoint' else {}))
+            w.seen = len(d.log())
+        assert d.state_of(vm) == 'suspended'
+        d.restart(env={'STILLFRAME_FAKE': ''})
+        d.xe('vm-resume', uuid=vm)
+        d.wait_quiet()
+        w.check()
 
 
 def test_a_failing_merge():

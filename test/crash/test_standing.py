@@ -28,9 +28,10 @@ def run_state(d, vm):
         f = s.makefile('rw')
         f.readline()
         for command in ('qmp_capabilities', 'query-status'):
-            f.write(json.dumps({'execute': command}) + '\n')
+            f.write(json.dumps({'execute': command, 'id': command}) + '\n')
             f.flush()
-            while 'return' not in (answer := json.loads(f.readline())):
+            # what a killed daemon had asked may be answered here
+            while (answer := json.loads(f.readline())).get('id') != command:
                 pass
     return answer['return']['status']
 

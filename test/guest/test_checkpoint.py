@@ -208,11 +208,17 @@ def test_one_goes_and_one_is_damaged():
         d.check()
 
 
+HIDDEN = 'mount -t tmpfs none /mnt && touch /mnt/none && mount --bind /mnt/none /dev/userfaultfd && exec "$@"'
+
+
+def without_userfaultfd():
+    need_root()
+    return busy_guest(under=('unshare', '-m', 'sh', '-c', HIDDEN, 'sh'))
+
+
 def test_without_write_protection():
     """QEMU that may not use userfaultfd: another way is told, and it is as consistent."""
-    need_root()
-    hide = 'mount -t tmpfs none /mnt && touch /mnt/none && mount --bind /mnt/none /dev/userfaultfd && exec "$@"'
-    with busy_guest(under=('unshare', '-m', 'sh', '-c', hide, 'sh')) as (d, vm, s):
+    with without_userfaultfd() as (d, vm, s):
         snap = checkpoint(d, vm)
         i = how(d, snap)
         assert i['method'] == 'pre-copy', i
@@ -268,6 +274,41 @@ def test_a_guest_that_has_never_run():
             d.xe('vm-unpause', uuid=vm)
             with Serial(d, vm, before) as s:
                 s.wait_ready()
+        d.check()
+
+
+def layer_below(d, vm):
+    """A layer below the top that has something in it, and the snapshot without which it is to be merged."""
+    for n in 'first', 'second':
+        snap = d.snapshot(vm, n)
+        time.sleep(1)
+    return snap
+
+
+def merged_while_it_stands(d, vm, snap):
+    pid, before = d.guests()[vm], len(d.log())
+    d.xe('snapshot-uninstall', '--force', uuid=snap)
+    wait_for(lambda: 'layers merged' in d.log()[before:] or vm not in d.guests())
+    d.wait_quiet()
+    assert d.guests().get(vm) == pid and d.state_of(vm) == 'paused', d.log()[before:]
+
+
+def test_merges_behind_a_migration():
+    """It took the disks from QEMU, which aborts when a merge writes them, until a guest that stands goes on."""
+    with without_userfaultfd() as (d, vm, s):
+        snap = layer_below(d, vm)
+        d.xe('vm-pause', uuid=vm)
+        assert how(d, checkpoint(d, vm))['method'] == 'pre-copy'
+        merged_while_it_stands(d, vm, snap)
+        d.xe('vm-unpause', uuid=vm)
+        agrees(s)
+        snap = layer_below(d, vm)
+        ends_well(d, vm, s)
+        s.close()
+        d.xe('vm-shutdown', '--force', uuid=vm)
+        d.xe('vm-start', '--paused', uuid=vm)
+        assert how(d, checkpoint(d, vm))['method'] == 'stop-and-copy'
+        merged_while_it_stands(d, vm, snap)
         d.check()
 
 
