@@ -30,8 +30,8 @@ enum { DEPTH = 16 };
 static const char *const questions[] = {
 	"{\"execute\": \"qmp_capabilities\"}",
 	"{\"execute\": \"query-machines\", \"id\": \"machines\"}",
-	"{\"execute\": \"query-cpu-model-expansion\", \"id\": \"cpu\","
-	" \"arguments\": {\"type\": \"static\", \"model\": {\"name\": \"max\"}}}",
+	("{\"execute\": \"query-cpu-model-expansion\", \"id\": \"cpu\","
+	 " \"arguments\": {\"type\": \"static\", \"model\": {\"name\": \"max\"}}}"),
 	"{\"execute\": \"quit\"}",
 };
 

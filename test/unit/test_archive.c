@@ -229,8 +229,8 @@ static void test_kinds(struct task *t)
 					     "hsqs",
 					     "QFI",
 					     "BZh9",
-					     "\x7f"
-					     "ELF" };
+					     ("\x7f"
+					      "ELF") };
 	unsigned char b[KIND_BYTES] = { 0 };
 	(void)t;
 	for (size_t i = 0; i < COUNT(plain); i++) {
