@@ -20,11 +20,10 @@ def qmp(d, vm, command, **arguments):
     f = s.makefile('rw')
     f.readline()
     for c in ({'execute': 'qmp_capabilities'}, {'execute': command, 'arguments': arguments}):
-        f.write(json.dumps(c) + '\n')
+        f.write(json.dumps({**c, 'id': 'asked'}) + '\n')
         f.flush()
-        answer = {}
-        while 'return' not in answer and 'error' not in answer:
-            answer = json.loads(f.readline())
+        while (answer := json.loads(f.readline())).get('id') != 'asked':
+            pass
     s.close()
     return answer.get('return')
 

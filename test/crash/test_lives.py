@@ -56,12 +56,11 @@ def tell_qemu(d, vm, *lines):
         f.readline()
         for c in [{'execute': 'qmp_capabilities'}] + [
                 {'execute': 'human-monitor-command', 'arguments': {'command-line': f'qemu-io -d {line}'}} for line in lines]:
-            f.write(json.dumps(c) + '\n')
+            f.write(json.dumps({**c, 'id': 'told'}) + '\n')
             f.flush()
-            answer = {}
-            while 'return' not in answer:
-                answer = json.loads(f.readline())
-                assert 'error' not in answer, answer
+            while (answer := json.loads(f.readline())).get('id') != 'told':
+                pass
+            assert 'error' not in answer, answer
             assert not answer['return'] or c['execute'] == 'qmp_capabilities', answer
 
 
