@@ -12,8 +12,10 @@ int buffer_add(struct buffer *b, const char *bytes, size_t n, size_t limit)
 	if (b->n + n >= b->size) {
 		size_t size = 2 * (b->n + n) + 64;
 		char *text = realloc(b->text, size);
-		if (!text)
+		if (!text) {
+			b->full = true;
 			return -1;
+		}
 		b->text = text;
 		b->size = size;
 	}

@@ -5,13 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/list.h"
 #include "base/task.h"
 #include "base/text.h"
+#include "xe/options.h"
 
 enum { FILE_LIMIT = 1 << 20 };
 
@@ -41,9 +41,16 @@ static int remember(struct task *t, const char *path, const char *server, const 
 int known_host(struct task *t, const char *host, const char *port, const unsigned char *print,
 	       size_t n)
 {
-	const char *home = getenv("HOME"), *path = str(t, "%s/.xe-hosts", home ? home : "");
+	const char *home = home_folder(), *path = str(t, "%s/.xe-hosts", home ? home : "");
 	const char *server = str(t, "%s:%s", host, port), *now = hex_text(t, print, n);
-	const char *before = home ? remembered(t, path, server) : now;
+	if (!home)
+		return fail(t, INTERNAL_ERROR,
+			    str(t,
+				"There is no folder in which the certificate of %s could be looked "
+				"up, "
+				"so it is not trusted.\nSet HOME to a folder of yours.",
+				server));
+	const char *before = remembered(t, path, server);
 	if (!before)
 		return -1;
 	if (!*before)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xe/options.h"
 
+#include <pwd.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/task.h"
@@ -88,9 +90,16 @@ static struct list environment(struct task *t)
 	return words;
 }
 
+const char *home_folder(void)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *user = home && *home ? NULL : getpwuid(geteuid());
+	return user ? user->pw_dir : home && *home ? home : NULL;
+}
+
 static int home_file(struct task *t, struct list *ret)
 {
-	const char *home = getenv("HOME"), *path = str(t, "%s/.xe", home ? home : "");
+	const char *home = home_folder(), *path = str(t, "%s/.xe", home ? home : "");
 	if (!home || !file_exists(path))
 		return 0;
 	const char *text = file_read(t, path, FILE_LIMIT);

@@ -21,5 +21,9 @@ struct options {
 	size_t typed; /* so many of them stood on the command line, before those of the other places */
 };
 
+/* The user's folder, where files of xe are: HOME, or where that is not set what the system's list of users says, as
+ * for ssh.  NULL: neither tells. */
+const char *home_folder(void);
+
 /* argv as main() gets it.  Reads the files that it names. */
 int options_read(struct task *, char **argv, struct options *ret);

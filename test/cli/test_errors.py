@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: each its error, with the offending value, and nothing half-done."""
-import fcntl, os, sys
+import fcntl, os, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
 from rpc import Served
@@ -157,6 +157,28 @@ def test_another_certificate():
         assert status == 1 and 'another certificate' in err and known in err and print_ in err, err
         os.unlink(known)
         assert d.run(*way)[0] == 0
+
+
+def test_certificates_without_home():
+    """They are where the user's folder is by the system's list; whom that does not tell either trusts nobody."""
+    need_root()
+    with Served() as d, tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o777)
+        users = os.path.join(home, 'passwd')
+        with open(users, 'w') as f:
+            f.write(f'somebody:x:4242:4242::{home}:/bin/sh\n')
+        argv = ['unshare', '-m', 'sh', '-c', 'mount --bind "$1" /etc/passwd && shift && exec "$@"', 'sh', users,
+                'setpriv', '--clear-groups', '--reuid', '', os.path.join(BUILD, 'xe'),
+                '-s', '127.0.0.1', '-p', str(d.tls_port), '-u', 'root', '-pw', d.accounts['root'], 'host-list', '--minimal']
+
+        def run(uid):
+            argv[argv.index('--reuid') + 1] = uid
+            env = {k: v for k, v in d.environ().items() if k != 'HOME'}
+            return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60 * SLOW)
+        nobody = run('4243')
+        assert nobody.returncode == 1 and 'Set HOME' in nobody.stderr and not nobody.stdout, nobody
+        somebody = run('4242')
+        assert somebody.returncode == 0 and os.path.exists(os.path.join(home, '.xe-hosts')), somebody
 
 
 def start_that_fails(d, *options):

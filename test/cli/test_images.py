@@ -362,6 +362,18 @@ WAYS = {
 }
 
 
+def test_a_new_disk_of_no_length():
+    """Raw bytes tell their length only when they have all come."""
+    with in_common() as d:
+        before = d.xe('vdi-list', '--minimal')
+        for head, body in ((CODED, coded(bytes(MIB))), ('', bytes(MIB))):
+            said = answered(d, f'sr_id={d.sr()}&format=raw', head, body)
+            assert 'INVALID_VALUE' in said and 'Content-Length' in said, said
+        assert d.xe('vdi-list', '--minimal') == before
+        assert d.get('vdi', answered(d, f'sr_id={d.sr()}&format=raw', f'Content-Length: {MIB}\r\n', bytes(MIB)).strip(),
+                     'virtual-size') == str(MIB)
+
+
 def test_cut_off():
     """An image that is not whole is refused before a byte is written, however it comes."""
     size = 3 * MIB
