@@ -261,12 +261,34 @@ bool operation_take_device(struct task *t, const struct class *c, const char *re
 	return mark(t, r, op) == 0 && db_commit(t) == 0;
 }
 
-/* A drive or an interface of the VM that somebody is busy with; NULL: none. */
+int operation_check_devices(struct task *t, const struct VM_row *vm)
+{
+	const struct pair *of_vm = keeping_devices(&vm->current_operations);
+	return of_vm ? in_progress(t, &vm->row, of_vm) : 0;
+}
+
+static bool grows(const struct VDI_row *vdi)
+{
+	for (size_t i = 0; vdi && i < vdi->current_operations.n; i++)
+		if (streq(vdi->current_operations.v[i].value, "resize_online"))
+			return true;
+	return false;
+}
+
+/* The drive itself, or its disk that grows; NULL: neither. */
+static const struct row *busy_drive(struct task *t, const struct VBD_row *vbd)
+{
+	const struct VDI_row *vdi = db_seek(t, VDI, vbd->VDI);
+	return vbd->current_operations.n ? &vbd->row : grows(vdi) ? &vdi->row : NULL;
+}
+
+/* A drive, its disk or an interface of the VM that somebody is busy with; NULL: none. */
 static const struct row *busy_device(struct task *t, const char *vm)
 {
+	const struct row *busy;
 	DB_EACH (t, VBD, vbd, "VM", vm)
-		if (vbd->current_operations.n)
-			return &vbd->row;
+		if ((busy = busy_drive(t, vbd)))
+			return busy;
 	DB_EACH (t, VIF, vif, "VM", vm)
 		if (vif->current_operations.n)
 			return &vif->row;

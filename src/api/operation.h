@@ -39,8 +39,11 @@ struct row *operation_begin_device(struct task *, const struct class *, const ch
 				   const char *op);
 /* The same without waiting, whatever its VM is busy with.  False: someone is busy with it, or it is gone. */
 bool operation_take_device(struct task *, const struct class *, const char *ref, const char *op);
-/* In an operation beside which devices have to stay: waits until those that are on their way have come or gone. */
+/* In an operation beside which devices have to stay: waits until those that are on their way have come or gone, and disks
+ * that grow have grown. */
 int operation_wait_devices(struct task *, const char *vm);
+/* OTHER_OPERATION_IN_PROGRESS: the VM is busy in a way beside which devices, and the sizes of its disks, have to stay. */
+int operation_check_devices(struct task *, const struct VM_row *vm);
 
 /* Takes the operation's marks off all objects and drops its journal rows.  The last step of the
  * transaction that writes the result: rows read before are stale after it. */

@@ -41,12 +41,14 @@ static int check_size(struct task *t, const struct VDI_row *vdi, int64_t size)
 		    "");
 }
 
-/* A guest that comes back from its memory knows the size that its disk had. */
+/* A guest that comes back from its memory knows the size that its disk had; so no disk grows while memory is saved. */
 static int check_user(struct task *t, const struct VM_row *vm)
 {
-	if (!vm || vm->power_state != vm_power_state_Suspended)
+	if (!vm)
 		return 0;
-	return bad_power_state(t, vm, "halted, running, paused");
+	if (vm->power_state == vm_power_state_Suspended)
+		return bad_power_state(t, vm, "halted, running, paused");
+	return operation_check_devices(t, vm);
 }
 
 struct wish {

@@ -164,6 +164,43 @@ def test_a_disk_is_waited_for():
             d.check()
 
 
+def test_no_disk_grows_while_memory_is_saved():
+    """Either waits for the other: QEMU aborts, or does not save, when a disk grows at the end of a migration."""
+    with Daemon('fake') as d:
+        vm = d.vm(disks=1, size='8MiB')
+        disk = d.disks(vm)['0']
+        d.xe('vm-start', uuid=vm)
+        suspend, save = ('vm-suspend', f'uuid={vm}'), ('vm-checkpoint', f'uuid={vm}', 'new-name-label=c')
+
+        def busy(of, uuid, what):
+            return lambda: what in d.get(of, uuid, 'current-operations')
+
+        def grow(mib):
+            return 'vdi-resize', f'uuid={disk}', f'disk-size={mib}MiB'
+
+        def one_waits(first, is_busy, second, its_work, ends=came_through):
+            before = len(d.log())
+            change_fake(d, vm, silent=True)
+            p = behind(d, *first)
+            wait_for(is_busy)
+            q = behind(d, *second)
+            time.sleep(0.4 * SLOW)
+            assert p.poll() is None and q.poll() is None and its_work not in d.log()[before:], d.log()[before:]
+            change_fake(d, vm, silent=None)
+            came_through(p)
+            ends(q)
+
+        def too_late(p):
+            assert p.wait(60 * SLOW) == 1 and b'VM_BAD_POWER_STATE' in p.stderr.read()
+        one_waits(grow(16), busy('vdi', disk, 'resize_online'), save, 'fake rehearse')
+        one_waits(save, busy('vm', vm, 'checkpoint'), grow(24), 'fake resize')
+        one_waits(grow(32), busy('vdi', disk, 'resize_online'), suspend, 'fake rehearse')
+        d.xe('vm-resume', uuid=vm)
+        one_waits(suspend, busy('vm', vm, 'suspend'), grow(40), 'fake resize', too_late)
+        assert d.get('vdi', disk, 'virtual-size') == str(32 << 20)
+        d.check()
+
+
 def test_who_and_what():
     """After the time that a VM is waited for the refusal names the disk, what it is busy with, and whose task that is."""
     with Daemon('fake', delays=IMPATIENT) as d:
