@@ -6,9 +6,10 @@ and a model that knows what each disk must hold, to the block.
 What was interrupted is done or not done: the world is the one before it, or the one after it.  Guests have no system:
 QEMU is told what to write by a monitor of its own, so a write goes where a guest's would.  SECONDS and SEED in the
 environment; KIND: the file system, ext4 or xfs."""
-import copy, json, os, random, signal, socket, subprocess, sys, tempfile, threading, time
+import copy, json, os, random, signal, subprocess, sys, tempfile, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from sf import *
+import qemu_io
 
 BLOCK = 65536
 SIZE = 32                   # blocks of a disk to begin with
@@ -45,25 +46,6 @@ def need(condition):
         raise Nothing
 
 
-# ---- QEMU is told what to write ----
-
-def tell_qemu(d, vm, *lines):
-    """What a guest would do with its disks; each line is one of qemu-io's."""
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(30 * SLOW)
-    s.connect(os.path.join(d.state, 'run', vm, 'oob.sock'))
-    with s, s.makefile('rw') as f:
-        f.readline()
-        for c in [{'execute': 'qmp_capabilities'}] + [
-                {'execute': 'human-monitor-command', 'arguments': {'command-line': f'qemu-io -d {line}'}} for line in lines]:
-            f.write(json.dumps({**c, 'id': 'told'}) + '\n')
-            f.flush()
-            while (answer := json.loads(f.readline())).get('id') != 'told':
-                pass
-            assert 'error' not in answer, answer
-            assert not answer['return'] or c['execute'] == 'qmp_capabilities', answer
-
-
 # ---- the deeds: each says what it does, and what the world is after it ----
 
 class Deeds:
@@ -95,13 +77,11 @@ class Deeds:
         at = self.dice.randrange(blocks)
         n = self.dice.randint(1, min(8, blocks - at))
         byte = 0 if discard else self.dice.randint(1, 255)
-        what = f'discard {at * BLOCK} {n * BLOCK}' if discard else f'write -P {byte} {at * BLOCK} {n * BLOCK}'
 
         def after(m, said):
             old = m.disks[disk]
             m.disks[disk] = old[:at] + bytes([byte]) * n + old[at + n:]
-        device = f'/machine/peripheral/disk-{position}/virtio-backend'
-        return lambda: tell_qemu(self.d, vm, f'{device} "{what}"', f'{device} flush'), after
+        return lambda: qemu_io.write(self.d, vm, position, byte, at * BLOCK, n * BLOCK), after
 
     def discard(self, m):
         return self.write(m, discard=True)
