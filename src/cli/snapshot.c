@@ -192,6 +192,13 @@ static void tell_state(struct cli *c, const struct VM_row *vm)
 		 sleeps ? "suspended" : "halted", sleeps ? "vm-resume" : "vm-start", vm->uuid);
 }
 
+/* The VM that was reverted; NULL: it has been deleted since.  The snapshot may be gone as well, and named it before. */
+static struct VM_row *reverted(struct task *t, const struct VM_row *snapshot)
+{
+	const struct VM_row *now = db_seek(t, VM, snapshot->row.ref);
+	return db_seek(t, VM, (now ? now : snapshot)->snapshot_of);
+}
+
 static int snapshot_revert(struct cli *c)
 {
 	struct VM_row *snapshot = wanted(c);
@@ -204,10 +211,9 @@ static int snapshot_revert(struct cli *c)
 	    cli_bool(c, "resume", &resume) < 0 || cli_call(c, VM_revert, &a) < 0)
 		return -1;
 	long long took_ms = clock_ms() - start;
-	struct VM_row *snap = db_get(c->t, VM, a.snapshot);
-	struct VM_row *vm = snap ? db_get(c->t, VM, snap->snapshot_of) : NULL;
+	struct VM_row *vm = reverted(c->t, snapshot);
 	if (!vm)
-		return -1;
+		return resume ? cli_fail(c, "The VM was reverted, and deleted since.") : 0;
 	note_message(c, vm->uuid, VM_SNAPSHOT_REVERTED);
 	cli_note(c, "reverted in %lld ms", took_ms);
 	if (resume)
